@@ -1,0 +1,55 @@
+# s3export: exports query results and tables to S3 from inside PostgreSQL.
+
+EXTENSION = s3export
+MODULE_big = s3export
+DATA = $(wildcard sql/s3export--*.sql)
+DOCS = README.md
+EXTVERSION := $(shell sed -n 's/^   "version": "\([0-9.]*\)".*/\1/p' META.json)
+
+OBJS = \
+	src/s3export.o \
+	src/connector_api.o \
+	src/copy_api.o \
+	src/export.o \
+	src/connector.o \
+	src/job.o \
+	src/catalog.o \
+	src/names.o \
+	src/csv.o \
+	src/pipe.o \
+	src/uploader.o \
+	src/probe.o \
+	src/upload.o \
+	src/s3.o \
+	src/s3_xml.o \
+	src/credentials.o \
+	src/http.o \
+	src/sigv4.o \
+	src/secret.o
+
+# Hidden by default: a server process loads many libraries into one namespace,
+# and names as plain as ours must not meet theirs.
+PG_CPPFLAGS = -DS3EXPORT_VERSION='"$(EXTVERSION)"' \
+	-fvisibility=hidden '-DPGDLLEXPORT=__attribute__((visibility("default")))' \
+	$(shell pkg-config --cflags libcurl libcrypto expat)
+SHLIB_LINK = $(shell pkg-config --libs libcurl libcrypto expat)
+
+REGRESS = $(basename $(notdir $(wildcard test/sql/*.sql)))
+REGRESS_OPTS = --inputdir=test
+TAP_TESTS = 1
+PROVE_TESTS = test/t/*.pl
+
+PG_CONFIG ?= pg_config
+PG_MAJOR := $(shell $(PG_CONFIG) --version 2>/dev/null | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p')
+ifeq ($(PG_MAJOR),)
+$(error could not run "$(PG_CONFIG)": install PostgreSQL's development files, or set PG_CONFIG)
+endif
+ifeq ($(shell test $(PG_MAJOR) -ge 15 && echo yes),)
+$(error s3export requires PostgreSQL 15 or later; "$(PG_CONFIG)" is of $(PG_MAJOR))
+endif
+ifneq ($(shell pkg-config --exists libcurl libcrypto expat && echo yes),yes)
+$(error could not find libcurl, libcrypto and expat with pkg-config: install their development files)
+endif
+
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)

@@ -1,0 +1,189 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.c
+ *	  SQL on the extension's own tables, as their owner.
+ *
+ * Users have no rights on these tables; what a user may do is decided in C
+ * before a scope is entered.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "catalog.h"
+#include "compat.h"
+
+#define MAX_PARAMETERS 40
+
+static Oid
+tables_owner(void)
+{
+	Oid			schema = get_namespace_oid("s3export", true);
+	Oid			relid = OidIsValid(schema) ? get_relname_relid("connector", schema) : InvalidOid;
+	HeapTuple	tuple;
+	Oid			owner;
+
+	tuple = OidIsValid(relid) ? SearchSysCache1(RELOID, ObjectIdGetDatum(relid)) : NULL;
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("could not find the tables of extension \"s3export\""),
+				 errdetail("They do not exist in database \"%s\", or the transaction that creates "
+						   "them has not committed yet.",
+						   get_database_name(MyDatabaseId)),
+				 errhint("Run CREATE EXTENSION s3export, and commit, first.")));
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+void
+catalog_enter(CatalogScope *scope)
+{
+	Oid			owner = tables_owner();
+
+	GetUserIdAndSecContext(&scope->userid, &scope->sec_context);
+	SetUserIdAndSecContext(owner, scope->sec_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+	scope->guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+}
+
+void
+catalog_leave(CatalogScope *scope)
+{
+	SPI_finish();
+	AtEOXact_GUC(false, scope->guc_level);
+	SetUserIdAndSecContext(scope->userid, scope->sec_context);
+}
+
+uint64
+catalog_execute(const char *sql, const char *types, ...)
+{
+	Oid			argtypes[MAX_PARAMETERS];
+	Datum		values[MAX_PARAMETERS];
+	char		nulls[MAX_PARAMETERS];
+	int			nargs = (int) strlen(types);
+	int			result;
+	va_list		args;
+
+	Assert(nargs <= MAX_PARAMETERS);
+	va_start(args, types);
+	for (int i = 0; i < nargs; i++)
+	{
+		nulls[i] = ' ';
+		switch (types[i])
+		{
+			case 'i':
+				argtypes[i] = INT8OID;
+				values[i] = Int64GetDatum(va_arg(args, int64));
+				break;
+			case 'n':
+				argtypes[i] = INT4OID;
+				values[i] = Int32GetDatum(va_arg(args, int32));
+				break;
+			case 'o':
+				argtypes[i] = OIDOID;
+				values[i] = ObjectIdGetDatum(va_arg(args, Oid));
+				break;
+			case 'b':
+				argtypes[i] = BOOLOID;
+				values[i] = BoolGetDatum(va_arg(args, int));
+				break;
+			case 'z':
+				argtypes[i] = TIMESTAMPTZOID;
+				values[i] = Int64GetDatum(va_arg(args, int64));
+				break;
+			case 't':
+				{
+					const char *text = va_arg(args, const char *);
+
+					argtypes[i] = TEXTOID;
+					values[i] = text ? CStringGetTextDatum(text) : (Datum) 0;
+					nulls[i] = text ? ' ' : 'n';
+					break;
+				}
+			case 'y':
+				{
+					bytea	   *data = va_arg(args, bytea *);
+
+					argtypes[i] = BYTEAOID;
+					values[i] = PointerGetDatum(data);
+					nulls[i] = data ? ' ' : 'n';
+					break;
+				}
+			default:
+				elog(ERROR, "unexpected parameter type \"%c\"", types[i]);
+		}
+	}
+	va_end(args);
+
+	result = SPI_execute_with_args(sql, nargs, argtypes, values, nulls, false, 0);
+	if (result < 0)
+		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(result));
+	return SPI_processed;
+}
+
+static int
+column_number(const char *column)
+{
+	int			number = SPI_fnumber(SPI_tuptable->tupdesc, column);
+
+	if (number == SPI_ERROR_NOATTRIBUTE)
+		elog(ERROR, "column \"%s\" is not in the result", column);
+	return number;
+}
+
+char *
+catalog_text(uint64 row, const char *column)
+{
+	char	   *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
+									 column_number(column));
+	char	   *copy;
+
+	if (value == NULL)
+		return NULL;
+	/* SPI_palloc is the context that SPI_connect found. */
+	copy = SPI_palloc(strlen(value) + 1);
+	strcpy(copy, value);
+	pfree(value);
+	return copy;
+}
+
+int64
+catalog_int64(uint64 row, const char *column, bool *isnull)
+{
+	bool		null;
+	int			number = column_number(column);
+	Oid			type = SPI_gettypeid(SPI_tuptable->tupdesc, number);
+	Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number, &null);
+
+	if (isnull != NULL)
+		*isnull = null;
+	if (null)
+		return 0;
+	switch (type)
+	{
+		case INT8OID:
+		case TIMESTAMPTZOID:
+			return DatumGetInt64(value);
+		case INT4OID:
+			return DatumGetInt32(value);
+		case BOOLOID:
+			return DatumGetBool(value);
+		default:
+			return (int64) DatumGetObjectId(value);
+	}
+}

@@ -1,0 +1,40 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.h
+ *	  SQL on the extension's own tables, as their owner.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CATALOG_H
+#define CATALOG_H
+
+#include "executor/spi.h"
+
+/*
+ * Between enter and leave the current user is the owner of the extension's
+ * tables, restricted, and the search_path is pg_catalog, so that no object of
+ * another user can be called.  An error in between restores both.
+ */
+typedef struct CatalogScope
+{
+	Oid			userid;
+	int			sec_context;
+	int			guc_level;
+} CatalogScope;
+
+extern void catalog_enter(CatalogScope *scope);
+extern void catalog_leave(CatalogScope *scope);
+
+/*
+ * One statement within a scope, with SPI's results in SPI_tuptable.  "types"
+ * has a letter a parameter: 'i' int8, 'n' int4, 't' text (a char *, NULL: null),
+ * 'o' oid (as regrole or oid), 'b' bool, 'y' bytea (NULL: null), 'z' timestamptz.
+ * Returns SPI's count of processed rows.
+ */
+extern uint64 catalog_execute(const char *sql, const char *types, ...);
+
+/* A column of a result row; NULL when null, palloc'd in the caller's context. */
+extern char *catalog_text(uint64 row, const char *column);
+extern int64 catalog_int64(uint64 row, const char *column, bool *isnull);
+
+#endif /* CATALOG_H */

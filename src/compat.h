@@ -1,0 +1,43 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  Every difference between the server versions that s3export supports.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef COMPAT_H
+#define COMPAT_H
+
+#include "fmgr.h"
+#include "storage/latch.h"
+#include "utils/guc.h"
+#include "utils/wait_event.h"
+
+#if PG_VERSION_NUM >= 180000
+#include "storage/waiteventset.h"
+#endif
+
+/*
+ * Declares and registers a function that SQL calls.  Servers before 16 declare
+ * it without visibility, and the module is compiled with everything hidden.
+ */
+#define SQL_FUNCTION(name)                                                                         \
+	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS);                                               \
+	PG_FUNCTION_INFO_V1(name)
+
+/* WaitEventSets belong to a resource owner from 17 on. */
+#if PG_VERSION_NUM >= 170000
+#define compat_create_wait_event_set(n) CreateWaitEventSet(NULL, (n))
+#else
+#define compat_create_wait_event_set(n) CreateWaitEventSet(TopMemoryContext, (n))
+#endif
+
+/* Named wait events exist from 17 on; "cache" is a static uint32. */
+#if PG_VERSION_NUM >= 170000
+#define compat_wait_event(cache, name)                                                             \
+	((cache) != 0 ? (cache) : ((cache) = WaitEventExtensionNew(name)))
+#else
+#define compat_wait_event(cache, name) ((void) (cache), PG_WAIT_EXTENSION)
+#endif
+
+#endif /* COMPAT_H */

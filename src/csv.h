@@ -1,0 +1,50 @@
+/*-------------------------------------------------------------------------
+ *
+ * csv.h
+ *	  CSV, byte for byte what COPY writes, from an executor's rows to a sink.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CSV_H
+#define CSV_H
+
+#include "nodes/pg_list.h"
+#include "tcop/dest.h"
+
+typedef struct CsvOptions
+{
+	bool		header;
+	char		delimiter;
+	char		quote;
+	char		escape;
+	char	   *null_print;		/* in the server's encoding */
+	bool		force_quote_all;
+	List	   *force_quote;	/* of char *, column names */
+	int			encoding;		/* of the output */
+} CsvOptions;
+
+/*
+ * Checks options as COPY does, with COPY's messages and SQLSTATEs.  NULL means
+ * "not given".  "force_quote" is a list of char *; one "*" means all.
+ */
+extern CsvOptions *csv_options(bool header, const char *delimiter, const char *quote,
+							   const char *escape, const char *null_print, List *force_quote,
+							   const char *encoding);
+
+/*
+ * Where the bytes go.  "header" is called once, before any block, if there is
+ * a header line; "block" is called with whole rows, usually of about the size
+ * asked for, more only for a single row that is larger.  Both may raise errors.
+ */
+typedef struct CsvSink
+{
+	void		(*header) (void *arg, const char *data, size_t len);
+	void		(*block) (void *arg, const char *data, size_t len, uint64 rows);
+	void	   *arg;
+} CsvSink;
+
+/* A receiver for ExecutorRun; rShutdown sends the last block. */
+extern DestReceiver *csv_receiver_create(const CsvOptions *options, const CsvSink *sink,
+										 size_t block_size);
+
+#endif /* CSV_H */
