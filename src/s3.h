@@ -17,8 +17,6 @@ typedef enum S3Addressing
 	S3_ADDRESSING_VIRTUAL
 } S3Addressing;
 
-typedef struct S3Session S3Session;
-
 typedef struct S3Config
 {
 	char	   *endpoint_url;	/* normalised; NULL: AWS */
@@ -28,4 +26,6 @@ typedef struct S3Config
 	char	   *server_side_encryption; /* NULL: off */
 } S3Config;
 
-#endif /* S3_H */
+typedef struct S3Session S3Session;
+
+#endif							/* S3_H */
