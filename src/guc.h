@@ -28,6 +28,9 @@ extern char *guc_ca_file;				/* certificates to trust; "": libcurl's */
 extern char *guc_proxy;					/* "": none */
 extern char *guc_key_file;				/* the key that seals secrets */
 
+/* for developers */
+extern bool guc_fast_output;			/* write common types by code of our own */
+
 /*
  * The settings of this session that an uploader needs, as name and value
  * pairs, and their use in the uploader.
