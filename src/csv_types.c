@@ -15,6 +15,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/uuid.h"
 
+#include "compat.h"
 #include "csv_digits.h"
 #include "csv_time.h"
 #include "csv_types.h"
