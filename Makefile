@@ -19,6 +19,7 @@ OBJS = \
 	src/pipe.o \
 	src/uploader.o \
 	src/probe.o \
+	src/policy.o \
 	src/upload.o \
 	src/s3.o \
 	src/s3_xml.o \
