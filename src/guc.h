@@ -5,9 +5,10 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef GUC_H
-#define GUC_H
+#ifndef S3EXPORT_GUC_H
+#define S3EXPORT_GUC_H
 
+#include "lib/stringinfo.h"
 #include "utils/guc.h"
 
 /* what an upload may take */
@@ -35,4 +36,4 @@ extern char *guc_key_file;				/* the key that seals secrets */
 extern void guc_serialize(StringInfo buf);
 extern void guc_restore(StringInfo buf);
 
-#endif /* GUC_H */
+#endif /* S3EXPORT_GUC_H */
