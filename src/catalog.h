@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef CATALOG_H
-#define CATALOG_H
+#ifndef S3EXPORT_CATALOG_H
+#define S3EXPORT_CATALOG_H
 
 #include "executor/spi.h"
 
@@ -37,4 +37,4 @@ extern uint64 catalog_execute(const char *sql, const char *types, ...);
 extern char *catalog_text(uint64 row, const char *column);
 extern int64 catalog_int64(uint64 row, const char *column, bool *isnull);
 
-#endif /* CATALOG_H */
+#endif /* S3EXPORT_CATALOG_H */
