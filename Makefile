@@ -11,6 +11,7 @@ OBJS = \
 	src/connector_api.o \
 	src/copy_api.o \
 	src/export.o \
+	src/connector_args.o \
 	src/connector.o \
 	src/job.o \
 	src/catalog.o \
