@@ -22,9 +22,12 @@ import xml.etree.ElementTree as ElementTree
 from datetime import datetime, timedelta, timezone
 from urllib.parse import quote, urlencode
 
-from botocore.auth import S3SigV4Auth, SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
+try:
+    from botocore.auth import S3SigV4Auth, SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+except ImportError:
+    sys.exit("Bail out!  botocore is needed (Debian: apt-get install python3-botocore)")
 
 from s3server.crc32c import crc32c
 

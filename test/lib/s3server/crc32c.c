@@ -12,7 +12,7 @@ crc32c_init(void)
 {
 	for (int i = 0; i < 256; i++)
 	{
-		uint32_t	crc = i;
+		uint32_t crc = i;
 
 		for (int bit = 0; bit < 8; bit++)
 			crc = (crc >> 1) ^ ((crc & 1) ? 0x82F63B78u : 0);
@@ -30,9 +30,9 @@ crc32c_update(uint32_t crc, const unsigned char *p, size_t len)
 	for (; len >= 8; p += 8, len -= 8)
 	{
 		crc ^= p[0] | p[1] << 8 | p[2] << 16 | (uint32_t) p[3] << 24;
-		crc = table[7][crc & 0xff] ^ table[6][crc >> 8 & 0xff] ^
-			table[5][crc >> 16 & 0xff] ^ table[4][crc >> 24] ^
-			table[3][p[4]] ^ table[2][p[5]] ^ table[1][p[6]] ^ table[0][p[7]];
+		crc = table[7][crc & 0xff] ^ table[6][crc >> 8 & 0xff] ^ table[5][crc >> 16 & 0xff] ^
+			  table[4][crc >> 24] ^ table[3][p[4]] ^ table[2][p[5]] ^ table[1][p[6]] ^
+			  table[0][p[7]];
 	}
 	while (len-- > 0)
 		crc = (crc >> 8) ^ table[0][(crc ^ *p++) & 0xff];

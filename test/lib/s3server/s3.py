@@ -327,7 +327,10 @@ class _Call:
             after = base64.urlsafe_b64decode(token).decode()
         limit = self._number("max-keys", self.world.config["list_page"], 0)
         limit = min(limit, self.world.config["list_page"])
-        encode = (lambda s: quote(s, safe="/-_.~")) if self.params.get("encoding-type") == "url" else (lambda s: s)
+        if self.params.get("encoding-type", "url") != "url":
+            raise S3Error("InvalidArgument", "Invalid Encoding Method specified in Request",
+                          fields={"ArgumentName": "encoding-type", "ArgumentValue": self.params["encoding-type"]})
+        encode = (lambda s: quote(s, safe="/-_.~")) if "encoding-type" in self.params else (lambda s: s)
         entries, last = {}, None
         with self.world.lock:
             for key in sorted(self.bucket.objects, key=str.encode):
@@ -343,6 +346,11 @@ class _Call:
         if len(entries) > limit > 0:
             last = base64.urlsafe_b64encode(shown[-1][0].encode()).decode()
             inner += element("NextContinuationToken", last)
+        for name, echo in (("encoding-type", "EncodingType"), ("delimiter", "Delimiter"), ("start-after", "StartAfter"),
+                           ("continuation-token", "ContinuationToken")):
+            if name in self.params:
+                value = self.params[name]
+                inner += element(echo, value if name in ("encoding-type", "continuation-token") else encode(value))
         for name, stored in shown:
             if stored is None:
                 inner += "<CommonPrefixes>%s</CommonPrefixes>" % element("Prefix", encode(name))

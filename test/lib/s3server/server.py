@@ -169,10 +169,13 @@ class Handler(BaseHTTPRequestHandler):
             logged = True
             run = Run(taken, self, request, service)
             response = self.answer(request, service, operation, run, entry)
+            # Before the peer can see the outcome: what it then reads in the log is there.
             entry.update(status=response.status, code=response.code)
+            self.note(entry, request)
             self.send(response, run)
         except HangUp as how:
             entry["ended"] = str(how)
+            self.note(entry, request)
             self.drop(how.reset)
         except (ConnectionError, ssl.SSLError) as reason:
             entry["ended"] = "peer: %s" % reason
@@ -182,9 +185,9 @@ class Handler(BaseHTTPRequestHandler):
                 raise
             entry["ended"] = "stopped"
         finally:
-            entry.update(seconds=time.monotonic() - started, body_size=len(request.body))
+            entry["seconds"] = time.monotonic() - started
             if logged:
-                self.note_signer(entry, request)
+                self.note(entry, request)
                 self.world.log_end(entry, generation)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_OPTIONS = do_PATCH = serve
@@ -225,9 +228,9 @@ class Handler(BaseHTTPRequestHandler):
                 "worked": False, "status": None, "code": None, "ended": None, "finished": False, "n": None}
 
     @staticmethod
-    def note_signer(entry, request):
-        entry["signature"], entry["payload"] = request.signature, request.payload
-        entry["principal"] = request.identity.arn if request.identity else None
+    def note(entry, request):
+        entry.update(signature=request.signature, payload=request.payload, body_size=len(request.body),
+                     principal=request.identity.arn if request.identity else None)
 
     def answer(self, request, service, operation, run, entry):
         response = run.point("early")
