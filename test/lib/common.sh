@@ -218,6 +218,11 @@ need_rgw() {
     need_packages ceph-mon ceph-osd radosgw ceph-common python3 python3-botocore
 }
 
+need_nginx() {
+    # Whichever nginx is there stays; "nginx-light" and the like exclude each other.
+    need_packages nginx libnginx-mod-http-echo openssl
+}
+
 # ------------------------------------------------------------- directories
 
 # state_directory COMMAND DIR: sets DIR to its absolute path; start makes it.
@@ -233,6 +238,17 @@ state_directory() {
 # empty_directory DIR: its own name stays, so that whoever made it removes it.
 empty_directory() {
     find "$1" -mindepth 1 -delete
+}
+
+# private_directory DIR: makes it, and insists that it is the caller's own, so
+# that nobody can have prepared it at a name that is easily guessed.
+private_directory() {
+    [ -d "$1" ] || mkdir "$1"
+    if [ -L "$1" ] || [ ! -O "$1" ]; then
+        die "\"$1\" belongs to somebody else: remove it, or choose another directory"
+    fi
+    # The server's user has to pass through, and only that.
+    chmod 711 "$1"
 }
 
 # ------------------------------------------------------- ports, processes
@@ -275,6 +291,17 @@ within() {
 
 gone() {
     ! alive "$1"
+}
+
+# descendants PID: its children, theirs, and so on, youngest last.
+descendants() {
+    local child children
+
+    read -r -d '' -a children < <(cat "/proc/$1/task"/*/children 2>/dev/null) || true
+    for child in "${children[@]}"; do
+        echo "$child"
+        descendants "$child"
+    done
 }
 
 # spawn PIDFILE LOG COMMAND ARG...: a daemon of its own session.

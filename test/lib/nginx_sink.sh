@@ -123,7 +123,7 @@ stop() {
     stop_pid "$DIR/nginx.pid" "$DIR"
     # Only what start made is removed.
     [ ! -f "$DIR/nginx.conf" ] || empty_directory "$DIR"
-    rmdir --ignore-fail-on-non-empty "$DIR"
+    rmdir "$DIR" 2>/dev/null || true
 }
 
 status() {

@@ -99,7 +99,7 @@ stop() {
     fi
     # Only what start made is removed.
     [ ! -f "$DIR/initdb.out" ] || rm -rf "$DATA" "$DIR"/{log,env.sh,pgpass,initdb.out}
-    rmdir --ignore-fail-on-non-empty "$DIR"
+    rmdir "$DIR" 2>/dev/null || true
 }
 
 status() {

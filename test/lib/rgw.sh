@@ -299,7 +299,7 @@ case $COMMAND in
         stop_all
         # Only what start made is removed.
         [ ! -f "$CONF" ] || empty_directory "$DIR"
-        rmdir --ignore-fail-on-non-empty "$DIR"
+        rmdir "$DIR" 2>/dev/null || true
         ;;
     user)
         [ $# -ge 1 ] || usage
