@@ -233,9 +233,8 @@ SECRETS=$WORK/secrets
 : >"$SECRETS"
 chmod 600 "$SECRETS"
 
-part packages
-[ "$PART_FAILED" -eq 0 ] || die "could not install what the checks need"
-need_postgres
+# Not a part: nobody should end dpkg in the middle of its work.
+packages
 ! is_root || chown "$(server_user):" "$SECRETS"
 ! wanted lint || part lint
 ! wanted unit || part unit

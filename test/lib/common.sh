@@ -328,6 +328,7 @@ stop_pid() {
 }
 
 # processes_in DIR: pids of the processes whose working directory is below DIR.
+# The caller's own should not be.
 processes_in() {
     local entry cwd
 
@@ -350,7 +351,7 @@ end_processes_in() {
         for pid in $pids; do
             kill -s "$signal" "$pid" 2>/dev/null || true
         done
-        within 5 no_processes_in "$1" && return 0
+        within 2 no_processes_in "$1" && return 0
     done
     return 0
 }

@@ -241,6 +241,7 @@ start() {
 
     [ ! -f "$CONF" ] || stop_all
     [ -f "$CONF" ] || [ -z "$(ls -A "$DIR")" ] || die "$DIR is not empty"
+    chmod 700 "$DIR"
     # Somebody else may take a port between its choice and its use.
     for attempt in 1 2 3; do
         empty_directory "$DIR"
