@@ -602,6 +602,20 @@ s3_perform_until(S3Session *session, S3Call *call, int timeout)
 }
 
 bool
+s3_head_object(S3Session *session, const char *key, S3Object *object, S3Error *error)
+{
+	S3Call call = {.verb = S3_HEAD_OBJECT, .key = key};
+
+	if (!s3_perform(session, &call))
+	{
+		*error = call.error;
+		return false;
+	}
+	*object = call.found;
+	return true;
+}
+
+bool
 s3_abort_upload(S3Session *session, const char *key, const char *upload_id, int timeout,
 				S3Error *error)
 {

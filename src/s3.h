@@ -87,6 +87,14 @@ typedef struct S3Part
 	char  crc32c[S3_CRC32C_LEN + 1]; /* "": not used */
 } S3Part;
 
+/* Palloc'd; NULL where S3 does not say. */
+typedef struct S3Object
+{
+	int64 size; /* -1: S3 does not say */
+	char *etag;
+	char *token;
+} S3Object;
+
 /*
  * One call: the caller zeroes it and fills in the first half, as its verb
  * needs.  Strings and bodies stay the caller's and must not change until the
@@ -116,15 +124,14 @@ struct S3Call
 	void *arg;
 
 	/* the answer, palloc'd in the context that was current at the call */
-	bool    over;
-	bool    ok;
-	int     attempts;
-	S3Error error;       /* when not ok */
-	char   *etag;        /* PutObject, UploadPart, Complete, HeadObject; NULL or "": none */
-	char   *answer_id;   /* CreateUpload: the upload id */
-	char   *location;    /* GetBucketLocation: as S3 names it, "" for us-east-1 */
-	char   *found_token; /* HeadObject; NULL: none */
-	int64   found_size;  /* HeadObject; -1: not said */
+	bool     over;
+	bool     ok;
+	int      attempts;
+	S3Error  error;     /* when not ok */
+	char    *etag;      /* PutObject, UploadPart, Complete; NULL or "": none */
+	char    *answer_id; /* CreateUpload: the upload id */
+	char    *location;  /* GetBucketLocation: as S3 names it, "" for us-east-1 */
+	S3Object found;     /* HeadObject */
 
 	/*
 	 * An attempt has been sent of which S3 has not told the outcome, so that
@@ -146,6 +153,9 @@ extern bool s3_perform(S3Session *session, S3Call *call);
 
 /* The same for at most "timeout" ms, after which the call is cancelled. */
 extern bool s3_perform_until(S3Session *session, S3Call *call, int timeout);
+
+/* False with *error: there is none (http_status 404), or S3 does not say. */
+extern bool s3_head_object(S3Session *session, const char *key, S3Object *object, S3Error *error);
 
 /*
  * Aborts a multipart upload, of this process or of another, in at most

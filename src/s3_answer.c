@@ -36,9 +36,9 @@ take_head(S3Call *call, const HttpResponse *response)
 {
 	char *size = http_header(response, "content-length");
 
-	call->etag = keep_header(call, response, "etag");
-	call->found_token = keep_header(call, response, S3_TOKEN_HEADER);
-	call->found_size = size ? strtoi64(size, NULL, 10) : -1;
+	call->found.size = size ? strtoi64(size, NULL, 10) : -1;
+	call->found.etag = keep_header(call, response, "etag");
+	call->found.token = keep_header(call, response, S3_TOKEN_HEADER);
 }
 
 /*

@@ -425,12 +425,12 @@ settle(Upload *upload)
 		return false;
 	(void) s3_perform_until(upload->s3, &head, SETTLE_TIMEOUT);
 	upload->attempts += head.attempts;
-	if (head.ok && head.found_token != NULL && strcmp(head.found_token, upload->token) == 0 &&
-		head.found_size == (int64) upload->bytes_written)
+	if (head.ok && head.found.token != NULL && strcmp(head.found.token, upload->token) == 0 &&
+		head.found.size == (int64) upload->bytes_written)
 	{
 		last->ok = true;
 		last->in_doubt = false;
-		last->etag = head.etag;
+		last->etag = head.found.etag;
 		return true;
 	}
 
@@ -446,6 +446,8 @@ perform_last(Upload *upload, const char *what)
 	S3Call       *call = &upload->last;
 	MemoryContext old = MemoryContextSwitchTo(upload->context);
 
+	if (upload->options.completing)
+		upload->options.completing(upload->options.arg);
 	call->key = upload->options.key;
 	call->fail_if_exists = upload->options.fail_if_exists;
 	(void) s3_perform(upload->s3, call);

@@ -22,11 +22,12 @@ typedef struct UploadOptions
 	int         max_concurrent_parts;
 
 	/*
-	 * Called when the multipart upload has its id, before its first part is
-	 * sent, so that the id can be made durable.  May raise an error.  NULL:
-	 * nothing is called.
+	 * What the caller may make durable: that the multipart upload has its id,
+	 * before its first part is sent, and that the request that makes the object
+	 * appear is about to be sent.  Both may raise errors; NULL: not called.
 	 */
 	void (*started)(void *arg, const char *upload_id);
+	void (*completing)(void *arg);
 	void *arg;
 } UploadOptions;
 
@@ -53,7 +54,7 @@ extern Upload *upload_begin(S3Session *s3, const UploadOptions *options);
 /*
  * Copies "data"; returns at once while a buffer is free, else drives the
  * transfers until one is.  Raises S3's errors, with the other transfers
- * stopped, and whatever "started" and the client's watch raise; upload_abort
+ * stopped, and whatever the callbacks and the client's watch raise; upload_abort
  * must follow then.
  */
 extern void upload_write(Upload *upload, const char *data, size_t len);
