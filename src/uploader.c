@@ -234,16 +234,27 @@ reply_check(void *arg, const ProbeResult *result)
 	pfree(reply.data);
 }
 
+static S3Timeouts
+timeouts(void)
+{
+	return (S3Timeouts){
+		.request = guc_request_timeout,
+		.stall = guc_stall_timeout,
+		.complete = guc_complete_timeout,
+	};
+}
+
 static void
 run_check(Pipe *pipe, StringInfo request)
 {
 	Connector     *connector = connector_deserialize(request);
 	HttpClient    *http = open_http(2);
+	S3Timeouts     limits = timeouts();
 	char          *region;
 	StringInfoData reply;
 
 	http_set_watch(http, watch_leader, pipe);
-	probe_permissions(http, &connector->s3, &connector->credentials,
+	probe_permissions(http, &connector->s3, &connector->credentials, &limits,
 					  connector->folder_path[0] ? psprintf("%s/", connector->folder_path) : "",
 					  strcmp(connector->kind, "data_export") == 0, reply_check, pipe, &region);
 
@@ -295,17 +306,13 @@ static void
 open_store(Export *export)
 {
 	Credentials *credentials;
-	S3Timeouts   timeouts = {
-		  .request = guc_request_timeout,
-		  .stall = guc_stall_timeout,
-		  .complete = guc_complete_timeout,
-    };
+	S3Timeouts   limits = timeouts();
 
 	export->http = open_http(guc_max_concurrent_parts + 2);
 	http_set_watch(export->http, watch_leader, export->pipe);
 	credentials = credentials_open(export->http, &export->connector->credentials,
 								   psprintf("s3export-" INT64_FORMAT, export->job_id), NULL);
-	export->s3 = s3_open(export->http, &export->connector->s3, credentials, &timeouts);
+	export->s3 = s3_open(export->http, &export->connector->s3, credentials, &limits);
 }
 
 /*
