@@ -181,10 +181,11 @@ adjust_window(HttpClient *client, Transfer *transfer, HttpVerdict verdict, int s
 static void
 settle(HttpClient *client, Transfer *transfer, const HttpResponse *response)
 {
-	HttpVerdict verdict;
+	HttpRequest *request = transfer->request;
+	HttpVerdict  verdict;
 
 	client->calling = transfer;
-	verdict = transfer->request->judge(transfer->request, response);
+	verdict = request->judge(request, response);
 	client->calling = NULL;
 	if (transfer->request == NULL)
 	{
@@ -200,7 +201,7 @@ settle(HttpClient *client, Transfer *transfer, const HttpResponse *response)
 		return;
 	}
 	elog(DEBUG1, "attempt %d of HTTP %s ended with status %d%s%s, next in %d ms",
-		 response->attempts, transfer->request->method, response->status,
+		 response->attempts, request->method, response->status,
 		 response->transport_error != NULL ? ", " : "",
 		 response->transport_error != NULL ? response->transport_error : "",
 		 (int) Max(transfer->due - now_ms(), 0));
@@ -237,6 +238,7 @@ static void
 ask(HttpClient *client, Transfer *transfer)
 {
 	HttpAttempt  *attempt = &client->attempt;
+	HttpRequest  *request = transfer->request;
 	const char   *reason = NULL;
 	HttpReadiness readiness;
 
@@ -246,7 +248,7 @@ ask(HttpClient *client, Transfer *transfer)
 	resetStringInfo(&attempt->headers);
 
 	client->calling = transfer;
-	readiness = transfer->request->prepare(transfer->request, attempt, &reason);
+	readiness = request->prepare(request, attempt, &reason);
 	client->calling = NULL;
 
 	if (transfer->request == NULL)
