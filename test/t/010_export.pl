@@ -44,7 +44,7 @@ SQL
 my $row = copy_to("'lake', 'SELECT * FROM orders ORDER BY id', 'orders.csv'");
 my $oracle = copy_oracle($node, 'SELECT * FROM orders ORDER BY id', 'HEADER');
 is(s3_get("$folder/orders.csv"), $oracle, 'the object is what COPY writes');
-is($row->{uri}, "s3://$ENV{S3EXPORT_TEST_BUCKET}/$folder/orders.csv", 'its URI is returned');
+is($row->{uri}, "s3://$S3{BUCKET}/$folder/orders.csv", 'its URI is returned');
 is($row->{rows_uploaded}, 5000, 'rows, without the header');
 is($row->{bytes_uploaded}, length $oracle, 'bytes, with the header');
 is($row->{files_uploaded}, 1, 'one file');
