@@ -10,6 +10,7 @@
 
 #include "fmgr.h"
 #include "storage/latch.h"
+#include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/wait_event.h"
 
@@ -24,6 +25,13 @@
 #define SQL_FUNCTION(name)                                                                         \
 	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS);                                               \
 	PG_FUNCTION_INFO_V1(name)
+
+/* Membership comes without the right to SET ROLE from 16 on. */
+#if PG_VERSION_NUM >= 160000
+#define compat_can_set_role(member, role) member_can_set_role((member), (role))
+#else
+#define compat_can_set_role(member, role) is_member_of_role((member), (role))
+#endif
 
 /* WaitEventSets belong to a resource owner from 17 on. */
 #if PG_VERSION_NUM >= 170000

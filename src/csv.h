@@ -13,38 +13,46 @@
 
 typedef struct CsvOptions
 {
-	bool		header;
-	char		delimiter;
-	char		quote;
-	char		escape;
-	char	   *null_print;		/* in the server's encoding */
-	bool		force_quote_all;
-	List	   *force_quote;	/* of char *, column names */
-	int			encoding;		/* of the output */
+	bool  header;
+	char  delimiter;
+	char  quote;
+	char  escape;
+	char *null_print; /* in the server's encoding */
+	bool  force_quote_all;
+	List *force_quote; /* of char *, column names */
+	int   encoding;    /* of the output */
 } CsvOptions;
 
 /*
  * Checks options as COPY does, with COPY's messages and SQLSTATEs.  NULL means
- * "not given".  "force_quote" is a list of char *; one "*" means all.
+ * "not given"; the encoding is UTF8 then.  "force_quote" is a list of char *;
+ * one "*" alone means all.  Allocated in the current memory context.
  */
-extern CsvOptions *csv_options(bool header, const char *delimiter, const char *quote,
-							   const char *escape, const char *null_print, List *force_quote,
-							   const char *encoding);
+extern CsvOptions *
+csv_options(bool header, const char *delimiter, const char *quote, const char *escape,
+			const char *null_print, List *force_quote, const char *encoding);
 
 /*
  * Where the bytes go.  "header" is called once, before any block, if there is
  * a header line; "block" is called with whole rows, usually of about the size
- * asked for, more only for a single row that is larger.  Both may raise errors.
+ * asked for, more only for a single row that is larger.  The bytes are the
+ * receiver's again on return.  Both may raise errors; what they allocate in
+ * the current memory context is gone after the row.
  */
 typedef struct CsvSink
 {
-	void		(*header) (void *arg, const char *data, size_t len);
-	void		(*block) (void *arg, const char *data, size_t len, uint64 rows);
-	void	   *arg;
+	void (*header)(void *arg, const char *data, size_t len);
+	void (*block)(void *arg, const char *data, size_t len, uint64 rows);
+	void *arg;
 } CsvSink;
 
-/* A receiver for ExecutorRun; rShutdown sends the last block. */
-extern DestReceiver *csv_receiver_create(const CsvOptions *options, const CsvSink *sink,
-										 size_t block_size);
+/*
+ * A receiver for ExecutorRun, in the current memory context, which must live
+ * as long.  Column names in force_quote are looked up when the query starts;
+ * an unknown one is COPY's error, before the sink is called.  rShutdown sends
+ * the last block.  It may be used for one query.
+ */
+extern DestReceiver *
+csv_receiver_create(const CsvOptions *options, const CsvSink *sink, size_t block_size);
 
 #endif /* CSV_H */

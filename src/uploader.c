@@ -19,6 +19,7 @@
 
 #include "access/xact.h"
 #include "libpq/pqformat.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "pgtime.h"
@@ -31,6 +32,7 @@
 #include "compat.h"
 #include "guc.h"
 #include "job.h"
+#include "policy.h"
 #include "probe.h"
 #include "upload.h"
 #include "uploader.h"
@@ -54,7 +56,7 @@ typedef struct Export
 	UploaderExport request;
 	int64          job_id;
 	bool           recorded; /* the job has a row */
-	char          *key;
+	char          *key;      /* UTF-8, as S3 wants it */
 	char          *uri;
 	HttpClient    *http;
 	S3Session     *s3;
@@ -265,9 +267,9 @@ run_check(Pipe *pipe, StringInfo request)
 
 /* ---- the uploader's side: exports ---- */
 
-/* folder/path, or folder/stem-20261122T170000Z-42.csv */
+/* folder/path, or folder/stem-20261122T170000Z-42.csv, in the database's encoding */
 static char *
-make_key(const Export *export)
+make_name(const Export *export)
 {
 	const char *folder = export->connector->folder_path;
 	char       *name = export->request.path;
@@ -294,43 +296,64 @@ begin_job(Export *export)
 		.bucket = export->connector->s3.bucket,
 		.leader_pid = pipe_leader_pid(export->pipe),
 	};
+	char *name;
 
 	export->job_id = job_new_id();
-	export->key = make_key(export);
-	export->uri = connector_uri(export->connector, export->key);
-	job_begin(export->job_id, &request, export->key, export->uri);
+	name = make_name(export);
+	export->key = pg_server_to_any(name, (int) strlen(name), PG_UTF8);
+	export->uri = connector_uri(export->connector, name);
+	job_begin(export->job_id, &request, name, export->uri);
 	export->recorded = true;
+}
+
+/* A session of a role may do no more than this export needs. */
+static char *
+session_policy(const Export *export)
+{
+	const char *arn = export->connector->credentials.role_arn;
+	const char *partition = arn + strlen("arn:");
+
+	return policy_for_session(pnstrdup(partition, strcspn(partition, ":")),
+							  export->connector->s3.bucket, export->key, false);
 }
 
 static void
 open_store(Export *export)
 {
-	Credentials *credentials;
-	S3Timeouts   limits = timeouts();
+	CredentialConfig *config = &export->connector->credentials;
+	Credentials      *credentials;
+	S3Timeouts        limits = timeouts();
 
 	export->http = open_http(guc_max_concurrent_parts + 2);
 	http_set_watch(export->http, watch_leader, export->pipe);
-	credentials = credentials_open(export->http, &export->connector->credentials,
-								   psprintf("s3export-" INT64_FORMAT, export->job_id), NULL);
+	credentials =
+		credentials_open(export->http, config, psprintf("s3export-" INT64_FORMAT, export->job_id),
+						 config->role_arn ? session_policy(export) : NULL);
 	export->s3 = s3_open(export->http, &export->connector->s3, credentials, &limits);
 }
 
 /*
  * Whether there is an object in the way is asked before the query runs, so
- * that an hour's work is not thrown away.  A store that does not let us look
- * will refuse the object itself, if it can.
+ * that an hour's work is not thrown away; so is whether S3 can be reached with
+ * these credentials at all.  A store that does not let us look (403) will
+ * refuse to overwrite the object, if it can.
  */
 static void
 refuse_existing(Export *export)
 {
-	S3Object object;
-	S3Error  error;
+	S3Call head = {.verb = S3_HEAD_OBJECT, .key = export->key};
 
-	if (export->request.overwrite || !s3_head_object(export->s3, export->key, &object, &error))
+	if (export->request.overwrite)
 		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("object \"%s\" already exists", export->uri),
-			 errhint("Choose another path, or use if_exists => 'overwrite'.")));
+	if (s3_perform(export->s3, &head))
+		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
+						errmsg("object \"%s\" already exists", export->uri),
+						errhint("Choose another path, or use if_exists => 'overwrite'.")));
+	if (head.error.http_status == 404)
+		return;
+	if (head.error.http_status == 403 && strncmp(head.error.action, "s3:", 3) == 0)
+		return;
+	s3_report(ERROR, &head.error, "could not look for object");
 }
 
 static void

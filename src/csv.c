@@ -1,0 +1,340 @@
+/*-------------------------------------------------------------------------
+ *
+ * csv.c
+ *	  CSV, byte for byte what COPY writes, from an executor's rows to a sink.
+ *
+ * The rules are those of CopyAttributeOutCSV, which has been the same in all
+ * servers that are supported.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/tupdesc.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "commands/copy.h"
+#include "executor/tuptable.h"
+#include "mb/pg_wchar.h"
+#include "nodes/makefuncs.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "csv.h"
+#include "csv_block.h"
+#include "csv_text.h"
+
+/* bytes that a fast copy may write past a value's end */
+#define SLACK 64
+
+typedef struct Column
+{
+	bool     force_quote;
+	FmgrInfo output;
+} Column;
+
+typedef struct CsvReceiver
+{
+	DestReceiver      pub;
+	MemoryContext     context;     /* all that lives as long as the query */
+	MemoryContext     row_context; /* what an output function leaves behind */
+	const CsvOptions *options;
+	CsvSink           sink;
+	size_t            block_size;
+	CsvBlock          block;
+
+	CsvMarks marks;
+	size_t   null_len;   /* of options->null_print */
+	char    *null_print; /* in the output's encoding */
+	size_t   null_print_len;
+	bool     convert;     /* to another encoding, or verify */
+	bool     ascii_as_is; /* a conversion changes no ASCII */
+
+	int     natts;
+	Column *columns;
+} CsvReceiver;
+
+static DefElem *
+option(char *name, const char *value)
+{
+	return makeDefElem(name, (Node *) makeString(pstrdup(value)), -1);
+}
+
+static List *
+force_quote_strings(List *names)
+{
+	List     *strings = NIL;
+	ListCell *cell;
+
+	foreach (cell, names)
+		strings = lappend(strings, makeString((char *) lfirst(cell)));
+	return strings;
+}
+
+CsvOptions *
+csv_options(bool header, const char *delimiter, const char *quote, const char *escape,
+			const char *null_print, List *force_quote, const char *encoding)
+{
+	CsvOptions       *result = palloc0(sizeof(CsvOptions));
+	CopyFormatOptions copy = {0};
+	List             *list = list_make1(option("format", "csv"));
+
+	if (delimiter)
+		list = lappend(list, option("delimiter", delimiter));
+	if (quote)
+		list = lappend(list, option("quote", quote));
+	if (escape)
+		list = lappend(list, option("escape", escape));
+	if (null_print)
+		list = lappend(list, option("null", null_print));
+	if (encoding)
+		list = lappend(list, option("encoding", encoding));
+	if (list_length(force_quote) == 1 && strcmp(linitial(force_quote), "*") == 0)
+		result->force_quote_all = true;
+	else
+		result->force_quote = force_quote;
+
+	ProcessCopyOptions(NULL, &copy, false, list);
+
+	result->header = header;
+	result->delimiter = copy.delim[0];
+	result->quote = copy.quote[0];
+	result->escape = copy.escape[0];
+	result->null_print = pstrdup(copy.null_print);
+	result->encoding = copy.file_encoding >= 0 ? copy.file_encoding : PG_UTF8;
+	return result;
+}
+
+/*
+ * No ASCII character is changed by a conversion that comes with the server.
+ * One made by a user, or none at all, is left to do, or to say, what it likes.
+ */
+static bool
+conversion_keeps_ascii(int encoding)
+{
+	Oid function;
+
+	if (GetDatabaseEncoding() == PG_SQL_ASCII)
+		return true; /* a check, no conversion */
+	function = FindDefaultConversionProc(GetDatabaseEncoding(), encoding);
+	return OidIsValid(function) && function < FirstNormalObjectId;
+}
+
+/* A value that has to be converted, or is known to need quotes. */
+static char *
+put_with_care(CsvReceiver *r, char *dst, const char *src, size_t len, bool quote)
+{
+	const CsvMarks *marks = &r->marks;
+
+	if (r->convert)
+	{
+		char *converted = pg_server_to_any(src, (int) len, r->options->encoding);
+
+		if (converted != src)
+		{
+			src = converted;
+			len = strlen(converted);
+		}
+		dst = csv_block_room(&r->block, dst, len);
+	}
+
+	/* COPY's readers once took this, alone on a line, for the end of the data */
+	if (r->natts == 1 && len == 2 && memcmp(src, "\\.", 2) == 0)
+		quote = true;
+
+	if (!quote && marks->mblen_encoding >= 0)
+	{
+		quote = csv_needs_quotes(src, len, marks);
+		if (!quote)
+			memcpy(dst, src, len);
+	}
+	else if (!quote)
+		quote = !csv_copy_plain(dst, src, len, marks, false);
+	if (!quote)
+		return dst + len;
+
+	/* Count only where the most that it can be is more than there is. */
+	if ((ptrdiff_t) (2 * len + 2) > r->block.limit - dst)
+		dst = csv_block_room(&r->block, dst, csv_quoted_size(src, len, marks));
+	return csv_copy_quoted(dst, src, len, marks);
+}
+
+/* A value's text, in the server's encoding.  "src" is not in the block. */
+static inline char *
+put_text(CsvReceiver *r, char *dst, const char *src, size_t len, bool quote)
+{
+	bool plain;
+
+	dst = csv_block_room(&r->block, dst, len);
+
+	/* what reads like NULL but is not NULL is told apart by its quotes */
+	if (len == r->null_len && memcmp(src, r->options->null_print, len) == 0)
+		quote = true;
+
+	plain = !quote && (!r->convert || r->ascii_as_is) && (r->natts > 1 || len != 2);
+	if (plain && csv_copy_plain(dst, src, len, &r->marks, r->convert))
+		return dst + len;
+	return put_with_care(r, dst, src, len, quote || (plain && !r->convert));
+}
+
+static char *
+put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
+{
+	const char *text = OutputFunctionCall(&column->output, value);
+
+	return put_text(r, dst, text, strlen(text), column->force_quote);
+}
+
+static bool
+receive(TupleTableSlot *slot, DestReceiver *self)
+{
+	CsvReceiver  *r = (CsvReceiver *) self;
+	CsvBlock     *block = &r->block;
+	MemoryContext caller;
+	char         *dst;
+
+	slot_getallattrs(slot);
+	MemoryContextReset(r->row_context);
+	caller = MemoryContextSwitchTo(r->row_context);
+
+	dst = csv_block_room(block, block->row, 0);
+	for (int i = 0; i < r->natts; i++)
+	{
+		if (i > 0)
+			*dst++ = r->marks.delimiter;
+		if (slot->tts_isnull[i])
+		{
+			memcpy(dst, r->null_print, r->null_print_len);
+			dst += r->null_print_len;
+		}
+		else
+			dst = put_value(r, dst, &r->columns[i], slot->tts_values[i]);
+	}
+	*dst++ = '\n';
+	csv_block_end_row(block, dst);
+
+	MemoryContextSwitchTo(caller);
+	return true;
+}
+
+static void
+mark_force_quote(CsvReceiver *r, TupleDesc desc)
+{
+	ListCell *cell;
+
+	for (int i = 0; i < r->natts; i++)
+		r->columns[i].force_quote = r->options->force_quote_all;
+	if (r->options->force_quote == NIL)
+		return;
+	foreach (cell, CopyGetAttnums(desc, NULL, force_quote_strings(r->options->force_quote)))
+		r->columns[lfirst_int(cell) - 1].force_quote = true;
+}
+
+static void
+prepare_encoding(CsvReceiver *r)
+{
+	const CsvOptions *options = r->options;
+	int               encoding = options->encoding;
+
+	r->convert = encoding != GetDatabaseEncoding() && encoding != PG_SQL_ASCII;
+	r->ascii_as_is = !r->convert || conversion_keeps_ascii(encoding);
+	r->marks = (CsvMarks){.delimiter = options->delimiter,
+						  .quote = options->quote,
+						  .escape = options->escape,
+						  .mblen_encoding = PG_ENCODING_IS_CLIENT_ONLY(encoding) ? encoding : -1};
+	r->null_len = strlen(options->null_print);
+	r->null_print = options->null_print;
+	if (r->convert)
+		r->null_print = pg_server_to_any(r->null_print, (int) r->null_len, encoding);
+	r->null_print_len = strlen(r->null_print);
+}
+
+static void
+prepare_columns(CsvReceiver *r, TupleDesc desc)
+{
+	r->natts = desc->natts;
+	r->columns = palloc0(sizeof(Column) * Max(r->natts, 1));
+	for (int i = 0; i < r->natts; i++)
+	{
+		Oid  function;
+		bool is_varlena;
+
+		getTypeOutputInfo(TupleDescAttr(desc, i)->atttypid, &function, &is_varlena);
+		fmgr_info(function, &r->columns[i].output);
+	}
+	mark_force_quote(r, desc);
+}
+
+static void
+send_header(CsvReceiver *r, TupleDesc desc)
+{
+	char *dst = csv_block_room(&r->block, r->block.row, 0);
+
+	for (int i = 0; i < r->natts; i++)
+	{
+		const char *name = NameStr(TupleDescAttr(desc, i)->attname);
+
+		if (i > 0)
+			*dst++ = r->marks.delimiter;
+		dst = put_text(r, dst, name, strlen(name), false);
+	}
+	*dst++ = '\n';
+	csv_block_end_header(&r->block, dst);
+}
+
+static void
+startup(DestReceiver *self, int operation, TupleDesc desc)
+{
+	CsvReceiver  *r = (CsvReceiver *) self;
+	MemoryContext caller = MemoryContextSwitchTo(r->context);
+	size_t        reserve;
+
+	prepare_columns(r, desc);
+	prepare_encoding(r);
+
+	/* delimiters, NULLs and the line end; values ask for their own room */
+	reserve = (r->null_print_len + 1) * r->natts + 1 + SLACK;
+	csv_block_init(&r->block, &r->sink, r->block_size, reserve, r->context);
+
+	MemoryContextSwitchTo(r->row_context);
+	if (r->options->header)
+		send_header(r, desc);
+	MemoryContextSwitchTo(caller);
+}
+
+static void
+shutdown(DestReceiver *self)
+{
+	CsvReceiver  *r = (CsvReceiver *) self;
+	MemoryContext caller = MemoryContextSwitchTo(r->row_context);
+
+	csv_block_finish(&r->block);
+	MemoryContextSwitchTo(caller);
+}
+
+static void
+destroy(DestReceiver *self)
+{
+	MemoryContextDelete(((CsvReceiver *) self)->context);
+}
+
+DestReceiver *
+csv_receiver_create(const CsvOptions *options, const CsvSink *sink, size_t block_size)
+{
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "s3export CSV", ALLOCSET_DEFAULT_SIZES);
+	CsvReceiver *r = MemoryContextAllocZero(context, sizeof(CsvReceiver));
+
+	r->pub.receiveSlot = receive;
+	r->pub.rStartup = startup;
+	r->pub.rShutdown = shutdown;
+	r->pub.rDestroy = destroy;
+	r->pub.mydest = DestNone;
+	r->context = context;
+	r->row_context = AllocSetContextCreate(context, "s3export CSV row", ALLOCSET_DEFAULT_SIZES);
+	r->options = options;
+	r->sink = *sink;
+	r->block_size = block_size;
+	return &r->pub;
+}

@@ -1,0 +1,110 @@
+/*-------------------------------------------------------------------------
+ *
+ * csv_block.c
+ *	  The buffer in which rows become blocks for a sink.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+
+#include "csv_block.h"
+
+/* What COPY can hold of one row: a StringInfo with its end mark. */
+#define MAX_ROW (MaxAllocSize - 1)
+
+static void
+set_buffer(CsvBlock *block, char *data, size_t allocated)
+{
+	block->data = block->row = data;
+	block->allocated = allocated;
+	block->limit = data + (allocated - block->reserve);
+}
+
+void
+csv_block_init(CsvBlock *block, const CsvSink *sink, size_t size, size_t reserve,
+			   MemoryContext context)
+{
+	block->sink = *sink;
+	block->size = size;
+	block->reserve = reserve;
+	block->rows = 0;
+	block->context = context;
+	set_buffer(block, MemoryContextAllocHuge(context, size + reserve), size + reserve);
+}
+
+/* Sends the whole rows; what there is of another row becomes the buffer's start. */
+static char *
+send_rows(CsvBlock *block, char *dst)
+{
+	size_t partial = dst - block->row;
+
+	block->sink.block(block->sink.arg, block->data, block->row - block->data, block->rows);
+	memmove(block->data, block->row, partial);
+	block->row = block->data;
+	block->rows = 0;
+	return block->data + partial;
+}
+
+char *
+csv_block_make_room(CsvBlock *block, char *dst, size_t len)
+{
+	size_t partial;
+	size_t allocated;
+
+	if (block->rows > 0)
+		dst = send_rows(block, dst);
+	if ((ptrdiff_t) len <= block->limit - dst)
+		return dst;
+
+	partial = dst - block->data;
+	if (partial + len > MAX_ROW)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("a row is too large for CSV"),
+				 errdetail("A row can have at most %zu bytes, as in COPY.", (size_t) MAX_ROW)));
+	allocated = Max(Min(block->allocated * 2, MAX_ROW), partial + len) + block->reserve;
+	set_buffer(block, repalloc_huge(block->data, allocated), allocated);
+	return block->data + partial;
+}
+
+/*
+ * The row that fills the block is sent along with those before it only if the
+ * block does not become larger than asked for.
+ */
+void
+csv_block_send_full(CsvBlock *block, char *dst)
+{
+	size_t normal = block->size + block->reserve;
+
+	if (block->rows > 0 && (size_t) (dst - block->data) > block->size)
+		dst = send_rows(block, dst);
+
+	block->row = dst;
+	block->rows++;
+	if ((size_t) (dst - block->data) < block->size)
+		return;
+
+	/* A buffer that grew is kept for as long as rows are that large. */
+	if (block->allocated > normal && (size_t) (dst - block->data) <= normal)
+	{
+		(void) send_rows(block, dst);
+		pfree(block->data);
+		set_buffer(block, MemoryContextAllocHuge(block->context, normal), normal);
+	}
+	else
+		(void) send_rows(block, dst);
+}
+
+void
+csv_block_end_header(CsvBlock *block, char *dst)
+{
+	block->sink.header(block->sink.arg, block->data, dst - block->data);
+}
+
+void
+csv_block_finish(CsvBlock *block)
+{
+	if (block->rows > 0)
+		(void) send_rows(block, block->row);
+}

@@ -1,0 +1,41 @@
+/*-------------------------------------------------------------------------
+ *
+ * csv_text.h
+ *	  Bytes of one CSV value: copied, checked for quoting, quoted.
+ *
+ * Nothing here allocates, raises errors, or reads a byte outside "src" and
+ * "len"; the caller has made room at "dst".
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CSV_TEXT_H
+#define CSV_TEXT_H
+
+/* What a value is compared with. */
+typedef struct CsvMarks
+{
+	char delimiter;
+	char quote;
+	char escape;
+	int  mblen_encoding; /* whose trailing bytes may look like ASCII; or -1 */
+} CsvMarks;
+
+/*
+ * Copies "len" bytes as they are.  False if the value must not stay so: it
+ * has a delimiter, a quote or a line end in it or, with "ascii_only", a byte
+ * beyond ASCII; what was written is then of no use.  Does not know
+ * "mblen_encoding": ask csv_needs_quotes where it is set.
+ */
+extern bool
+csv_copy_plain(char *dst, const char *src, size_t len, const CsvMarks *marks, bool ascii_only);
+
+/* The same question without the copy, in any encoding. */
+extern bool csv_needs_quotes(const char *src, size_t len, const CsvMarks *marks);
+
+/* Bytes that csv_copy_quoted will write; at most 2 * len + 2. */
+extern size_t csv_quoted_size(const char *src, size_t len, const CsvMarks *marks);
+
+/* Writes the value between quotes, escapes inside; returns the end. */
+extern char *csv_copy_quoted(char *dst, const char *src, size_t len, const CsvMarks *marks);
+
+#endif /* CSV_TEXT_H */

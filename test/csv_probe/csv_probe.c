@@ -1,0 +1,125 @@
+/*-------------------------------------------------------------------------
+ *
+ * csv_probe.c
+ *	  The CSV receiver as an SQL function, for tests and measurements.
+ *
+ * csv_probe(query, path, header, delimiter, quote, escape, null, force_quote,
+ * encoding, block_size) writes to a file of the server, or nowhere if "path"
+ * is NULL, and returns the number of rows.  It fails if the receiver breaks
+ * its promises to a sink.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "storage/fd.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+
+#include "compat.h"
+#include "csv.h"
+
+PG_MODULE_MAGIC;
+
+SQL_FUNCTION(csv_probe);
+
+typedef struct Probe
+{
+	FILE  *file; /* NULL: discard */
+	size_t block_size;
+	bool   header;
+	uint64 blocks;
+	uint64 rows;
+} Probe;
+
+static void
+write_bytes(Probe *probe, const char *data, size_t len)
+{
+	if (len == 0 || data[len - 1] != '\n')
+		elog(ERROR, "bytes do not end with a line");
+	if (probe->file && fwrite(data, 1, len, probe->file) != len)
+		ereport(ERROR, (errcode_for_file_access(), errmsg("could not write: %m")));
+}
+
+static void
+probe_header(void *arg, const char *data, size_t len)
+{
+	Probe *probe = arg;
+
+	if (probe->header || probe->blocks > 0)
+		elog(ERROR, "header line is not the first and only one");
+	probe->header = true;
+	write_bytes(probe, data, len);
+}
+
+static void
+probe_block(void *arg, const char *data, size_t len, uint64 rows)
+{
+	Probe *probe = arg;
+
+	if (rows == 0 || (rows > 1 && len > probe->block_size))
+		elog(ERROR, "block of %zu bytes with " UINT64_FORMAT " rows", len, rows);
+	probe->blocks++;
+	probe->rows += rows;
+	write_bytes(probe, data, len);
+}
+
+static const char *
+text_arg(FunctionCallInfo fcinfo, int i)
+{
+	return PG_ARGISNULL(i) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(i));
+}
+
+static List *
+text_list_arg(FunctionCallInfo fcinfo, int i)
+{
+	List  *list = NIL;
+	Datum *elements;
+	int    count;
+
+	if (PG_ARGISNULL(i))
+		return NIL;
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(i), TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL,
+					  &count);
+	for (int n = 0; n < count; n++)
+		list = lappend(list, TextDatumGetCString(elements[n]));
+	return list;
+}
+
+Datum
+csv_probe(PG_FUNCTION_ARGS)
+{
+	const char       *query = text_arg(fcinfo, 0);
+	const char       *path = text_arg(fcinfo, 1);
+	Probe             probe = {.block_size = PG_GETARG_INT32(9)};
+	CsvSink           sink = {.header = probe_header, .block = probe_block, .arg = &probe};
+	SPIExecuteOptions execute = {.read_only = true};
+	CsvOptions       *options;
+	SPIPlanPtr        plan;
+
+	options = csv_options(!PG_ARGISNULL(2) && PG_GETARG_BOOL(2), text_arg(fcinfo, 3),
+						  text_arg(fcinfo, 4), text_arg(fcinfo, 5), text_arg(fcinfo, 6),
+						  text_list_arg(fcinfo, 7), text_arg(fcinfo, 8));
+	if (path && (probe.file = AllocateFile(path, PG_BINARY_W)) == NULL)
+		ereport(ERROR, (errcode_for_file_access(), errmsg("could not open \"%s\": %m", path)));
+
+	SPI_connect();
+	plan = SPI_prepare_cursor(query, 0, NULL, CURSOR_OPT_PARALLEL_OK);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare: %s", SPI_result_code_string(SPI_result));
+	execute.dest = csv_receiver_create(options, &sink, probe.block_size);
+	if (SPI_execute_plan_extended(plan, &execute) < 0)
+		elog(ERROR, "could not execute: %s", SPI_result_code_string(SPI_result));
+	if (SPI_processed != probe.rows)
+		elog(ERROR, "rows of the executor and of the sink differ");
+	execute.dest->rDestroy(execute.dest);
+	SPI_finish();
+
+	if (probe.file && FreeFile(probe.file) != 0)
+		ereport(ERROR, (errcode_for_file_access(), errmsg("could not close \"%s\": %m", path)));
+	PG_RETURN_INT64(probe.rows);
+}
