@@ -284,7 +284,7 @@ send_header(CsvReceiver *r, TupleDesc desc)
 }
 
 static void
-startup(DestReceiver *self, int operation, TupleDesc desc)
+startup(DestReceiver *self, int operation pg_attribute_unused(), TupleDesc desc)
 {
 	CsvReceiver  *r = (CsvReceiver *) self;
 	MemoryContext caller = MemoryContextSwitchTo(r->context);

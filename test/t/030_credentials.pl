@@ -81,11 +81,11 @@ is($node->safe_psql('postgres', q(SELECT rows_uploaded FROM s3export.copy_to('la
 }
 
 # ---- roles
-error_like($node, 'SELECT ' . connector_sql('role', folder_path => "$folder/role", role_arn => $ENV{S3EXPORT_TEST_ROLE_ARN}),
+error_like($node, 'SELECT ' . connector_sql('role', folder_path => "$folder/role", role_arn => $S3{ROLE_ARN}),
 	{ hint => qr/set_identity/ }, 'a role needs an identity');
-$node->safe_psql('postgres', "SELECT s3export.set_identity('$ENV{S3EXPORT_TEST_STS_ACCESS_KEY_ID}', '$ENV{S3EXPORT_TEST_STS_SECRET_ACCESS_KEY}')");
-s3_secret($ENV{S3EXPORT_TEST_STS_SECRET_ACCESS_KEY});
-create_connector($node, 'role', folder_path => "$folder/role", role_arn => $ENV{S3EXPORT_TEST_ROLE_ARN});
+$node->safe_psql('postgres', "SELECT s3export.set_identity('$S3{STS_ACCESS_KEY_ID}', '$S3{STS_SECRET_ACCESS_KEY}')");
+s3_secret($S3{STS_SECRET_ACCESS_KEY});
+create_connector($node, 'role', folder_path => "$folder/role", role_arn => $S3{ROLE_ARN});
 is($node->safe_psql('postgres', q(SELECT "check", ok, action FROM s3export.test_credentials('role') LIMIT 1)), 'assume role|t|sts:AssumeRole', 'the role is assumed');
 is($node->safe_psql('postgres', q(SET s3export.part_size = '5MB';
 	SELECT rows_uploaded FROM s3export.copy_to('role', 'SELECT g, repeat(md5(g::text), 30) FROM generate_series(1, 20000) g', 'role.csv'))), 20000, 'an export with a role');
