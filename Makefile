@@ -11,19 +11,31 @@ OBJS = \
 	src/connector_api.o \
 	src/copy_api.o \
 	src/export.o \
+	src/connector_args.o \
 	src/connector.o \
 	src/job.o \
 	src/catalog.o \
 	src/names.o \
 	src/csv.o \
+	src/csv_types.o \
+	src/csv_time.o \
+	src/csv_jsonb.o \
+	src/csv_text.o \
+	src/csv_block.o \
 	src/pipe.o \
 	src/uploader.o \
 	src/probe.o \
+	src/policy.o \
 	src/upload.o \
 	src/s3.o \
+	src/s3_answer.o \
+	src/s3_error.o \
 	src/s3_xml.o \
 	src/credentials.o \
 	src/http.o \
+	src/http_wire.o \
+	src/socket_set.o \
+	src/address.o \
 	src/sigv4.o \
 	src/secret.o
 

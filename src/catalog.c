@@ -14,6 +14,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
+#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -27,10 +28,10 @@
 static Oid
 tables_owner(void)
 {
-	Oid			schema = get_namespace_oid("s3export", true);
-	Oid			relid = OidIsValid(schema) ? get_relname_relid("connector", schema) : InvalidOid;
-	HeapTuple	tuple;
-	Oid			owner;
+	Oid       schema = get_namespace_oid("s3export", true);
+	Oid       relid = OidIsValid(schema) ? get_relname_relid("connector", schema) : InvalidOid;
+	HeapTuple tuple;
+	Oid       owner;
 
 	tuple = OidIsValid(relid) ? SearchSysCache1(RELOID, ObjectIdGetDatum(relid)) : NULL;
 	if (!HeapTupleIsValid(tuple))
@@ -49,11 +50,11 @@ tables_owner(void)
 void
 catalog_enter(CatalogScope *scope)
 {
-	Oid			owner = tables_owner();
+	Oid owner = tables_owner();
 
 	GetUserIdAndSecContext(&scope->userid, &scope->sec_context);
 	SetUserIdAndSecContext(owner, scope->sec_context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION);
+									  SECURITY_RESTRICTED_OPERATION);
 	scope->guc_level = NewGUCNestLevel();
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
@@ -72,12 +73,12 @@ catalog_leave(CatalogScope *scope)
 uint64
 catalog_execute(const char *sql, const char *types, ...)
 {
-	Oid			argtypes[MAX_PARAMETERS];
-	Datum		values[MAX_PARAMETERS];
-	char		nulls[MAX_PARAMETERS];
-	int			nargs = (int) strlen(types);
-	int			result;
-	va_list		args;
+	Oid     argtypes[MAX_PARAMETERS];
+	Datum   values[MAX_PARAMETERS];
+	char    nulls[MAX_PARAMETERS];
+	int     nargs = (int) strlen(types);
+	int     result;
+	va_list args;
 
 	Assert(nargs <= MAX_PARAMETERS);
 	va_start(args, types);
@@ -107,23 +108,23 @@ catalog_execute(const char *sql, const char *types, ...)
 				values[i] = Int64GetDatum(va_arg(args, int64));
 				break;
 			case 't':
-				{
-					const char *text = va_arg(args, const char *);
+			{
+				const char *text = va_arg(args, const char *);
 
-					argtypes[i] = TEXTOID;
-					values[i] = text ? CStringGetTextDatum(text) : (Datum) 0;
-					nulls[i] = text ? ' ' : 'n';
-					break;
-				}
+				argtypes[i] = TEXTOID;
+				values[i] = text ? CStringGetTextDatum(text) : (Datum) 0;
+				nulls[i] = text ? ' ' : 'n';
+				break;
+			}
 			case 'y':
-				{
-					bytea	   *data = va_arg(args, bytea *);
+			{
+				bytea *data = va_arg(args, bytea *);
 
-					argtypes[i] = BYTEAOID;
-					values[i] = PointerGetDatum(data);
-					nulls[i] = data ? ' ' : 'n';
-					break;
-				}
+				argtypes[i] = BYTEAOID;
+				values[i] = PointerGetDatum(data);
+				nulls[i] = data ? ' ' : 'n';
+				break;
+			}
 			default:
 				elog(ERROR, "unexpected parameter type \"%c\"", types[i]);
 		}
@@ -139,7 +140,7 @@ catalog_execute(const char *sql, const char *types, ...)
 static int
 column_number(const char *column)
 {
-	int			number = SPI_fnumber(SPI_tuptable->tupdesc, column);
+	int number = SPI_fnumber(SPI_tuptable->tupdesc, column);
 
 	if (number == SPI_ERROR_NOATTRIBUTE)
 		elog(ERROR, "column \"%s\" is not in the result", column);
@@ -149,9 +150,9 @@ column_number(const char *column)
 char *
 catalog_text(uint64 row, const char *column)
 {
-	char	   *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
-									 column_number(column));
-	char	   *copy;
+	char *value =
+		SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column_number(column));
+	char *copy;
 
 	if (value == NULL)
 		return NULL;
@@ -162,13 +163,31 @@ catalog_text(uint64 row, const char *column)
 	return copy;
 }
 
+bytea *
+catalog_bytea(uint64 row, const char *column)
+{
+	bool  null;
+	Datum value =
+		SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column_number(column), &null);
+	bytea *plain;
+	bytea *copy;
+
+	if (null)
+		return NULL;
+	plain = DatumGetByteaPP(value);
+	copy = SPI_palloc(VARHDRSZ + VARSIZE_ANY_EXHDR(plain));
+	SET_VARSIZE(copy, VARHDRSZ + VARSIZE_ANY_EXHDR(plain));
+	memcpy(VARDATA(copy), VARDATA_ANY(plain), VARSIZE_ANY_EXHDR(plain));
+	return copy;
+}
+
 int64
 catalog_int64(uint64 row, const char *column, bool *isnull)
 {
-	bool		null;
-	int			number = column_number(column);
-	Oid			type = SPI_gettypeid(SPI_tuptable->tupdesc, number);
-	Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number, &null);
+	bool  null;
+	int   number = column_number(column);
+	Oid   type = SPI_gettypeid(SPI_tuptable->tupdesc, number);
+	Datum value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number, &null);
 
 	if (isnull != NULL)
 		*isnull = null;

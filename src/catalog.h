@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef CATALOG_H
-#define CATALOG_H
+#ifndef S3EXPORT_CATALOG_H
+#define S3EXPORT_CATALOG_H
 
 #include "executor/spi.h"
 
@@ -17,9 +17,9 @@
  */
 typedef struct CatalogScope
 {
-	Oid			userid;
-	int			sec_context;
-	int			guc_level;
+	Oid userid;
+	int sec_context;
+	int guc_level;
 } CatalogScope;
 
 extern void catalog_enter(CatalogScope *scope);
@@ -34,7 +34,8 @@ extern void catalog_leave(CatalogScope *scope);
 extern uint64 catalog_execute(const char *sql, const char *types, ...);
 
 /* A column of a result row; NULL when null, palloc'd in the caller's context. */
-extern char *catalog_text(uint64 row, const char *column);
-extern int64 catalog_int64(uint64 row, const char *column, bool *isnull);
+extern char  *catalog_text(uint64 row, const char *column);
+extern bytea *catalog_bytea(uint64 row, const char *column);
+extern int64  catalog_int64(uint64 row, const char *column, bool *isnull);
 
-#endif /* CATALOG_H */
+#endif /* S3EXPORT_CATALOG_H */

@@ -10,9 +10,13 @@
 
 #include "fmgr.h"
 #include "storage/latch.h"
+#include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/wait_event.h"
 
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
 #if PG_VERSION_NUM >= 180000
 #include "storage/waiteventset.h"
 #endif
@@ -21,9 +25,16 @@
  * Declares and registers a function that SQL calls.  Servers before 16 declare
  * it without visibility, and the module is compiled with everything hidden.
  */
-#define SQL_FUNCTION(name)                                                                         \
-	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS);                                               \
+#define SQL_FUNCTION(name)                           \
+	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
 	PG_FUNCTION_INFO_V1(name)
+
+/* Membership comes without the right to SET ROLE from 16 on. */
+#if PG_VERSION_NUM >= 160000
+#define compat_can_set_role(member, role) member_can_set_role((member), (role))
+#else
+#define compat_can_set_role(member, role) is_member_of_role((member), (role))
+#endif
 
 /* WaitEventSets belong to a resource owner from 17 on. */
 #if PG_VERSION_NUM >= 170000
@@ -34,7 +45,7 @@
 
 /* Named wait events exist from 17 on; "cache" is a static uint32. */
 #if PG_VERSION_NUM >= 170000
-#define compat_wait_event(cache, name)                                                             \
+#define compat_wait_event(cache, name) \
 	((cache) != 0 ? (cache) : ((cache) = WaitEventExtensionNew(name)))
 #else
 #define compat_wait_event(cache, name) ((void) (cache), PG_WAIT_EXTENSION)

@@ -10,21 +10,28 @@
 
 #include "s3.h"
 
+/*
+ * A connector authenticates with keys of its own, or with a role that the base
+ * identity assumes (credentials.role_arn is set): then credentials holds the
+ * keys of the base identity and the external ID of credential_owner.
+ */
 typedef struct Connector
 {
-	int64		connector_id;	/* 0: not saved */
-	char	   *name;
-	Oid			owner;
-	char	   *kind;			/* "data_export" or "currents" */
-	char	   *folder_path;	/* normalised; "": the bucket's root */
-	S3Config	s3;
+	int64            connector_id; /* 0: not saved */
+	char            *name;         /* NULL: not to be saved */
+	Oid              owner;
+	char            *kind;             /* "data_export" or "currents" */
+	char            *folder_path;      /* normalised; "": the bucket's root */
+	int64            credential_id;    /* its own, 0: not saved */
+	Oid              credential_owner; /* differs from owner where credentials are shared */
+	S3Config         s3;
 	CredentialConfig credentials;
 } Connector;
 
 typedef enum ConnectorAccess
 {
-	CONNECTOR_USAGE,			/* the owner, its members, grantees, superusers */
-	CONNECTOR_OWNER				/* the owner, its members, superusers */
+	CONNECTOR_USAGE, /* the owner, its members, grantees, superusers */
+	CONNECTOR_OWNER  /* the owner, its members, superusers */
 } ConnectorAccess;
 
 /*
@@ -33,14 +40,67 @@ typedef enum ConnectorAccess
  */
 extern Connector *connector_load(const char *name, ConnectorAccess access);
 
+/*
+ * connector_load with CONNECTOR_OWNER, for a change: locks the connector until
+ * the transaction ends.  NULL when there is none and "missing_ok".
+ */
+extern Connector *connector_lock(const char *name, bool missing_ok);
+
 /* Raises an error when the connector's secret, or its base identity, is missing. */
 extern void connector_require_credentials(const Connector *connector);
 
-/* How a connector travels to the uploader: sealed secrets, no plain ones. */
-extern void connector_serialize(StringInfo buf, const Connector *connector);
+/*
+ * How a connector travels to the uploader: sealed secrets, no plain ones.  What
+ * arrives has the STS endpoint and region filled in that S3's imply.
+ */
+extern void       connector_serialize(StringInfo buf, const Connector *connector);
 extern Connector *connector_deserialize(StringInfo buf);
 
 /* "s3://bucket/key" */
 extern char *connector_uri(const Connector *connector, const char *key);
+
+/* "auto", "path", "virtual"; false: none of these. */
+extern bool connector_parse_addressing(const char *value, S3Addressing *addressing);
+
+/*
+ * The external ID that AWS roles for the connectors of "role" have to demand.
+ * It is saved unless the transaction is read-only, and stays the same.
+ */
+extern char *connector_external_id(Oid role);
+
+/* Raises ERRCODE_INSUFFICIENT_PRIVILEGE unless the user may create connectors. */
+extern void connector_require_create_privilege(void);
+
+/* How one is made: a credential_id, then keys or a role, then the insert. */
+extern int64 connector_new_credential_id(void);
+extern void  connector_use_keys(Connector *connector, const char *access_key_id, const char *secret,
+								const char *token);
+extern void  connector_use_role(Connector *connector, const char *role_arn);
+
+/* Raises ERRCODE_DUPLICATE_OBJECT when another one has its name or its place. */
+extern void connector_require_unique(const Connector *connector);
+
+typedef enum ConnectorValidation
+{
+	CONNECTOR_VALIDATION_KEPT, /* what S3 sees has not changed */
+	CONNECTOR_NOT_VALIDATED,
+	CONNECTOR_VALIDATED
+} ConnectorValidation;
+
+extern void connector_insert(Connector *connector, ConnectorValidation validation);
+extern void connector_update(const Connector *connector, ConnectorValidation validation);
+extern void
+connector_update_credentials(const Connector *connector, ConnectorValidation validation);
+extern void connector_delete(const Connector *connector);
+
+/* Gives the connector, and credentials that no other one uses, to "owner"; update saves it. */
+extern void connector_set_owner(Connector *connector, Oid owner);
+
+extern void connector_grant(const Connector *connector, Oid grantee);
+extern void connector_revoke(const Connector *connector, Oid grantee);
+
+/* Sets or replaces the keys that assume roles. */
+extern void
+connector_set_identity(const char *access_key_id, const char *secret, const char *token);
 
 #endif /* CONNECTOR_H */

@@ -417,7 +417,7 @@ send_header(CsvReceiver *r, TupleDesc desc)
 }
 
 static void
-receiver_startup(DestReceiver *self, int operation, TupleDesc desc)
+receiver_startup(DestReceiver *self, int operation pg_attribute_unused(), TupleDesc desc)
 {
 	CsvReceiver  *r = (CsvReceiver *) self;
 	MemoryContext caller = MemoryContextSwitchTo(r->context);

@@ -5,31 +5,32 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef GUC_H
-#define GUC_H
+#ifndef S3EXPORT_GUC_H
+#define S3EXPORT_GUC_H
 
+#include "lib/stringinfo.h"
 #include "utils/guc.h"
 
 /* what an upload may take */
-extern int	guc_upload_memory;			/* kB, all part buffers of one export */
-extern int	guc_part_size;				/* kB, the first parts' size */
-extern int	guc_max_concurrent_parts;	/* parts in flight, at most */
+extern int guc_upload_memory;        /* kB, all part buffers of one export */
+extern int guc_part_size;            /* kB, the first parts' size */
+extern int guc_max_concurrent_parts; /* parts in flight, at most */
 
 /* how long to wait for a server */
-extern int	guc_connect_timeout;		/* ms, one TCP and TLS handshake */
-extern int	guc_request_timeout;		/* ms, one request with a short answer */
-extern int	guc_stall_timeout;			/* ms without progress of a transfer */
-extern int	guc_complete_timeout;		/* ms, CompleteMultipartUpload */
-extern int	guc_retry_timeout;			/* ms of retries without any progress */
+extern int guc_connect_timeout;  /* ms, one TCP and TLS handshake */
+extern int guc_request_timeout;  /* ms, one request with a short answer */
+extern int guc_stall_timeout;    /* ms without progress of a transfer */
+extern int guc_complete_timeout; /* ms, CompleteMultipartUpload */
+extern int guc_retry_timeout;    /* ms of retries without any progress */
 
 /* what the server's administrator decides */
-extern char *guc_allowed_endpoints;		/* comma separated URLs, or "*" */
-extern char *guc_ca_file;				/* certificates to trust; "": libcurl's */
-extern char *guc_proxy;					/* "": none */
-extern char *guc_key_file;				/* the key that seals secrets */
+extern char *guc_allowed_endpoints; /* comma separated URLs, or "*" */
+extern char *guc_ca_file;           /* certificates to trust; "": libcurl's */
+extern char *guc_proxy;             /* "": none */
+extern char *guc_key_file;          /* the key that seals secrets */
 
-/* for developers */
-extern bool guc_fast_output;			/* write common types by code of our own */
+/* for developers: our own output routines for common types, or the types' own */
+extern bool guc_fast_output;
 
 /*
  * The settings of this session that an uploader needs, as name and value
@@ -38,4 +39,4 @@ extern bool guc_fast_output;			/* write common types by code of our own */
 extern void guc_serialize(StringInfo buf);
 extern void guc_restore(StringInfo buf);
 
-#endif /* GUC_H */
+#endif /* S3EXPORT_GUC_H */

@@ -12,8 +12,9 @@
 
 /*
  * Each check returns NULL when "value" is right, else a phrase that says what
- * is right, fit for errdetail ("A bucket name has 3 to 63 characters.").  None
- * of them looks anything up, none reports an error; results are palloc'd.
+ * is right, fit for errdetail ("A bucket name has 3 to 63 characters."), and
+ * without the value in it, which may be a secret.  None of them looks anything
+ * up, none reports an error; results are palloc'd.
  */
 
 /* https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html */
@@ -30,12 +31,14 @@ extern const char *names_check_external_id(const char *value);
 
 extern const char *names_check_access_key_id(const char *value);
 extern const char *names_check_secret(const char *value);
+extern const char *names_check_session_token(const char *value);
 
 /*
  * Folder paths and keys: slashes at either end are removed from a folder;
  * "." and ".." and empty segments, control characters and more than 1,024
  * bytes are refused.  "" is the bucket's root.  The normalised value is put
  * into *normalized.
+ * https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
  */
 extern const char *names_normalize_folder(const char *value, char **normalized);
 extern const char *names_check_key(const char *value);
@@ -46,10 +49,10 @@ extern const char *names_check_key(const char *value);
  */
 typedef struct NamesEndpoint
 {
-	bool		https;
-	char	   *host;			/* IPv6 addresses keep their brackets */
-	int			port;			/* 0: the scheme's own */
-	char	   *url;			/* the normalised whole */
+	bool  https;
+	char *host; /* IPv6 addresses keep their brackets */
+	int   port; /* 0: the scheme's own */
+	char *url;  /* the normalised whole */
 } NamesEndpoint;
 
 extern const char *names_parse_endpoint(const char *value, NamesEndpoint *endpoint);

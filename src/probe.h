@@ -12,24 +12,26 @@
 
 typedef struct ProbeResult
 {
-	const char *check;			/* "assume role", "bucket", "list bucket", ... */
-	bool		ok;
-	const char *action;			/* the IAM action, "s3:PutObject" */
-	const char *code;			/* S3's code, NULL when ok */
+	const char *check; /* "assume role", "bucket", "list bucket", ... */
+	bool        ok;
+	const char *action; /* IAM's, "s3:PutObject" */
+	const char *code;   /* S3's code, NULL when ok */
 	const char *request_id;
-	const char *message;		/* what happened, a sentence */
-	const char *hint;			/* what to do about it, NULL when ok */
+	const char *message; /* what happened, a sentence */
+	const char *hint;    /* what to do about it, NULL when ok */
 } ProbeResult;
 
 /*
- * Runs the checks in order and hands each to "emit", in the uploader.  Leaves
- * no object and no open upload behind.  "key_prefix" is "" or ends in '/'.
- * *region is set to the bucket's region if that was found out, else NULL.
+ * Runs the checks in order and hands each to "emit", in the uploader.  A check
+ * that an earlier failure makes pointless is emitted as not ok, with a message
+ * that says why.  Leaves no object and no open upload behind; where the right
+ * to abort uploads is missing, the message of "put object" says what is left.
+ * "key_prefix" is "" or ends in '/'.  *region is set to the bucket's region if
+ * S3 has named it, else NULL.  Raises what credentials_open and http_drive do.
  */
-extern void probe_permissions(HttpClient *http, const S3Config *s3,
-							  const CredentialConfig *credentials, const char *key_prefix,
-							  bool need_delete,
-							  void (*emit) (void *arg, const ProbeResult *result), void *arg,
-							  char **region);
+extern void
+probe_permissions(HttpClient *http, const S3Config *s3, const CredentialConfig *credentials,
+				  const S3Timeouts *timeouts, const char *key_prefix, bool need_delete,
+				  void (*emit)(void *arg, const ProbeResult *result), void *arg, char **region);
 
 #endif /* PROBE_H */

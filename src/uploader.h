@@ -3,16 +3,54 @@
  * uploader.h
  *	  The uploader: the process that holds the secret and talks to S3.
  *
+ * It runs no code of users and reads none of their tables; its requests and
+ * its blocks come through a pipe.
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef UPLOADER_H
 #define UPLOADER_H
 
 #include "connector.h"
+#include "pipe.h"
+
+typedef enum UploaderOnEmpty
+{
+	ON_EMPTY_FILE, /* an object with the header, or an empty one */
+	ON_EMPTY_SKIP, /* no object */
+	ON_EMPTY_ERROR
+} UploaderOnEmpty;
+
+typedef struct UploaderExport
+{
+	Oid             owner;  /* the role that exports */
+	char           *source; /* as the user wrote it */
+	char           *path;   /* below the connector's folder; NULL: a name is made */
+	char           *stem;   /* what a made name begins with */
+	bool            overwrite;
+	UploaderOnEmpty on_empty;
+} UploaderExport;
+
+typedef struct UploaderTotals
+{
+	int64  job_id;
+	char  *uri;
+	uint64 rows;
+	uint64 bytes;
+	int    files;
+} UploaderTotals;
 
 /*
- * Checks a connector in an uploader started for that.  Returns a list of
- * ProbeResult, palloc'd; *region as probe_permissions says.
+ * Starts an uploader and waits until its job has begun: credentials are at
+ * hand, and nothing is in the way of the object.  The caller then sends blocks
+ * and PIPE_END, and calls uploader_finish, which closes the pipe.
+ */
+extern Pipe *uploader_start_export(const Connector *connector, const UploaderExport *export);
+extern void  uploader_finish_export(Pipe *pipe, UploaderTotals *totals);
+
+/*
+ * Checks a connector, saved or not, in an uploader started for that.  Returns
+ * a list of ProbeResult, palloc'd; *region as probe_permissions says.
  */
 extern List *uploader_check(const Connector *connector, char **region);
 

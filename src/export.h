@@ -1,0 +1,22 @@
+/*-------------------------------------------------------------------------
+ *
+ * export.h
+ *	  The leader of an export: it runs the query where it was asked for.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef EXPORT_H
+#define EXPORT_H
+
+#include "csv.h"
+#include "uploader.h"
+
+/*
+ * Runs "source", a query or the name of a table, as the current user and in
+ * the current snapshot, and has the result uploaded.  Refuses what is not one
+ * SELECT, VALUES or TABLE before S3 hears of it.  "export" lacks only "stem".
+ */
+extern void export_run(const Connector *connector, const CsvOptions *options,
+					   UploaderExport *export, UploaderTotals       *totals);
+
+#endif /* EXPORT_H */

@@ -1,0 +1,87 @@
+/*-------------------------------------------------------------------------
+ *
+ * pipe.h
+ *	  What passes between a leader and its uploader: a request, blocks, replies.
+ *
+ * The leader is the process that wants something uploaded or checked.  It makes
+ * a dynamic shared memory segment with the request, a queue of blocks towards
+ * the uploader and a queue of replies from it, and starts the uploader, a
+ * dynamic background worker.  Errors and notices of the uploader come back
+ * through the replies and are raised in the leader as they were.
+ *
+ * Whoever goes away, for whatever reason, detaches the segment, and the other
+ * end learns it: nothing has to be said by a process that dies.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PIPE_H
+#define PIPE_H
+
+#include "lib/stringinfo.h"
+#include "utils/elog.h"
+
+typedef struct Pipe Pipe;
+
+/* The largest message of CSV that is worth sending at once, in bytes. */
+#define PIPE_BLOCK_SIZE (256 * 1024)
+
+typedef enum PipeBlockKind
+{
+	PIPE_HEADER, /* the line that begins each file */
+	PIPE_ROWS,   /* whole rows */
+	PIPE_END     /* there is no more; without it the leader has failed */
+} PipeBlockKind;
+
+/* ---- the leader's end ---- */
+
+/*
+ * Starts an uploader for "request", and waits until it runs.  The pipe belongs
+ * to the current resource owner.  Raises an error when no worker or segment
+ * is to be had.
+ */
+extern Pipe *pipe_open(const StringInfoData *request);
+
+/* Waits while the queue is full; raises the uploader's error if it has one. */
+extern void pipe_send(Pipe *pipe, PipeBlockKind kind, const char *data, size_t len, uint64 rows);
+
+/*
+ * Waits for the next reply, a letter and its contents; raises the uploader's
+ * errors, shows its notices.  "reply" is valid until the next call.
+ */
+extern char pipe_wait_reply(Pipe *pipe, StringInfo reply);
+
+/* Tells the uploader why the leader gives up, for the job's row. */
+extern void pipe_set_error(Pipe *pipe, const ErrorData *edata);
+
+extern void pipe_close(Pipe *pipe);
+
+/* ---- the uploader's end ---- */
+
+/*
+ * Attaches to the leader's segment, connects to its database, and sends errors
+ * and notices there from now on.  "arg" is the background worker's argument.
+ */
+extern Pipe *pipe_attach(Datum arg, StringInfo request);
+
+typedef struct PipeBlock
+{
+	PipeBlockKind kind;
+	const char   *data; /* valid until the next pipe_receive */
+	size_t        len;
+	uint64        rows;
+} PipeBlock;
+
+/* The next block; false when there is none now: the latch will be set. */
+extern bool pipe_receive(Pipe *pipe, PipeBlock *block);
+
+extern void pipe_reply(Pipe *pipe, char letter, const StringInfoData *reply);
+
+/*
+ * Has the leader gone?  If it said why, *error has SQLSTATE, message, detail
+ * and hint, else it is NULL.
+ */
+extern bool pipe_leader_gone(Pipe *pipe, const ErrorData **error);
+
+extern int pipe_leader_pid(Pipe *pipe);
+
+#endif /* PIPE_H */

@@ -1,0 +1,366 @@
+/*-------------------------------------------------------------------------
+ *
+ * s3_error.c
+ *	  What S3 or STS refused, and how it is told.
+ *
+ * The body of an error answer is never shown as it came: SignatureDoesNotMatch
+ * repeats the signed request with its session token in it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+
+#include "names.h"
+#include "s3_error.h"
+#include "s3_xml.h"
+
+/* What S3 would have said where an answer has no body, or none that is S3's. */
+static const struct
+{
+	int         status;
+	const char *code;
+} status_codes[] = {
+	{301, "PermanentRedirect"},   {307, "TemporaryRedirect"},  {400, "BadRequest"},
+	{401, "Unauthorized"},        {403, "Forbidden"},          {404, "NotFound"},
+	{405, "MethodNotAllowed"},    {409, "Conflict"},           {411, "MissingContentLength"},
+	{412, "PreconditionFailed"},  {413, "EntityTooLarge"},     {416, "InvalidRange"},
+	{429, "TooManyRequests"},     {500, "InternalError"},      {501, "NotImplemented"},
+	{502, "BadGateway"},          {503, "ServiceUnavailable"}, {504, "GatewayTimeout"},
+	{507, "InsufficientStorage"},
+};
+
+/* What a person can do about a code of S3 or STS. */
+static const struct
+{
+	const char *code;
+	const char *hint;
+} code_hints[] = {
+	{"InvalidAccessKeyId",
+	 "Check the access key ID: the server does not know it, or it is disabled. "
+	 "A temporary key, whose ID begins with ASIA, needs its session token."},
+	{"InvalidClientTokenId",
+	 "Check the access key ID: the server does not know it, or it is disabled. "
+	 "A temporary key, whose ID begins with ASIA, needs its session token."},
+	{"SignatureDoesNotMatch",
+	 "Check the secret access key. A proxy that changes requests gives this "
+	 "answer too."},
+	{"RequestTimeTooSkewed",
+	 "Set the clock of this server: it differs from that of S3 by more than 15 "
+	 "minutes."},
+	{"ExpiredToken",
+	 "Set new credentials with s3export.set_credentials(), or use a role, whose sessions "
+	 "are renewed."},
+	{"InvalidToken", "Check the session token: it does not belong to the access key ID."},
+	{"NoSuchBucket", "Check the name of the bucket, and the endpoint if one is set."},
+	{"NoSuchUpload",
+	 "The upload was aborted by somebody else. If the bucket has a lifecycle rule "
+	 "AbortIncompleteMultipartUpload, it must allow for the time that an export takes."},
+	{"PreconditionFailed", "Choose another path, or use if_exists => 'overwrite'."},
+	{"ConditionalRequestConflict", "Somebody else writes the same object. Try again."},
+	{"BadDigest",
+	 "What S3 received is not what was sent: look for a proxy, a network or memory that "
+	 "changes data."},
+	{"XAmzContentSHA256Mismatch",
+	 "What S3 received is not what was sent: look for a proxy, a network or "
+	 "memory that changes data."},
+	{"SlowDown",
+	 "S3 asks for fewer requests: reduce s3export.max_concurrent_parts, or try again later."},
+	{"EntityTooSmall", "Increase s3export.part_size: S3 takes parts of at least 5 MB."},
+	{"EntityTooLarge", "Reduce s3export.part_size."},
+	{"QuotaExceeded", "The quota of the bucket or of its owner is used up."},
+	{"InsufficientStorage", "The server has no space left."},
+};
+
+void
+s3_clean_text(char *dst, size_t dst_size, const char *src)
+{
+	const bool utf8 = GetDatabaseEncoding() == PG_UTF8;
+	size_t     left = strlen(src);
+	size_t     len = 0;
+
+	while (left > 0)
+	{
+		const unsigned char *c = (const unsigned char *) src;
+		size_t               n = 1;
+		char                 replacement = '\0';
+
+		if (*c < 0x20 || *c == 0x7f)
+			replacement = ' ';
+		else if (IS_HIGHBIT_SET(*c))
+		{
+			n = pg_utf_mblen(c);
+			if (n > left || !pg_utf8_islegal(c, (int) n))
+			{
+				n = 1;
+				replacement = '?';
+			}
+			else if (*c == 0xC2 && c[1] < 0xA0) /* C1 control characters */
+				replacement = ' ';
+			else if (!utf8)
+				replacement = '?';
+		}
+
+		if (len + (replacement ? 1 : n) >= dst_size)
+			break;
+		if (replacement)
+			dst[len++] = replacement;
+		else
+		{
+			memcpy(dst + len, src, n);
+			len += n;
+		}
+		src += n;
+		left -= n;
+	}
+	dst[len] = '\0';
+}
+
+static void
+clean_or_empty(char *dst, size_t dst_size, char *src)
+{
+	dst[0] = '\0';
+	if (src != NULL)
+	{
+		s3_clean_text(dst, dst_size, src);
+		pfree(src);
+	}
+}
+
+/* A region comes from the network and ends up in a host name. */
+static void
+set_region(S3Error *error, const HttpResponse *response)
+{
+	char *region = http_header(response, "x-amz-bucket-region");
+
+	if (region == NULL)
+		region = s3_xml_find(response->body, response->body_len, "Error/Region");
+	if (region != NULL && strlen(region) < sizeof(error->region) &&
+		names_check_region(region) == NULL)
+		strlcpy(error->region, region, sizeof(error->region));
+}
+
+static void
+set_code(S3Error *error, const HttpResponse *response)
+{
+	char *code = s3_xml_find(response->body, response->body_len, "Error/Code");
+
+	if (code == NULL) /* of an answer to HEAD, from some stores */
+		code = http_header(response, "x-amz-error-code");
+	clean_or_empty(error->code, sizeof(error->code), code);
+	for (size_t i = 0; error->code[0] == '\0' && i < lengthof(status_codes); i++)
+	{
+		if (status_codes[i].status == response->status)
+			strlcpy(error->code, status_codes[i].code, sizeof(error->code));
+	}
+}
+
+void
+s3_error_set(S3Error *error, const HttpResponse *response, const char *action, const char *resource)
+{
+	char *request_id;
+
+	memset(error, 0, sizeof(*error));
+	error->http_status = response->status;
+	error->attempts = response->attempts;
+	error->action = action;
+	s3_clean_text(error->resource, sizeof(error->resource), resource);
+
+	if (response->status == 0)
+	{
+		s3_clean_text(error->message, sizeof(error->message),
+					  response->transport_error ? response->transport_error : "");
+		return;
+	}
+
+	set_code(error, response);
+	set_region(error, response);
+	clean_or_empty(error->message, sizeof(error->message),
+				   s3_xml_find(response->body, response->body_len, "Error/Message"));
+	request_id = http_header(response, "x-amz-request-id");
+	if (request_id == NULL)
+		request_id = s3_xml_find(response->body, response->body_len, "Error/RequestId");
+	clean_or_empty(error->request_id, sizeof(error->request_id), request_id);
+	clean_or_empty(error->host_id, sizeof(error->host_id), http_header(response, "x-amz-id-2"));
+	if (error->message[0] == '\0' && response->status < 300 && error->code[0] == '\0')
+		strlcpy(error->message,
+				response->truncated ? "the answer is incomplete" : "the answer is not one of S3",
+				sizeof(error->message));
+}
+
+void
+s3_error_set_credentials(S3Error *error, const CredentialFailure *failure, const char *resource)
+{
+	memset(error, 0, sizeof(*error));
+	error->http_status = failure->status;
+	error->action = "sts:AssumeRole";
+	s3_clean_text(error->resource, sizeof(error->resource), resource);
+	s3_clean_text(error->code, sizeof(error->code), failure->code ? failure->code : "");
+	if (failure->message != NULL &&
+		strcmp(failure->message, psprintf("HTTP status %d", failure->status)) != 0)
+		s3_clean_text(error->message, sizeof(error->message), failure->message);
+	s3_clean_text(error->request_id, sizeof(error->request_id),
+				  failure->request_id ? failure->request_id : "");
+	s3_clean_text(error->hint, sizeof(error->hint), failure->hint ? failure->hint : "");
+}
+
+bool
+s3_error_is(const S3Error *error, const char *code)
+{
+	return strcmp(error->code, code) == 0;
+}
+
+static bool
+is_credentials_error(const S3Error *error)
+{
+	return error->http_status == 401 || error->http_status == 403 ||
+		   s3_error_is(error, "ExpiredToken") || s3_error_is(error, "ExpiredTokenException") ||
+		   s3_error_is(error, "TokenRefreshRequired") || s3_error_is(error, "InvalidToken") ||
+		   strncmp(error->action, "sts:", 4) == 0;
+}
+
+int
+s3_error_sqlstate(const S3Error *error)
+{
+	if (error->http_status == 0)
+		return ERRCODE_CONNECTION_FAILURE;
+	if (s3_error_is(error, "QuotaExceeded") || s3_error_is(error, "InsufficientStorage") ||
+		s3_error_is(error, "EntityTooLarge") || s3_error_is(error, "EntityTooSmall"))
+		return ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+	if (is_credentials_error(error))
+		return ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
+	if (s3_error_is(error, "NoSuchBucket"))
+		return ERRCODE_UNDEFINED_OBJECT;
+	if (error->http_status == 412)
+		return ERRCODE_DUPLICATE_OBJECT;
+	if (s3_error_is(error, "BadDigest") || s3_error_is(error, "XAmzContentSHA256Mismatch"))
+		return ERRCODE_IO_ERROR;
+	return ERRCODE_EXTERNAL_ROUTINE_EXCEPTION;
+}
+
+static void
+append_sentence_end(StringInfo buf)
+{
+	if (buf->data[buf->len - 1] != '.')
+		appendStringInfoChar(buf, '.');
+}
+
+char *
+s3_error_detail(const S3Error *error)
+{
+	StringInfoData buf;
+	const char    *who = strncmp(error->action, "sts:", 4) == 0 ? "STS" : "S3";
+
+	initStringInfo(&buf);
+	if (error->http_status == 0)
+		appendStringInfo(&buf, "No answer came to %s", error->action);
+	else if (error->code[0] != '\0')
+		appendStringInfo(&buf, "%s answered %s (HTTP status %d) to %s", who, error->code,
+						 error->http_status, error->action);
+	else
+		appendStringInfo(&buf, "%s answered with HTTP status %d to %s", who, error->http_status,
+						 error->action);
+	if (error->message[0] != '\0')
+		appendStringInfo(&buf, ": %s", error->message);
+	append_sentence_end(&buf);
+
+	if (error->request_id[0] != '\0')
+		appendStringInfo(&buf, " Request ID %s, ", error->request_id);
+	else if (error->attempts > 0)
+		appendStringInfoChar(&buf, ' ');
+	if (error->attempts > 0)
+		appendStringInfo(&buf, "%d %s.", error->attempts,
+						 error->attempts == 1 ? "attempt" : "attempts");
+	else if (error->request_id[0] != '\0')
+	{
+		buf.len -= 2;
+		buf.data[buf.len] = '\0';
+		append_sentence_end(&buf);
+	}
+	return buf.data;
+}
+
+/* Policies name folders rather than single keys. */
+static char *
+access_denied_hint(const S3Error *error)
+{
+	StringInfoData buf;
+	const char    *slash = strrchr(error->resource, '/');
+	int len = slash ? (int) (slash + 1 - error->resource) : (int) strlen(error->resource);
+
+	initStringInfo(&buf);
+	appendStringInfo(&buf,
+					 "Check that the policies of the user or role and of the bucket allow %s "
+					 "on \"arn:aws:s3:::%.*s%s\" to ",
+					 error->action, len, error->resource, slash ? "*" : "");
+	if (error->principal != NULL)
+		appendStringInfo(&buf, "\"%s\".", error->principal);
+	else
+		appendStringInfoString(&buf, "the owner of the access key.");
+	if (error->encryption != NULL && strncmp(error->encryption, "aws:kms", 7) == 0)
+		appendStringInfo(&buf,
+						 " Encryption by %s needs kms:GenerateDataKey and kms:Decrypt on its "
+						 "key, too.",
+						 error->encryption);
+	appendStringInfoString(&buf, " A policy takes up to some minutes to become effective.");
+	return buf.data;
+}
+
+static bool
+is_region_error(const S3Error *error)
+{
+	return error->http_status == 301 || error->http_status == 307 ||
+		   s3_error_is(error, "AuthorizationHeaderMalformed") ||
+		   s3_error_is(error, "IllegalLocationConstraintException");
+}
+
+char *
+s3_error_hint(const S3Error *error)
+{
+	if (error->hint[0] != '\0')
+		return pstrdup(error->hint);
+	if (error->http_status == 0)
+		return pstrdup("Check that the server can reach the endpoint, and the settings "
+					   "s3export.proxy and s3export.ca_file where they apply.");
+	if (is_region_error(error))
+	{
+		if (error->region[0] != '\0')
+			return psprintf("Set the region to \"%s\".", error->region);
+		return pstrdup(
+			"Check the region and the endpoint: this answer normally comes from those of "
+			"another region.");
+	}
+	if (error->principal != NULL && s3_error_is(error, "ExpiredToken"))
+		return pstrdup(
+			"The role's session was renewed and is refused all the same: check the clocks "
+			"of the servers.");
+	for (size_t i = 0; i < lengthof(code_hints); i++)
+	{
+		if (s3_error_is(error, code_hints[i].code))
+			return pstrdup(code_hints[i].hint);
+	}
+	if (error->http_status == 403)
+		return access_denied_hint(error);
+	if (error->http_status == 503 || error->http_status == 429)
+		return pstrdup("S3 asks for fewer requests: reduce s3export.max_concurrent_parts, or try "
+					   "again later.");
+	if (error->encryption != NULL && (error->http_status == 400 || error->http_status == 501))
+		return psprintf("Check that the server supports server_side_encryption '%s'.",
+						error->encryption);
+	return NULL;
+}
+
+void
+s3_report(int elevel, const S3Error *error, const char *what)
+{
+	char *detail = s3_error_detail(error);
+	char *hint = s3_error_hint(error);
+	bool  exists = error->http_status == 412;
+
+	ereport(elevel, (errcode(s3_error_sqlstate(error)),
+					 exists ? errmsg("object \"s3://%s\" already exists", error->resource)
+							: errmsg("%s \"s3://%s\"", what, error->resource),
+					 errdetail_internal("%s", detail), hint ? errhint("%s", hint) : 0));
+}

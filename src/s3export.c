@@ -1,0 +1,133 @@
+/*-------------------------------------------------------------------------
+ *
+ * s3export.c
+ *	  The module and its settings.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "miscadmin.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "wire.h"
+
+PG_MODULE_MAGIC;
+
+int   guc_upload_memory = 128 * 1024;
+int   guc_part_size = 16 * 1024;
+int   guc_max_concurrent_parts = 8;
+int   guc_connect_timeout = 5000;
+int   guc_request_timeout = 30000;
+int   guc_stall_timeout = 30000;
+int   guc_complete_timeout = 15 * 60 * 1000;
+int   guc_retry_timeout = 5 * 60 * 1000;
+char *guc_allowed_endpoints = "";
+char *guc_ca_file = "";
+char *guc_proxy = "";
+char *guc_key_file = "";
+bool  guc_fast_output = true;
+
+extern PGDLLEXPORT void _PG_init(void);
+
+/* What a session may have set for the uploads it starts. */
+static const char *const session_settings[] = {
+	"s3export.upload_memory",    "s3export.part_size",       "s3export.max_concurrent_parts",
+	"s3export.connect_timeout",  "s3export.request_timeout", "s3export.stall_timeout",
+	"s3export.complete_timeout", "s3export.retry_timeout",
+};
+
+void
+guc_serialize(StringInfo buf)
+{
+	for (int i = 0; i < (int) lengthof(session_settings); i++)
+		wire_put_string(buf, GetConfigOption(session_settings[i], false, false));
+}
+
+void
+guc_restore(StringInfo buf)
+{
+	for (int i = 0; i < (int) lengthof(session_settings); i++)
+		SetConfigOption(session_settings[i], wire_get_string(buf), PGC_SUSET, PGC_S_SESSION);
+}
+
+static void
+define_upload_settings(void)
+{
+	DefineCustomIntVariable(
+		"s3export.upload_memory", "Sets the memory for the part buffers of one export.",
+		"Parts in flight are this, divided by the size of a part, less one.", &guc_upload_memory,
+		128 * 1024, 10 * 1024, MAX_KILOBYTES, PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"s3export.part_size", "Sets the size of the first parts of a multipart upload.",
+		"What fits one part is sent by a single request.  Parts grow when an "
+		"object would need more than S3's 10,000.",
+		&guc_part_size, 16 * 1024, 5 * 1024, 1024 * 1024, PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("s3export.max_concurrent_parts",
+							"Sets the number of parts that one export sends at the same time.",
+							NULL, &guc_max_concurrent_parts, 8, 1, 64, PGC_SUSET, 0, NULL, NULL,
+							NULL);
+}
+
+static void
+define_timeouts(void)
+{
+	DefineCustomIntVariable(
+		"s3export.connect_timeout", "Sets the time allowed to connect to a server.", NULL,
+		&guc_connect_timeout, 5000, 100, INT_MAX, PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"s3export.request_timeout", "Sets the time allowed for a request with a short answer.",
+		NULL, &guc_request_timeout, 30000, 100, INT_MAX, PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("s3export.stall_timeout",
+							"Sets the time after which a transfer without progress is tried again.",
+							NULL, &guc_stall_timeout, 30000, 1000, INT_MAX, PGC_SUSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"s3export.complete_timeout", "Sets the time allowed to put a multipart upload together.",
+		"S3 may need minutes for a large object.", &guc_complete_timeout, 15 * 60 * 1000, 1000,
+		INT_MAX, PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("s3export.retry_timeout",
+							"Sets the time without any progress after which an export gives up.",
+							"Until then failures that can pass are retried.", &guc_retry_timeout,
+							5 * 60 * 1000, 0, INT_MAX, PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+static void
+define_administration(void)
+{
+	DefineCustomStringVariable("s3export.allowed_endpoints",
+							   "Lists the endpoints, other than AWS's, that connectors may name.",
+							   "URLs separated by commas.  Superusers may name any.",
+							   &guc_allowed_endpoints, "", PGC_SUSET, GUC_LIST_INPUT, NULL, NULL,
+							   NULL);
+	DefineCustomStringVariable("s3export.ca_file",
+							   "Sets the file of certificates that servers are checked against.",
+							   "Empty means libcurl's own.", &guc_ca_file, "", PGC_SIGHUP,
+							   GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomStringVariable("s3export.proxy",
+							   "Sets the URL of the proxy that requests go through.",
+							   "Empty means none; the environment does not matter.", &guc_proxy, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomStringVariable("s3export.key_file",
+							   "Sets the file with the key that seals stored secrets.",
+							   "Empty means s3export.key in the data directory, made when needed.",
+							   &guc_key_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomBoolVariable("s3export.fast_output",
+							 "Enables output routines of our own for common types.",
+							 "They write what the types' output functions write.", &guc_fast_output,
+							 true, PGC_USERSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+}
+
+void
+_PG_init(void)
+{
+	if (IsBinaryUpgrade)
+		return;
+	define_upload_settings();
+	define_timeouts();
+	define_administration();
+	MarkGUCPrefixReserved("s3export");
+}

@@ -1,0 +1,368 @@
+/*-------------------------------------------------------------------------
+ *
+ * secret.c
+ *	  Sealed secrets: AES-256-GCM under the key in s3export.key_file.
+ *
+ * A sealed secret is
+ *
+ *	  version (1) | key id (4) | nonce (12) | ciphertext | tag (16)
+ *
+ * Version, key id and the credential's id are authenticated with it.  The key
+ * id, the first bytes of the key's SHA-256, tells a key file that was replaced
+ * from a secret that was damaged.  Within the ciphertext are the secret and,
+ * if there is one, the session token, each with a NUL at its end.
+ *
+ * The key file is read each time and the key wiped after use: seals and opens
+ * are rare, and so no process keeps the key.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <openssl/err.h>
+#include <openssl/evp.h>
+
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "port/pg_bswap.h"
+#include "storage/fd.h"
+#include "utils/memutils.h"
+
+#include "guc.h"
+#include "secret.h"
+
+#define DEFAULT_KEY_FILE "s3export.key"
+
+#define SEAL_VERSION 1
+#define KEY_LEN 32
+#define KEY_ID_LEN 4
+#define NONCE_LEN 12
+#define TAG_LEN 16
+#define PREFIX_LEN (1 + KEY_ID_LEN) /* version and key id */
+#define OVERHEAD (PREFIX_LEN + NONCE_LEN + TAG_LEN)
+#define AAD_LEN (PREFIX_LEN + sizeof(uint64))
+
+/* Memory that is overwritten before its context gives it back. */
+typedef struct WipedMemory
+{
+	MemoryContextCallback callback;
+	size_t                size;
+	char                  data[FLEXIBLE_ARRAY_MEMBER];
+} WipedMemory;
+
+static void
+wipe_memory(void *arg)
+{
+	WipedMemory *memory = arg;
+
+	explicit_bzero(memory->data, memory->size);
+}
+
+static char *
+alloc_wiped(MemoryContext context, size_t size)
+{
+	WipedMemory *memory = MemoryContextAlloc(context, offsetof(WipedMemory, data) + size);
+
+	memory->size = size;
+	memory->callback.func = wipe_memory;
+	memory->callback.arg = memory;
+	MemoryContextRegisterResetCallback(context, &memory->callback);
+	return memory->data;
+}
+
+char *
+secret_strdup(MemoryContext context, const char *value)
+{
+	size_t size = strlen(value) + 1;
+
+	return memcpy(alloc_wiped(context, size), value, size);
+}
+
+void
+secret_wipe(char *value)
+{
+	if (value != NULL)
+		explicit_bzero(value, strlen(value));
+}
+
+static const char *
+key_file_path(void)
+{
+	return guc_key_file[0] != '\0' ? guc_key_file : psprintf("%s/%s", DataDir, DEFAULT_KEY_FILE);
+}
+
+static int
+hint_make_key(const char *path)
+{
+	return errhint(
+		"As the user that runs the server, make one with: openssl rand -out \"%s\" %d && "
+		"chmod 600 \"%s\"",
+		path, KEY_LEN, path);
+}
+
+/* Writes a new file that only its owner may read; returns false with errno set. */
+static bool
+write_new_file(const char *path, const unsigned char *data, size_t len)
+{
+	int fd =
+		OpenTransientFilePerm(path, O_WRONLY | O_CREAT | O_EXCL | PG_BINARY, S_IRUSR | S_IWUSR);
+	int save_errno = 0;
+
+	if (fd < 0)
+		return false;
+	errno = 0;
+	if (write(fd, data, len) != (ssize_t) len)
+		save_errno = errno ? errno : ENOSPC;
+	else if (pg_fsync(fd) != 0)
+		save_errno = errno;
+	if (CloseTransientFile(fd) != 0 && save_errno == 0)
+		save_errno = errno;
+	errno = save_errno;
+	return save_errno == 0;
+}
+
+/*
+ * The file gets its name only when it is complete, and by link(), which fails
+ * where rename() would replace: of several backends that make a key at the same
+ * time one wins, and all of them go on to read that one.
+ */
+static void
+create_key_file(const char *path)
+{
+	char         *temporary = psprintf("%s.%d", path, MyProcPid);
+	unsigned char key[KEY_LEN];
+	bool          created;
+	int           save_errno;
+
+	if (!pg_strong_random(key, KEY_LEN))
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
+						errmsg("could not generate a random encryption key")));
+
+	/* a crash may have left one of an earlier process with this id */
+	unlink(temporary);
+	created =
+		write_new_file(temporary, key, KEY_LEN) && (link(temporary, path) == 0 || errno == EEXIST);
+	save_errno = errno;
+	explicit_bzero(key, KEY_LEN);
+	unlink(temporary);
+	errno = save_errno;
+	if (!created)
+		ereport(ERROR,
+				(errcode_for_file_access(), errmsg("could not create key file \"%s\": %m", path)));
+	fsync_fname_ext(DataDir, true, false, ERROR);
+	pfree(temporary);
+}
+
+static int
+hint_missing_key_file(const char *path)
+{
+	if (guc_key_file[0] != '\0')
+		return hint_make_key(path);
+	return errhint("Put the file back in its place (on a standby, a copy of the primary's), or "
+				   "store the secrets again with s3export.set_credentials().");
+}
+
+static void
+check_key_file(const char *path, int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) != 0)
+		ereport(ERROR, (errcode_for_file_access(), errmsg("could not stat file \"%s\": %m", path)));
+	if (!S_ISREG(st.st_mode))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("key file \"%s\" is not a regular file", path),
+				 errhint("Set s3export.key_file to a file that holds %d random bytes.", KEY_LEN)));
+	if (st.st_mode & (S_IRWXG | S_IRWXO))
+		ereport(ERROR, (errcode(ERRCODE_CONFIG_FILE_ERROR),
+						errmsg("key file \"%s\" has group or world access", path),
+						errdetail("File must have permissions u=rw (0600) or less."),
+						errhint("Run: chmod 600 \"%s\"", path)));
+	if (st.st_size != KEY_LEN)
+		ereport(ERROR, (errcode(ERRCODE_CONFIG_FILE_ERROR),
+						errmsg("key file \"%s\" does not hold a key", path),
+						errdetail("A key has %d bytes, the file has %lld.", KEY_LEN,
+								  (long long) st.st_size),
+						hint_make_key(path)));
+}
+
+/*
+ * Reads the key, and makes the file first where that does no harm: only to seal,
+ * since a new key opens nothing; only in the default place, since an
+ * administrator who names another file means that file; and not on a standby,
+ * where the key has to be the primary's.
+ */
+static void
+read_key(const char *path, bool sealing, unsigned char *key)
+{
+	ssize_t len;
+	int     fd;
+
+	/* O_NONBLOCK: opening a FIFO would wait for its writer */
+	fd = OpenTransientFile(path, O_RDONLY | O_NONBLOCK | PG_BINARY);
+	if (fd < 0 && errno == ENOENT && sealing && guc_key_file[0] == '\0' && !RecoveryInProgress())
+	{
+		create_key_file(path);
+		fd = OpenTransientFile(path, O_RDONLY | O_NONBLOCK | PG_BINARY);
+	}
+	if (fd < 0)
+	{
+		bool missing = (errno == ENOENT);
+
+		ereport(ERROR,
+				(errcode_for_file_access(), errmsg("could not open key file \"%s\": %m", path),
+				 errdetail("It holds the key that stored secrets are encrypted with."),
+				 missing ? hint_missing_key_file(path) : 0));
+	}
+	check_key_file(path, fd);
+
+	len = read(fd, key, KEY_LEN);
+	if (len != KEY_LEN)
+	{
+		if (len >= 0)
+			errno = EIO;
+		ereport(ERROR, (errcode_for_file_access(), errmsg("could not read file \"%s\": %m", path)));
+	}
+	CloseTransientFile(fd);
+}
+
+/* What is authenticated beside the ciphertext; its first PREFIX_LEN bytes are stored. */
+static bool
+make_aad(unsigned char *aad, const unsigned char *key, int64 credential_id)
+{
+	unsigned char digest[EVP_MAX_MD_SIZE];
+	uint64        id = pg_hton64((uint64) credential_id);
+
+	if (EVP_Digest(key, KEY_LEN, digest, NULL, EVP_sha256(), NULL) != 1)
+		return false;
+	aad[0] = SEAL_VERSION;
+	memcpy(aad + 1, digest, KEY_ID_LEN);
+	memcpy(aad + PREFIX_LEN, &id, sizeof(id));
+	return true;
+}
+
+/*
+ * One pass of AES-256-GCM; "out" may be "in".  False when libcrypto fails and,
+ * on decryption, when the tag does not match.
+ */
+static bool
+run_cipher(bool encrypt, const unsigned char *key, const unsigned char *nonce,
+		   const unsigned char *aad, const unsigned char *in, int len, unsigned char *out,
+		   unsigned char *tag)
+{
+	EVP_CIPHER_CTX *context = EVP_CIPHER_CTX_new();
+	int             n;
+	bool            ok;
+
+	ok = context != NULL &&
+		 EVP_CipherInit_ex(context, EVP_aes_256_gcm(), NULL, key, nonce, encrypt) == 1 &&
+		 (encrypt || EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_GCM_SET_TAG, TAG_LEN, tag) == 1) &&
+		 EVP_CipherUpdate(context, NULL, &n, aad, AAD_LEN) == 1 &&
+		 EVP_CipherUpdate(context, out, &n, in, len) == 1 &&
+		 EVP_CipherFinal_ex(context, out + n, &n) == 1 &&
+		 (!encrypt || EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_GCM_GET_TAG, TAG_LEN, tag) == 1);
+	EVP_CIPHER_CTX_free(context);
+	return ok;
+}
+
+bytea *
+secret_seal(const char *secret, const char *token, int64 credential_id)
+{
+	size_t         secret_size = strlen(secret) + 1;
+	size_t         token_size = token ? strlen(token) + 1 : 0;
+	size_t         len = secret_size + token_size;
+	bytea         *sealed = palloc(VARHDRSZ + OVERHEAD + len);
+	unsigned char *prefix = (unsigned char *) VARDATA(sealed);
+	unsigned char *nonce = prefix + PREFIX_LEN;
+	unsigned char *text = nonce + NONCE_LEN;
+	unsigned char  key[KEY_LEN];
+	unsigned char  aad[AAD_LEN];
+	bool           ok;
+
+	SET_VARSIZE(sealed, VARHDRSZ + OVERHEAD + len);
+	if (!pg_strong_random(nonce, NONCE_LEN))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate a random nonce")));
+	read_key(key_file_path(), true, key);
+
+	/* encrypted in place, so that no other copy needs wiping */
+	memcpy(text, secret, secret_size);
+	if (token)
+		memcpy(text + secret_size, token, token_size);
+	ok = make_aad(aad, key, credential_id) &&
+		 run_cipher(true, key, nonce, aad, text, (int) len, text, text + len);
+	explicit_bzero(key, KEY_LEN);
+	if (!ok)
+	{
+		explicit_bzero(text, len);
+		ERR_clear_error();
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not encrypt a secret")));
+	}
+	memcpy(prefix, aad, PREFIX_LEN);
+	return sealed;
+}
+
+static void
+report_damaged_secret(const char *detail)
+{
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_DATA_CORRUPTED), errmsg("cannot decrypt a stored secret"),
+		 errdetail("%s", detail),
+		 errhint("Store it again with s3export.set_credentials() or s3export.set_identity().")));
+}
+
+Secret *
+secret_open(MemoryContext parent, const bytea *sealed, int64 credential_id)
+{
+	const char    *path = key_file_path();
+	size_t         size = VARSIZE_ANY_EXHDR(sealed);
+	unsigned char *prefix = (unsigned char *) VARDATA_ANY(sealed);
+	unsigned char *nonce = prefix + PREFIX_LEN;
+	unsigned char *text = nonce + NONCE_LEN;
+	unsigned char  key[KEY_LEN];
+	unsigned char  aad[AAD_LEN];
+	MemoryContext  context;
+	Secret        *result;
+	size_t         len;
+	bool           key_matches;
+	bool           ok;
+
+	if (size <= OVERHEAD || prefix[0] != SEAL_VERSION)
+		report_damaged_secret("It does not have the format of this version of s3export.");
+	len = size - OVERHEAD;
+
+	context = AllocSetContextCreate(parent, "s3export secret", ALLOCSET_SMALL_SIZES);
+	result = MemoryContextAlloc(context, sizeof(Secret));
+	result->secret = alloc_wiped(context, len);
+
+	read_key(path, false, key);
+	ok = make_aad(aad, key, credential_id);
+	key_matches = ok && memcmp(prefix, aad, PREFIX_LEN) == 0;
+	ok = key_matches && run_cipher(false, key, nonce, aad, text, (int) len,
+								   (unsigned char *) result->secret, text + len);
+	explicit_bzero(key, KEY_LEN);
+	if (!ok)
+	{
+		ERR_clear_error();
+		MemoryContextDelete(context);
+	}
+	if (!key_matches)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("cannot decrypt a stored secret"),
+			 errdetail("It was encrypted with another key than the one in \"%s\".", path),
+			 errhint("Put the earlier key file back in its place, or store the secret again with "
+					 "s3export.set_credentials() or s3export.set_identity().")));
+	if (!ok)
+		report_damaged_secret("It was changed, or it belongs to another credential.");
+
+	len -= strlen(result->secret) + 1;
+	result->token = len > 0 ? result->secret + strlen(result->secret) + 1 : NULL;
+	return result;
+}

@@ -1,0 +1,265 @@
+#!/bin/bash
+# check.sh: installs what is missing, builds, and runs every test.
+#
+# usage: check.sh [all | lint | unit | regress [NAME...] | tap [FILE...]]
+#
+# Needs Debian, and root or sudo for its packages and for "make install", which
+# goes to the system's PostgreSQL.  Starts servers of its own, on loopback, and
+# ends them.  The last line counts the tests.  S3EXPORT_KEEP=1 keeps the
+# directory of logs and data.
+set -euo pipefail
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$ROOT/test/lib/common.sh"
+cd "$ROOT"
+
+PART=${1:-all}
+[ $# -eq 0 ] || shift
+case $PART in
+    all | lint | unit | regress | tap) ;;
+    *)
+        sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p}' "$0" >&2
+        exit 2
+        ;;
+esac
+SUMMARY=()
+PASSED=0
+FAILED=0
+
+# ------------------------------------------------------------------ the frame
+
+# part NAME ARG...: runs the function NAME.  It writes "passed failed" to the file
+# that COUNT names; one that dies without doing so has failed once.  Whether it
+# failed is left in PART_FAILED: as a condition it would run without "set -e".
+part() {
+    local name=$1 begin=$SECONDS status=0 passed=0 failed=1
+
+    shift
+    COUNT=$WORK/count.$name
+    say "=== $name"
+    # In the background, so that a signal ends the wait at once.
+    "$name" "$@" </dev/null &
+    wait $! || status=$?
+    if [ -f "$COUNT" ]; then
+        read -r passed failed <"$COUNT" || true
+        [ "$status" -eq 0 ] || [ "$failed" -gt 0 ] || failed=1
+    elif [ "$status" -eq 0 ]; then
+        passed=1
+        failed=0
+    fi
+    PASSED=$((PASSED + passed))
+    FAILED=$((FAILED + failed))
+    SUMMARY+=("$(printf '%-10s %5d passed %5d failed %5d s' \
+        "$name" "$passed" "$failed" $((SECONDS - begin)))")
+    PART_FAILED=$failed
+}
+
+wanted() {
+    [ "$PART" = all ] || [ "$PART" = "$1" ]
+}
+
+cleanup() {
+    local pid
+
+    for pid in $(descendants $$); do
+        kill "$pid" 2>/dev/null || true
+    done
+    end_processes_in "$WORK"
+    if [ -n "${S3EXPORT_KEEP:-}" ]; then
+        say "Logs and data are in $WORK"
+    elif ! rm -rf "$WORK" 2>/dev/null; then
+        as_root rm -rf "$WORK"
+    fi
+}
+
+# count_lines REGEX FILE
+count_lines() {
+    grep -cE "$1" "$2" || true
+}
+
+# --------------------------------------------------------------------- parts
+
+packages() {
+    need_build_tools
+    need_packages perl libipc-run-perl clang-format cppcheck
+    need_rgw
+    need_nginx
+}
+
+build() {
+    local directory
+
+    for directory in . test/csv_probe; do
+        make -s -C "$directory" PG_CONFIG="$PG_CONFIG" clean
+        # The server's headers are not ours to keep free of warnings.
+        make -s -j2 -C "$directory" PG_CONFIG="$PG_CONFIG" \
+            COPT="-isystem $("$PG_CONFIG" --includedir-server) -Wall -Wextra -Werror"
+    done
+    as_root make -s PG_CONFIG="$PG_CONFIG" install
+}
+
+check_cppcheck() {
+    cppcheck --quiet --enable=warning,performance,portability --error-exitcode=1 \
+        --inline-suppr --std=c11 --library=posix --include=test/lib/cppcheck.h src
+}
+
+lint() {
+    local check passed=0 failed=0
+
+    for check in test/lib/check_includes.sh test/lib/check_format.sh check_cppcheck; do
+        if "$check"; then
+            passed=$((passed + 1))
+        else
+            say "$check failed"
+            failed=$((failed + 1))
+        fi
+    done
+    echo "$passed $failed" >"$COUNT"
+}
+
+# The modules that need no server, and the scripted S3 server that judges others.
+unit() {
+    local status=0 log=$WORK/unit.log
+
+    export PYTHON
+    {
+        make -s -C test/unit PG_CONFIG="$PG_CONFIG" check || status=$?
+        "$PYTHON" test/lib/test_s3_server.py || status=$?
+        perl test/lib/test_scripted_s3.pl || status=$?
+    } >"$log" 2>&1
+    grep -vE '^ok [0-9]' "$log" || true
+    awk -v status="$status" '
+        /^ok [0-9]/ { passed++ }
+        /^not ok [0-9]/ { failed++ }
+        END {
+            if (status != 0 && failed == 0) failed = 1
+            if (passed + failed == 0) failed = 1
+            print passed + 0, failed + 0
+        }' "$log" >"$COUNT"
+}
+
+start_postgres() {
+    PG_LOG_LEVEL=debug5 bash test/lib/pg.sh start "$WORK/pg"
+}
+
+regress() {
+    local status=0 log=$WORK/regress.log
+
+    start_postgres
+    # shellcheck disable=SC1091
+    . "$WORK/pg/env.sh"
+    make -s PG_CONFIG="$PG_CONFIG" installcheck TAP_TESTS= ${1:+REGRESS="$*"} >"$log" 2>&1 ||
+        status=$?
+    cat "$log"
+    [ "$status" -eq 0 ] || [ ! -s regression.diffs ] || cat regression.diffs
+    # The first pattern is of servers up to 15, the second of later ones.
+    echo "$(count_lines '^(test .*\.\.\. ok|ok [0-9])' "$log")" \
+        "$(count_lines '^(test .*\.\.\. FAILED|not ok [0-9])' "$log")" >"$COUNT"
+    cp "$WORK/pg/log" "$WORK/logs/regress.log"
+    bash test/lib/pg.sh stop "$WORK/pg"
+    [ "$status" -eq 0 ] && grep -q '[1-9]' "$COUNT"
+}
+
+# The tests and their servers run as one user, who may not be able to read the
+# working tree: they run on a copy.
+start_rgw() {
+    cp -r test "$WORK/test"
+    chmod -R a+rX "$WORK/test"
+    server_directory "$WORK/tap"
+    server_directory "$WORK/tmp"
+    server_directory "$WORK/rgw"
+    (cd "$WORK/tap" && as_server env TMPDIR="$WORK/tmp" S3EXPORT_TEST_SECRETS="$SECRETS" \
+        bash "$WORK/test/lib/rgw.sh" start "$WORK/rgw")
+}
+
+show_tap_logs() {
+    local file base log
+
+    for file in "$@"; do
+        base=$(basename "$file" .pl)
+        for log in "$WORK/tap/tmp_check/log/regress_log_$base" \
+            "$WORK/tap/tmp_check/log/${base}"_*.log; do
+            [ -s "$log" ] || continue
+            say "--- the end of ${log##*/}"
+            grep -vE ' DEBUG: ' "$log" | tail -n 60
+        done
+    done
+}
+
+tap() {
+    local pgxs status=0 tests=("$@")
+
+    [ $# -gt 0 ] || tests=(test/t/*.pl)
+    start_rgw
+    pgxs=$(dirname "$("$PG_CONFIG" --pgxs)")/..
+    # shellcheck disable=SC1091
+    . "$WORK/rgw/env.sh"
+    export S3EXPORT_TEST_RGW_DIR=$WORK/rgw S3EXPORT_TEST_SECRETS=$SECRETS
+    export PERL5LIB=$WORK/test/lib:$pgxs/test/perl PG_REGRESS=$pgxs/test/regress/pg_regress
+    export PATH=$PG_BIN:$PATH TMPDIR=$WORK/tmp
+    export TESTDIR=$WORK/tap TESTDATADIR=$WORK/tap/tmp_check TESTLOGDIR=$WORK/tap/tmp_check/log
+    tests=("${tests[@]/#/$WORK/}")
+    (cd "$WORK/tap" && as_server perl "$WORK/test/lib/prove.pl" "$WORK/tap/totals" 2 "${tests[@]}") ||
+        status=$?
+    [ -s "$WORK/tap/totals" ] || return 1
+    head -n 1 "$WORK/tap/totals" >"$COUNT"
+    mapfile -t tests < <(tail -n +2 "$WORK/tap/totals")
+    show_tap_logs "${tests[@]}"
+    cp "$WORK"/tap/tmp_check/log/*.log "$WORK/logs/" 2>/dev/null || true
+    as_server bash "$WORK/test/lib/rgw.sh" stop "$WORK/rgw"
+    return "$status"
+}
+
+# No secret that a test used, and nothing that a signed request carries, is in a
+# server's log.  The logs have to be worth the search.
+secrets() {
+    local log found=0 hits
+
+    [ "$(cat "$WORK"/logs/*.log | grep -c ' DEBUG: ')" -gt 0 ] ||
+        { say "the logs have no debug messages"; return 1; }
+    [ "$PART" = regress ] || [ -s "$SECRETS" ] || { say "no test recorded a secret"; return 1; }
+    for log in "$WORK"/logs/*.log; do
+        hits=$(
+            grep -nFf <(grep -v '^$' "$SECRETS") "$log" || true
+            grep -niE 'authorization:|AWS4-HMAC|x-amz-security-token|<(SecretAccessKey|SessionToken)>' \
+                "$log" || true
+            # What looks like a session token: long, and of all kinds of characters.
+            perl -ne 'while (m{([A-Za-z0-9+/=]{120,})}g) { my $run = $1;
+                print "$.:$_" if $run =~ /[a-z]/ && $run =~ /[A-Z]/ && $run =~ /[0-9]/ }' "$log"
+        )
+        if [ -n "$hits" ]; then
+            say "${log##*/} has what looks like a secret in lines $(cut -d: -f1 <<<"$hits" | sort -nu | head -n 10 | paste -sd' ')"
+            found=1
+        fi
+    done
+    return "$found"
+}
+
+# ---------------------------------------------------------------------- main
+
+WORK=$(mktemp -d "${TMPDIR:-/tmp}/s3export-check.XXXXXX")
+on_exit cleanup
+private_directory "$WORK"
+mkdir "$WORK/logs"
+SECRETS=$WORK/secrets
+: >"$SECRETS"
+chmod 600 "$SECRETS"
+
+# Not a part: nobody should end dpkg in the middle of its work.
+packages
+! is_root || chown "$(server_user):" "$SECRETS"
+! wanted lint || part lint
+! wanted unit || part unit
+if wanted regress || wanted tap; then
+    part build
+    # Where the module does not build there is nothing to run.
+    if [ "$PART_FAILED" -eq 0 ]; then
+        ! wanted regress || part regress "$@"
+        ! wanted tap || part tap "$@"
+        part secrets
+    fi
+fi
+
+say "=== summary"
+printf '%s\n' "${SUMMARY[@]}"
+say "$PASSED passed, $FAILED failed"
+[ "$FAILED" -eq 0 ]
