@@ -311,6 +311,8 @@ CREATE FUNCTION s3export.copy_to(
     "null" text DEFAULT NULL,
     force_quote text[] DEFAULT NULL,
     encoding text DEFAULT NULL,
+    compression text DEFAULT NULL,
+    compression_level integer DEFAULT NULL,
     if_exists text DEFAULT 'error',
     on_empty text DEFAULT 'file',
     OUT job_id bigint,
@@ -321,3 +323,11 @@ CREATE FUNCTION s3export.copy_to(
 RETURNS record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 's3export_copy_to';
+
+-- -------------------------------------------------------------------- version
+
+-- The version of the library that is loaded, and what it was built with.
+CREATE FUNCTION s3export.version()
+RETURNS text
+LANGUAGE C STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 's3export_version';
