@@ -22,8 +22,8 @@
  * Declares and registers a function that SQL calls.  Servers before 16 declare
  * it without visibility, and the module is compiled with everything hidden.
  */
-#define SQL_FUNCTION(name)                                                                         \
-	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS);                                               \
+#define SQL_FUNCTION(name)                           \
+	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
 	PG_FUNCTION_INFO_V1(name)
 
 /* Membership comes without the right to SET ROLE from 16 on. */
@@ -42,7 +42,7 @@
 
 /* Named wait events exist from 17 on; "cache" is a static uint32. */
 #if PG_VERSION_NUM >= 170000
-#define compat_wait_event(cache, name)                                                             \
+#define compat_wait_event(cache, name) \
 	((cache) != 0 ? (cache) : ((cache) = WaitEventExtensionNew(name)))
 #else
 #define compat_wait_event(cache, name) ((void) (cache), PG_WAIT_EXTENSION)

@@ -32,23 +32,12 @@ SQL_FUNCTION(s3export_refuse_direct_writes);
 
 /* -------------------------------------------------------------- validation */
 
-/* "put object (s3:PutObject): Access Denied. (code AccessDenied, request id 42)" */
+/* "put object (s3:PutObject): S3 answered AccessDenied (HTTP status 403) ..." */
 static void
 append_failure(StringInfo buf, const ProbeResult *result)
 {
-	if (buf->len > 0)
-		appendStringInfoChar(buf, '\n');
-	appendStringInfoString(buf, result->check);
-	if (result->action != NULL)
-		appendStringInfo(buf, " (%s)", result->action);
-	if (result->message != NULL)
-		appendStringInfo(buf, ": %s", result->message);
-	if (result->code != NULL && result->request_id != NULL)
-		appendStringInfo(buf, " (code %s, request id %s)", result->code, result->request_id);
-	else if (result->code != NULL)
-		appendStringInfo(buf, " (code %s)", result->code);
-	else if (result->request_id != NULL)
-		appendStringInfo(buf, " (request id %s)", result->request_id);
+	appendStringInfo(buf, "%s%s (%s): %s", buf->len > 0 ? "\n" : "", result->check, result->action,
+					 result->message);
 }
 
 static void

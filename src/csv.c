@@ -18,20 +18,34 @@
 #include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "csv.h"
 #include "csv_block.h"
+#include "csv_jsonb.h"
 #include "csv_text.h"
+#include "csv_types.h"
+#include "guc.h"
 
-/* bytes that a fast copy may write past a value's end */
-#define SLACK 64
+/* How the values of a column are written. */
+typedef enum Method
+{
+	BY_OUTPUT_FUNCTION,
+	BY_WRITER,
+	AS_TEXT, /* the output function would return the stored bytes */
+	AS_NAME,
+	AS_JSONB
+} Method;
 
 typedef struct Column
 {
-	bool     force_quote;
-	FmgrInfo output;
+	Method         method;
+	bool           force_quote;
+	const CsvType *type;  /* of BY_WRITER */
+	void          *state; /* its own */
+	FmgrInfo       output;
 } Column;
 
 typedef struct CsvReceiver
@@ -129,13 +143,9 @@ put_with_care(CsvReceiver *r, char *dst, const char *src, size_t len, bool quote
 
 	if (r->convert)
 	{
-		char *converted = pg_server_to_any(src, (int) len, r->options->encoding);
-
-		if (converted != src)
-		{
-			src = converted;
-			len = strlen(converted);
-		}
+		/* a user's conversion may rely on the end mark */
+		src = pg_server_to_any(pnstrdup(src, len), (int) len, r->options->encoding);
+		len = strlen(src);
 		dst = csv_block_room(&r->block, dst, len);
 	}
 
@@ -179,11 +189,65 @@ put_text(CsvReceiver *r, char *dst, const char *src, size_t len, bool quote)
 }
 
 static char *
-put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
+put_by_output_function(CsvReceiver *r, char *dst, Column *column, Datum value)
 {
 	const char *text = OutputFunctionCall(&column->output, value);
 
 	return put_text(r, dst, text, strlen(text), column->force_quote);
+}
+
+/* There is room for the widest value in the block's reserve. */
+static inline char *
+put_by_writer(CsvReceiver *r, char *dst, Column *column, Datum value)
+{
+	char *end;
+
+	if (!column->force_quote)
+		end = column->type->write(dst, value, column->state);
+	else
+	{
+		*dst = r->marks.quote;
+		end = column->type->write(dst + 1, value, column->state);
+		if (end != NULL)
+			*end++ = r->marks.quote;
+	}
+	return end != NULL ? end : put_by_output_function(r, dst, column, value);
+}
+
+static char *
+put_jsonb(CsvReceiver *r, char *dst, Column *column, Datum value)
+{
+	size_t start = dst - r->block.row;
+	char  *end = csv_put_jsonb(&r->block, dst, value, column->force_quote);
+
+	if (end != NULL)
+		return end;
+	return put_by_output_function(r, r->block.row + start, column, value);
+}
+
+static inline char *
+put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
+{
+	struct varlena *text;
+
+	switch (column->method)
+	{
+		case BY_WRITER:
+			return put_by_writer(r, dst, column, value);
+		case AS_TEXT:
+			text = PG_DETOAST_DATUM_PACKED(value);
+			return put_text(r, dst, VARDATA_ANY(text), VARSIZE_ANY_EXHDR(text),
+							column->force_quote);
+		case AS_NAME:
+			return put_text(r, dst, NameStr(*DatumGetName(value)),
+							strnlen(NameStr(*DatumGetName(value)), NAMEDATALEN),
+							column->force_quote);
+		case AS_JSONB:
+			return put_jsonb(r, dst, column, value);
+		case BY_OUTPUT_FUNCTION:
+			break;
+	}
+	return put_by_output_function(r, dst, column, value);
 }
 
 static bool
@@ -250,20 +314,86 @@ prepare_encoding(CsvReceiver *r)
 	r->null_print_len = strlen(r->null_print);
 }
 
+/*
+ * Whether nothing that a type's writer can write would need quotes, or an
+ * escape within quotes, or look like NULL.
+ */
+static bool
+writer_suits(const CsvReceiver *r, const CsvType *type, bool force_quote)
+{
+	const char *null_print = r->options->null_print;
+
+	if (!r->ascii_as_is)
+		return false;
+	for (const char *c = type->alphabet; *c != '\0'; c++)
+	{
+		if (*c == r->marks.delimiter || *c == r->marks.quote ||
+			(force_quote && *c == r->marks.escape))
+			return false;
+	}
+	return null_print[0] == '\0' || null_print[strspn(null_print, type->alphabet)] != '\0';
+}
+
+static void
+choose_method(const CsvReceiver *r, Column *column)
+{
+	PGFunction     output = column->output.fn_addr;
+	const CsvType *type = csv_type_find(output);
+
+	column->method = BY_OUTPUT_FUNCTION;
+	if (!guc_fast_output)
+		return;
+	if (output == textout || output == varcharout || output == bpcharout)
+		column->method = AS_TEXT;
+	else if (output == nameout)
+		column->method = AS_NAME;
+	else if (output == jsonb_out && !r->convert &&
+			 csv_jsonb_suits(&r->marks, r->options->null_print))
+		column->method = AS_JSONB;
+	else if (type != NULL && writer_suits(r, type, column->force_quote))
+	{
+		column->method = BY_WRITER;
+		column->type = type;
+		column->state = palloc0(type->state_size);
+	}
+}
+
 static void
 prepare_columns(CsvReceiver *r, TupleDesc desc)
 {
 	r->natts = desc->natts;
 	r->columns = palloc0(sizeof(Column) * Max(r->natts, 1));
+	mark_force_quote(r, desc);
 	for (int i = 0; i < r->natts; i++)
 	{
-		Oid  function;
-		bool is_varlena;
+		Column *column = &r->columns[i];
+		Oid     function;
+		bool    is_varlena;
 
 		getTypeOutputInfo(TupleDescAttr(desc, i)->atttypid, &function, &is_varlena);
-		fmgr_info(function, &r->columns[i].output);
+		fmgr_info(function, &column->output);
+		choose_method(r, column);
 	}
-	mark_force_quote(r, desc);
+}
+
+/*
+ * What a row takes for its delimiters, NULLs, line end and the values of known
+ * width.  All others ask the block for room.
+ */
+static size_t
+fixed_size(const CsvReceiver *r)
+{
+	size_t size = 1;
+
+	for (int i = 0; i < r->natts; i++)
+	{
+		size_t width = r->null_print_len;
+
+		if (r->columns[i].method == BY_WRITER)
+			width = Max(width, r->columns[i].type->width + 2);
+		size += width + 1;
+	}
+	return size;
 }
 
 static void
@@ -284,18 +414,14 @@ send_header(CsvReceiver *r, TupleDesc desc)
 }
 
 static void
-startup(DestReceiver *self, int operation, TupleDesc desc)
+startup(DestReceiver *self, int operation pg_attribute_unused(), TupleDesc desc)
 {
 	CsvReceiver  *r = (CsvReceiver *) self;
 	MemoryContext caller = MemoryContextSwitchTo(r->context);
-	size_t        reserve;
 
-	prepare_columns(r, desc);
 	prepare_encoding(r);
-
-	/* delimiters, NULLs and the line end; values ask for their own room */
-	reserve = (r->null_print_len + 1) * r->natts + 1 + SLACK;
-	csv_block_init(&r->block, &r->sink, r->block_size, reserve, r->context);
+	prepare_columns(r, desc);
+	csv_block_init(&r->block, &r->sink, r->block_size, fixed_size(r), r->context);
 
 	MemoryContextSwitchTo(r->row_context);
 	if (r->options->header)

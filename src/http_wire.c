@@ -235,7 +235,8 @@ header_callback(char *data, size_t size, size_t n, void *arg)
  */
 
 static curl_socket_t
-open_socket_callback(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
+open_socket_callback(void *arg, curlsocktype purpose pg_attribute_unused(),
+					 struct curl_sockaddr *address)
 {
 	Exchange   *exchange = arg;
 	const char *refused;
@@ -268,14 +269,14 @@ open_socket_callback(void *arg, curlsocktype purpose, struct curl_sockaddr *addr
 }
 
 static int
-close_socket_callback(void *arg, curl_socket_t fd)
+close_socket_callback(void *arg pg_attribute_unused(), curl_socket_t fd)
 {
 	ReleaseExternalFD();
 	return close(fd);
 }
 
 static int
-timer_callback(CURLM *multi, long timeout, void *arg)
+timer_callback(CURLM *multi pg_attribute_unused(), long timeout, void *arg)
 {
 	HttpWire *wire = arg;
 
@@ -288,7 +289,8 @@ timer_callback(CURLM *multi, long timeout, void *arg)
 }
 
 static int
-socket_callback(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
+socket_callback(CURL *easy pg_attribute_unused(), curl_socket_t fd, int what, void *arg,
+				void *socket_arg pg_attribute_unused())
 {
 	HttpWire *wire = arg;
 	bool      readable = what == CURL_POLL_IN || what == CURL_POLL_INOUT;

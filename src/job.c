@@ -11,6 +11,7 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "utils/snapmgr.h"
 
 #include "catalog.h"
 #include "job.h"
@@ -30,6 +31,7 @@ begin(JobTransaction *transaction)
 	transaction->owner = CurrentResourceOwner;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
 	catalog_enter(&transaction->scope);
 }
 
@@ -37,6 +39,7 @@ static void
 commit(JobTransaction *transaction)
 {
 	catalog_leave(&transaction->scope);
+	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(transaction->context);
 	CurrentResourceOwner = transaction->owner;

@@ -88,7 +88,7 @@ lookup(shm_toc *toc, uint64 key)
 /* ---- the leader's end ---- */
 
 static void
-leader_detaches(dsm_segment *segment, Datum arg)
+leader_detaches(dsm_segment *segment pg_attribute_unused(), Datum arg)
 {
 	PipeHead *head = (PipeHead *) DatumGetPointer(arg);
 

@@ -27,7 +27,7 @@ typedef struct ProbeResult
  * that says why.  Leaves no object and no open upload behind; where the right
  * to abort uploads is missing, the message of "put object" says what is left.
  * "key_prefix" is "" or ends in '/'.  *region is set to the bucket's region if
- * S3 has named it, else NULL.  Raises interrupts only.
+ * S3 has named it, else NULL.  Raises what credentials_open and http_drive do.
  */
 extern void
 probe_permissions(HttpClient *http, const S3Config *s3, const CredentialConfig *credentials,

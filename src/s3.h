@@ -148,7 +148,7 @@ extern void s3_submit(S3Session *session, S3Call *call);
 /* After it the call is over, without "done" being called. */
 extern void s3_cancel(S3Call *call);
 
-/* Sends the call and waits for its end; returns call->ok.  Raises interrupts only. */
+/* Sends the call and waits for its end; returns call->ok.  Raises what http_drive does. */
 extern bool s3_perform(S3Session *session, S3Call *call);
 
 /* The same for at most "timeout" ms, after which the call is cancelled. */

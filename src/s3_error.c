@@ -58,7 +58,7 @@ static const struct
 	{"NoSuchUpload",
 	 "The upload was aborted by somebody else. If the bucket has a lifecycle rule "
 	 "AbortIncompleteMultipartUpload, it must allow for the time that an export takes."},
-	{"PreconditionFailed", "Choose another path, or allow to overwrite the object."},
+	{"PreconditionFailed", "Choose another path, or use if_exists => 'overwrite'."},
 	{"ConditionalRequestConflict", "Somebody else writes the same object. Try again."},
 	{"BadDigest",
 	 "What S3 received is not what was sent: look for a proxy, a network or memory that "
@@ -198,7 +198,9 @@ s3_error_set_credentials(S3Error *error, const CredentialFailure *failure, const
 	error->action = "sts:AssumeRole";
 	s3_clean_text(error->resource, sizeof(error->resource), resource);
 	s3_clean_text(error->code, sizeof(error->code), failure->code ? failure->code : "");
-	s3_clean_text(error->message, sizeof(error->message), failure->message ? failure->message : "");
+	if (failure->message != NULL &&
+		strcmp(failure->message, psprintf("HTTP status %d", failure->status)) != 0)
+		s3_clean_text(error->message, sizeof(error->message), failure->message);
 	s3_clean_text(error->request_id, sizeof(error->request_id),
 				  failure->request_id ? failure->request_id : "");
 	s3_clean_text(error->hint, sizeof(error->hint), failure->hint ? failure->hint : "");
@@ -330,6 +332,10 @@ s3_error_hint(const S3Error *error)
 			"Check the region and the endpoint: this answer normally comes from those of "
 			"another region.");
 	}
+	if (error->principal != NULL && s3_error_is(error, "ExpiredToken"))
+		return pstrdup(
+			"The role's session was renewed and is refused all the same: check the clocks "
+			"of the servers.");
 	for (size_t i = 0; i < lengthof(code_hints); i++)
 	{
 		if (s3_error_is(error, code_hints[i].code))
@@ -351,8 +357,10 @@ s3_report(int elevel, const S3Error *error, const char *what)
 {
 	char *detail = s3_error_detail(error);
 	char *hint = s3_error_hint(error);
+	bool  exists = error->http_status == 412;
 
-	ereport(elevel,
-			(errcode(s3_error_sqlstate(error)), errmsg("%s \"s3://%s\"", what, error->resource),
-			 errdetail_internal("%s", detail), hint ? errhint("%s", hint) : 0));
+	ereport(elevel, (errcode(s3_error_sqlstate(error)),
+					 exists ? errmsg("object \"s3://%s\" already exists", error->resource)
+							: errmsg("%s \"s3://%s\"", what, error->resource),
+					 errdetail_internal("%s", detail), hint ? errhint("%s", hint) : 0));
 }

@@ -410,9 +410,11 @@ hand_over(Upload *upload)
  */
 
 /*
- * After a lost answer, a repeated Complete may meet NoSuchUpload, and a
- * conditional request its own object.  Only the token tells that the object is
- * ours, since one of the same size may have been there before.
+ * When an answer was lost, a repeated Complete may meet NoSuchUpload, and a
+ * conditional request the object that it made itself.  libcurl repeats requests
+ * as well, when a connection that was kept turns out to be dead, so that the
+ * first answer we see may be to the second request.  Only the token tells that
+ * the object is ours: one of the same size may have been there before.
  */
 static bool
 settle(Upload *upload)
@@ -421,7 +423,9 @@ settle(Upload *upload)
 	S3Call  head = {.verb = S3_HEAD_OBJECT, .key = upload->options.key};
 	int     refusal = last->error.http_status;
 
-	if (!last->in_doubt)
+	if (s3_error_is(&last->error, "NoSuchUpload"))
+		last->in_doubt = true;
+	if (!last->in_doubt && refusal != 412)
 		return false;
 	(void) s3_perform_until(upload->s3, &head, SETTLE_TIMEOUT);
 	upload->attempts += head.attempts;
@@ -434,7 +438,7 @@ settle(Upload *upload)
 		return true;
 	}
 
-	/* S3 refuses, and what it has is not ours: no earlier attempt took effect */
+	/* S3 refuses, and what it has is not ours: nothing of ours took effect */
 	if (refusal >= 400 && refusal < 500 && (head.ok || head.error.http_status == 404))
 		last->in_doubt = false;
 	return false;

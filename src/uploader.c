@@ -28,6 +28,7 @@
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 
 #include "compat.h"
 #include "guc.h"
@@ -195,7 +196,7 @@ open_http(int connections)
 
 /* Raises an error when the server is stopping, or somebody terminated us. */
 static void
-watch_shutdown(void *arg)
+watch_shutdown(void *arg pg_attribute_unused())
 {
 	if (ShutdownRequestPending)
 		ereport(ERROR, (errcode(ERRCODE_ADMIN_SHUTDOWN),
@@ -425,7 +426,7 @@ take_blocks(Export *export)
 }
 
 static void
-refuse_empty(Export *export)
+refuse_empty(void)
 {
 	ereport(ERROR, (errcode(ERRCODE_NO_DATA_FOUND), errmsg("the query returned no rows"),
 					errdetail("No object was written, as on_empty is \"error\".")));
@@ -440,7 +441,7 @@ finish_object(Export *export)
 	if (export->upload == NULL)
 	{
 		if (export->request.on_empty == ON_EMPTY_ERROR)
-			refuse_empty(export);
+			refuse_empty();
 		if (export->request.on_empty == ON_EMPTY_SKIP)
 		{
 			job_succeed(export->job_id, &export->totals, NULL);
@@ -497,33 +498,38 @@ perform(Export *export, StringInfo request)
 	reply_totals(export);
 }
 
-/*
- * Leaves nothing behind in the store, and the reason in the job's row.  What
- * cannot be done here (S3 is gone, the row is locked) is logged: the error
- * that brought us here is the one to report.
- */
-static void
-clean_up(Export *export, ErrorData *error)
+/* Leaves nothing behind in the store; returns false when that could not be done. */
+static bool
+abort_upload(Export *export, ErrorData *error)
 {
-	bool cancelled =
-		error->sqlerrcode == ERRCODE_QUERY_CANCELED || error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN;
-	bool          upload_left = false;
-	bool          in_doubt = false;
-	MemoryContext context = CurrentMemoryContext;
+	bool in_doubt;
+	bool clean;
 
-	if (export->upload != NULL)
-	{
-		export->totals.bytes = upload_bytes_sent(export->upload);
-		http_set_watch(export->http, NULL, NULL);
-		upload_left = !upload_abort(export->upload,
-									ShutdownRequestPending ? ABORT_TIMEOUT_SHUTDOWN : ABORT_TIMEOUT,
-									&in_doubt);
-	}
+	if (export->upload == NULL)
+		return true;
+	export->totals.bytes = upload_bytes_sent(export->upload);
+	clean = upload_abort(
+		export->upload, ShutdownRequestPending ? ABORT_TIMEOUT_SHUTDOWN : ABORT_TIMEOUT, &in_doubt);
 	if (in_doubt)
 		error->detail =
 			psprintf("%s%sThe object had been sent when this happened: it may or may "
 					 "not appear as \"%s\".",
 					 error->detail ? error->detail : "", error->detail ? "  " : "", export->uri);
+	return clean;
+}
+
+/*
+ * Puts the reason into the job's row.  When that fails too (the row is locked,
+ * the disk is full) it is logged: the error that brought us here is the one to
+ * report.
+ */
+static void
+record_failure(Export *export, const ErrorData *error, bool upload_left)
+{
+	MemoryContext context = CurrentMemoryContext;
+	bool          cancelled =
+		error->sqlerrcode == ERRCODE_QUERY_CANCELED || error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN;
+
 	if (!export->recorded)
 		return;
 
@@ -558,6 +564,7 @@ run_export(Pipe *pipe, StringInfo request)
 	{
 		ErrorData       *error;
 		const ErrorData *leader_error;
+		bool             upload_left;
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
@@ -566,7 +573,8 @@ run_export(Pipe *pipe, StringInfo request)
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
 
-		clean_up(export, error);
+		upload_left = !abort_upload(export, error);
+		record_failure(export, error, upload_left);
 
 		/* What ended the leader has been reported by the leader. */
 		if (!pipe_leader_gone(pipe, &leader_error))

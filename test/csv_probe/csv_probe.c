@@ -6,7 +6,8 @@
  * csv_probe(query, path, header, delimiter, quote, escape, null, force_quote,
  * encoding, block_size) writes to a file of the server, or nowhere if "path"
  * is NULL, and returns the number of rows.  It fails if the receiver breaks
- * its promises to a sink.
+ * its promises to a sink.  float8_of_bits and float4_of_bits make floats that
+ * no literal would think of.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,10 +23,25 @@
 
 #include "compat.h"
 #include "csv.h"
+#include "guc.h"
 
 PG_MODULE_MAGIC;
 
+bool guc_fast_output;
+
+extern PGDLLEXPORT void _PG_init(void);
+
+void
+_PG_init(void)
+{
+	DefineCustomBoolVariable("s3export.fast_output", "Writes common types by code of our own.", NULL,
+							 &guc_fast_output, true, PGC_USERSET, GUC_NOT_IN_SAMPLE, NULL, NULL,
+							 NULL);
+}
+
 SQL_FUNCTION(csv_probe);
+SQL_FUNCTION(float8_of_bits);
+SQL_FUNCTION(float4_of_bits);
 
 typedef struct Probe
 {
@@ -122,4 +138,24 @@ csv_probe(PG_FUNCTION_ARGS)
 	if (probe.file && FreeFile(probe.file) != 0)
 		ereport(ERROR, (errcode_for_file_access(), errmsg("could not close \"%s\": %m", path)));
 	PG_RETURN_INT64(probe.rows);
+}
+
+Datum
+float8_of_bits(PG_FUNCTION_ARGS)
+{
+	int64  bits = PG_GETARG_INT64(0);
+	float8 value;
+
+	memcpy(&value, &bits, sizeof(value));
+	PG_RETURN_FLOAT8(value);
+}
+
+Datum
+float4_of_bits(PG_FUNCTION_ARGS)
+{
+	uint32 bits = (uint32) PG_GETARG_INT64(0);
+	float4 value;
+
+	memcpy(&value, &bits, sizeof(value));
+	PG_RETURN_FLOAT4(value);
 }

@@ -41,9 +41,9 @@ my $python = '/usr/bin/python3';
 my @own_gateways;
 my $folders = 0;
 
-# They leave the environment: a postmaster writes its own to its log at DEBUG3.
-our %S3 = map { $_ => delete $ENV{"S3EXPORT_TEST_$_"} }
-  map { /^S3EXPORT_TEST_(\w+)$/ ? $1 : () } keys %ENV;
+# The keys leave the environment: a postmaster writes its own to its log at DEBUG3.
+our %S3 = map { /^S3EXPORT_TEST_(\w+)$/ ? ($1 => $ENV{$_}) : () } keys %ENV;
+delete @ENV{ grep { /^S3EXPORT_TEST_.*(ACCESS_KEY|TOKEN)/ } keys %ENV };
 
 # ----------------------------------------------------------------- the S3 server
 

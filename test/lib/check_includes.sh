@@ -2,8 +2,10 @@
 # check_includes.sh [SRC]: do the arrows between the modules point down?
 #
 # A file may include its own header, headers of modules in a lower layer, and
-# nothing else of ours.  Some libraries, server headers and tables belong to
-# named files only.  Prints each breach; exit status 1 when there is one.
+# nothing else of ours.  A module may have several files: MODULE_PART.[ch], where
+# that name is in no layer itself, is for the files of MODULE only.  Some libraries,
+# server headers and tables belong to named modules.  Prints each breach; exit
+# status 1 when there is one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 SRC=${1:-src}
@@ -13,7 +15,7 @@ failed=0
 LAYERS='
 s3export
 connector_api copy_api
-export
+connector_args export
 uploader
 probe
 connector job
@@ -22,9 +24,12 @@ csv
 pipe
 upload
 s3
-credentials s3_xml
+s3_error
+credentials
+s3_xml
 http
-sigv4 secret names
+address socket_set
+sigv4 secret names policy wire
 compat guc
 '
 
@@ -39,10 +44,23 @@ layer_of() {
         <<<"$LAYERS"
 }
 
-# own_includes FILE: "line:module" for each header of ours.
+# module_of NAME: the longest part of a file's name that is in a layer.
+module_of() {
+    local name=$1
+
+    while [ -z "$(layer_of "$name")" ]; do
+        [[ $name == *_* ]] || return 0
+        name=${name%_*}
+    done
+    echo "$name"
+}
+
+# own_includes FILE: "line:name" for each header of ours.
 own_includes() {
-    sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*"\([a-z0-9_]*\)\.h".*/\1/p;=' "$1" |
-        awk '/^[0-9]+$/ { if (name != "") print $0 ":" name; name = ""; next } { name = $0 }' |
+    local line name
+
+    grep -nE '^[[:space:]]*#[[:space:]]*include[[:space:]]*"[a-z0-9_]+\.h"' "$1" |
+        sed 's/^\([0-9]*\):[^"]*"\([a-z0-9_]*\)\.h".*/\1:\2/' |
         while IFS=: read -r line name; do
             if [ -f "$SRC/$name.h" ]; then
                 echo "$line:$name"
@@ -51,20 +69,24 @@ own_includes() {
 }
 
 check_layers() {
-    local file=$1 module layer line name theirs
+    local file=$1 name module layer line their_name theirs
 
-    module=$(basename "${file%.*}")
-    layer=$(layer_of "$module")
-    if [ -z "$layer" ]; then
-        breach "$file: module \"$module\" is in no layer: add it to LAYERS in $0"
+    name=$(basename "${file%.*}")
+    module=$(module_of "$name")
+    if [ -z "$module" ]; then
+        breach "$file: \"$name\" is in no layer: add it to LAYERS in $0"
         return
     fi
-    while IFS=: read -r line name; do
-        [ "$name" != "$module" ] || continue
-        theirs=$(layer_of "$name")
-        [ "${theirs:-0}" -gt "$layer" ] ||
-            breach "$file:$line: \"$module\" must not know \"$name\", which is not below it"
-        case $module:$name in
+    layer=$(layer_of "$module")
+    while IFS=: read -r line their_name; do
+        theirs=$(module_of "$their_name")
+        [ "$theirs" != "$module" ] || continue
+        if [ "$theirs" != "$their_name" ]; then
+            breach "$file:$line: \"$their_name\" is for the files of \"${theirs:-none}\" only"
+        elif [ "$(layer_of "$theirs")" -le "$layer" ]; then
+            breach "$file:$line: \"$module\" must not know \"$theirs\", which is not below it"
+        fi
+        case $module:$theirs in
             csv:compat | csv:guc | pipe:compat | pipe:guc) ;;
             csv:* | pipe:*)
                 breach "$file:$line: \"$module\" must know no module but compat and guc" ;;
@@ -72,30 +94,33 @@ check_layers() {
     done < <(own_includes "$file")
 }
 
-# only FILES PATTERN WHAT: the extended regular expression matches nowhere else.
+# only MODULES PATTERN WHAT: the extended regular expression matches nowhere else.
 only() {
     local allowed=" $1 " file hit
 
     for file in "$SRC"/*.[ch]; do
-        [[ $allowed != *" $(basename "$file") "* ]] || continue
+        [[ $allowed != *" $(module_of "$(basename "${file%.*}")") "* ]] || continue
         while IFS= read -r hit; do
             breach "$file:${hit%%:*}: $3 only in:$allowed"
         done < <(grep -nE "$2" "$file" || true)
     done
 }
 
-# never FILES PATTERN WHAT
+# never MODULES PATTERN WHAT
 never() {
-    local module file hit
+    local modules=" $1 " file hit
 
-    for module in $1; do
-        for file in "$SRC/$module".[ch]; do
-            [ -f "$file" ] || continue
-            while IFS= read -r hit; do
-                breach "$file:${hit%%:*}: $3"
-            done < <(grep -nE "$2" "$file" || true)
-        done
+    for file in "$SRC"/*.[ch]; do
+        [[ $modules == *" $(module_of "$(basename "${file%.*}")") "* ]] || continue
+        while IFS= read -r hit; do
+            breach "$file:${hit%%:*}: $3"
+        done < <(grep -nE "$2" "$file" || true)
     done
+}
+
+# The layers from "upload" down, but for those at the bottom that serve all.
+below_upload() {
+    sed -n '/^upload$/,/^compat/{/^compat/d;p}' <<<"$LAYERS" | paste -sd' '
 }
 
 for file in "$SRC"/*.[ch]; do
@@ -103,20 +128,20 @@ for file in "$SRC"/*.[ch]; do
 done
 
 include='^[[:space:]]*#[[:space:]]*include[[:space:]]*[<"]'
-only http.c "${include}curl/" "libcurl is included"
-only "sigv4.c secret.c" "${include}openssl/" "OpenSSL is included"
-only s3_xml.c "${include}expat" "expat is included"
-only compat.h "PG_(VERSION|MAJORVERSION)_NUM|PG_MAJORVERSION|CATALOG_VERSION_NO" \
+only http "${include}curl/" "libcurl is included"
+only "sigv4 secret" "${include}openssl/" "OpenSSL is included"
+only s3_xml "${include}expat" "expat is included"
+only compat "PG_(VERSION|MAJORVERSION)_NUM|CATALOG_VERSION_NO" \
     "the server's version is asked for"
-never "upload s3 credentials s3_xml http sigv4 secret names" \
+never "$(below_upload)" \
     "${include}(executor/|catalog/|commands/|access/(xact|table|heap|htup|genam|relation)|utils/(snapmgr|syscache|lsyscache|rel|relcache|fmgroids|acl)\.h)" \
     "from upload down nothing knows SPI, catalogs or transactions"
-never "sigv4 names s3_xml" "\<(ereport|elog|errmsg|errdetail)\(" "pure modules report no errors"
+never "sigv4 names s3_xml policy" "\<(ereport|elog|errmsg|errdetail)\(" "pure modules report no errors"
 
 tables=$(sed -n 's/^CREATE \(UNLOGGED \)\{0,1\}TABLE s3export\.\([a-z_]*\).*/\2/p' sql/s3export--*.sql |
     sort -u | paste -sd'|')
 if [ -n "$tables" ]; then
-    only "connector.c job.c catalog.c" "\<(FROM|JOIN|INTO|UPDATE|TABLE|ONLY)[[:space:]]+s3export\.($tables)\>" \
+    only "connector job catalog" "\<(FROM|JOIN|INTO|UPDATE|TABLE|ONLY)[[:space:]]+s3export\.($tables)\>" \
         "the extension's tables are named"
 fi
 

@@ -38,7 +38,10 @@ foreach my $case (
 }
 
 # ---- each permission
-foreach my $missing (grep { $_ ne 's3:AbortMultipartUpload' } @all)
+# Ceph answers NoSuchKey before it looks for s3:GetObject, so the scripted server
+# tests that one.  Who may not list is told 403 of a key that is not there: then
+# two checks cannot be told apart.
+foreach my $missing (grep { $_ ne 's3:AbortMultipartUpload' && $_ ne 's3:GetObject' } @all)
 {
 	my $name = lc($missing =~ s/s3://r) . $tag;
 	my ($id, $secret) = s3_user($name, grep { $_ ne $missing } @all);
@@ -50,7 +53,7 @@ foreach my $missing (grep { $_ ne 's3:AbortMultipartUpload' } @all)
 		  . (connector_sql('x', folder_path => $folder, access_key_id => $id, secret_access_key => $secret)
 			  =~ s/create_connector\((.*), name => 'x'(.*)\)$/test_credentials($1$2)/r =~ s/^/SELECT * FROM /r)
 		  . ') t WHERE NOT ok');
-	is($failed, $missing, "without $missing: one check fails");
+	is($failed, $missing eq 's3:ListBucket' ? 's3:ListBucket,s3:GetObject' : $missing, "without $missing: its check fails");
 }
 is(connectors() . secrets(), '00', 'nothing was saved');
 
@@ -81,15 +84,16 @@ is($node->safe_psql('postgres', q(SELECT rows_uploaded FROM s3export.copy_to('la
 }
 
 # ---- roles
-error_like($node, 'SELECT ' . connector_sql('role', folder_path => "$folder/role", role_arn => $ENV{S3EXPORT_TEST_ROLE_ARN}),
+error_like($node, 'SELECT ' . connector_sql('role', folder_path => "$folder/role", role_arn => $S3{ROLE_ARN}),
 	{ hint => qr/set_identity/ }, 'a role needs an identity');
-$node->safe_psql('postgres', "SELECT s3export.set_identity('$ENV{S3EXPORT_TEST_STS_ACCESS_KEY_ID}', '$ENV{S3EXPORT_TEST_STS_SECRET_ACCESS_KEY}')");
-s3_secret($ENV{S3EXPORT_TEST_STS_SECRET_ACCESS_KEY});
-create_connector($node, 'role', folder_path => "$folder/role", role_arn => $ENV{S3EXPORT_TEST_ROLE_ARN});
+$node->safe_psql('postgres', "SELECT s3export.set_identity('$S3{STS_ACCESS_KEY_ID}', '$S3{STS_SECRET_ACCESS_KEY}')");
+s3_secret($S3{STS_SECRET_ACCESS_KEY});
+create_connector($node, 'role', folder_path => "$folder/role", role_arn => $S3{ROLE_ARN});
 is($node->safe_psql('postgres', q(SELECT "check", ok, action FROM s3export.test_credentials('role') LIMIT 1)), 'assume role|t|sts:AssumeRole', 'the role is assumed');
 is($node->safe_psql('postgres', q(SET s3export.part_size = '5MB';
 	SELECT rows_uploaded FROM s3export.copy_to('role', 'SELECT g, repeat(md5(g::text), 30) FROM generate_series(1, 20000) g', 'role.csv'))), 20000, 'an export with a role');
-is(scalar(() = s3_get("$folder/role/role.csv") =~ /\n/g), 20001, 'all of it arrives');
+# In Ceph an object belongs to the role, and even the bucket's owner cannot read it.
+like(s3_ok('ls', "$folder/role/"), qr/^@{[ $node->safe_psql('postgres', q(SELECT bytes FROM s3export.job_files WHERE uri LIKE '%role.csv')) ]}\t/m, 'all of it arrives');
 error_like($node, 'SELECT ' . connector_sql('norole', folder_path => "$folder/norole", role_arn => 'arn:aws:iam:::role/nobody'),
 	{ message => qr/^S3 credentials are invalid/, detail => qr/sts:AssumeRole/, hint => qr/role/ }, 'a role that is not there');
 {

@@ -1,0 +1,92 @@
+/*-------------------------------------------------------------------------
+ *
+ * csv_digits.h
+ *	  Integers as decimal digits, four at a time.
+ *
+ * Functions write a few bytes more than they return the end of: there must be
+ * room for four.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CSV_DIGITS_H
+#define CSV_DIGITS_H
+
+/* "0000" to "9999", and three bytes that may be read after the last */
+extern char csv_quads[4 * 10000 + 4];
+
+/* Fills the table; cheap when it is full. */
+extern void csv_digits_init(void);
+
+/* Four digits of a number below 10,000. */
+static inline char *
+csv_put_quad(char *dst, uint32 value)
+{
+	memcpy(dst, csv_quads + 4 * value, 4);
+	return dst + 4;
+}
+
+/* The last two digits of a number below 100. */
+static inline char *
+csv_put_pair(char *dst, uint32 value)
+{
+	memcpy(dst, csv_quads + 4 * value + 2, 2);
+	return dst + 2;
+}
+
+/* A number below 10,000 without leading zeros. */
+static inline char *
+csv_put_head(char *dst, uint32 value)
+{
+	int digits = 1 + (value > 9) + (value > 99) + (value > 999);
+
+	memcpy(dst, csv_quads + 4 * value + 4 - digits, 4);
+	return dst + digits;
+}
+
+static inline char *
+csv_put_uint32(char *dst, uint32 value)
+{
+	if (value < 10000)
+		return csv_put_head(dst, value);
+	if (value < 100000000)
+		return csv_put_quad(csv_put_head(dst, value / 10000), value % 10000);
+	dst = csv_put_head(dst, value / 100000000);
+	value %= 100000000;
+	return csv_put_quad(csv_put_quad(dst, value / 10000), value % 10000);
+}
+
+static inline char *
+csv_put_uint64(char *dst, uint64 value)
+{
+	uint32 low;
+
+	if (value <= PG_UINT32_MAX)
+		return csv_put_uint32(dst, (uint32) value);
+	low = (uint32) (value % 100000000);
+	value /= 100000000;
+	if (value <= PG_UINT32_MAX)
+		dst = csv_put_uint32(dst, (uint32) value);
+	else
+	{
+		uint32 middle = (uint32) (value % 100000000);
+
+		dst = csv_put_uint32(dst, (uint32) (value / 100000000));
+		dst = csv_put_quad(csv_put_quad(dst, middle / 10000), middle % 10000);
+	}
+	return csv_put_quad(csv_put_quad(dst, low / 10000), low % 10000);
+}
+
+static inline char *
+csv_put_int64(char *dst, int64 value)
+{
+	uint64 positive = (uint64) value;
+
+	if (value < 0)
+	{
+		*dst++ = '-';
+		positive = 0 - positive;
+	}
+	return csv_put_uint64(dst, positive);
+}
+
+#endif /* CSV_DIGITS_H */

@@ -1,0 +1,236 @@
+/*-------------------------------------------------------------------------
+ *
+ * csv_time.c
+ *	  Dates and timestamps of the years 1 to 9999 in ISO style.
+ *
+ * DateStyle and TimeZone are looked at for each value: a query may change
+ * them while it runs.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "miscadmin.h"
+#include "utils/date.h"
+#include "utils/timestamp.h"
+
+#include "csv_digits.h"
+#include "csv_time.h"
+
+/* 0001-01-01 and 9999-12-31, as days from 2000-01-01 */
+#define FIRST_DAY (-730119)
+#define LAST_DAY 2921939
+
+/* from 0000-03-01 to 2000-01-01, and from 1970-01-01 */
+#define DAYS_FROM_MARCH_0 730425
+#define EPOCH_SHIFT ((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)
+
+/* Length of the time that one entry of the cache of a zone is for. */
+#define SPAN_SECONDS (INT64CONST(1) << 22)
+
+/* "-MM-DD" of the days of a year that begins in March */
+static char month_days[366][8];
+
+void
+csv_time_init(void)
+{
+	static const int lengths[] = {31, 30, 31, 30, 31, 31, 30, 31, 30, 31, 31, 29};
+	int              day = 0;
+
+	if (month_days[365][0] != '\0')
+		return;
+	for (int i = 0; i < 12; i++)
+	{
+		int month = (i + 2) % 12 + 1;
+
+		for (int d = 1; d <= lengths[i]; d++)
+		{
+			char *text = month_days[day++];
+
+			text[1] = '0' + month / 10;
+			text[2] = '0' + month % 10;
+			text[3] = '-';
+			text[4] = '0' + d / 10;
+			text[5] = '0' + d % 10;
+			text[0] = '-';
+		}
+	}
+}
+
+/*
+ * The year and the day in it by multiplication, as in Neri and Schneider,
+ * "Euclidean affine functions and their application to calendar algorithms"
+ * (2022).  Years begin in March, so that the leap day is the last.
+ */
+static inline void
+put_day(char *dst, int32 day)
+{
+	uint32 quarters = 4 * (uint32) (day + DAYS_FROM_MARCH_0) + 3;
+	uint32 century = quarters / 146097;
+	uint32 in_century = (quarters % 146097) | 3;
+	uint64 scaled = UINT64CONST(2939745) * in_century;
+	uint32 year = 100 * century + (uint32) (scaled >> 32);
+	uint32 in_year = (uint32) scaled / 2939745 / 4;
+
+	year += in_year >= 306; /* January and February */
+	csv_put_quad(dst, year);
+	memcpy(dst + 4, month_days[in_year], 8);
+}
+
+char *
+csv_write_date(char *dst, Datum value, void *state)
+{
+	DateADT day = DatumGetDateADT(value);
+
+	if (DateStyle != USE_ISO_DATES || day < FIRST_DAY || day > LAST_DAY)
+		return NULL;
+	put_day(dst, day);
+	return dst + 10;
+}
+
+/* A local time, from its day and the microseconds in it. */
+static char *
+put_time(char *dst, int32 day, int64 micros, CsvTimeState *state)
+{
+	uint32 seconds = (uint32) (micros / USECS_PER_SEC);
+	uint32 fraction = (uint32) (micros % USECS_PER_SEC);
+
+	if (day != state->day || state->day_text[0] == '\0')
+	{
+		put_day(state->day_text, day);
+		state->day_text[10] = ' ';
+		state->day = day;
+	}
+	memcpy(dst, state->day_text, CSV_DATE_WIDTH);
+	dst = csv_put_pair(dst + 11, seconds / SECS_PER_HOUR);
+	*dst++ = ':';
+	dst = csv_put_pair(dst, seconds / SECS_PER_MINUTE % MINS_PER_HOUR);
+	*dst++ = ':';
+	dst = csv_put_pair(dst, seconds % SECS_PER_MINUTE);
+	if (fraction == 0)
+		return dst;
+
+	*dst++ = '.';
+	dst = csv_put_quad(dst, fraction / 100);
+	dst = csv_put_pair(dst, fraction % 100);
+	while (dst[-1] == '0')
+		dst--;
+	return dst;
+}
+
+/* Splits microseconds into a day and the rest; false if left to the server. */
+static inline bool
+split(int64 micros, int32 *day, int64 *rest)
+{
+	if (micros < FIRST_DAY * USECS_PER_DAY || micros >= (LAST_DAY + INT64CONST(1)) * USECS_PER_DAY)
+		return false;
+	*day = (int32) (micros / USECS_PER_DAY);
+	*rest = micros % USECS_PER_DAY;
+	if (*rest < 0)
+	{
+		*rest += USECS_PER_DAY;
+		--*day;
+	}
+	return true;
+}
+
+char *
+csv_write_timestamp(char *dst, Datum value, void *state)
+{
+	int32 day;
+	int64 rest;
+
+	if (DateStyle != USE_ISO_DATES || !split(DatumGetTimestamp(value), &day, &rest))
+		return NULL;
+	return put_time(dst, day, rest, state);
+}
+
+static void
+set_offset(CsvZoneSpan *span, int32 offset)
+{
+	uint32 seconds = abs(offset);
+	char  *dst = span->text;
+
+	span->offset = offset;
+	*dst++ = offset >= 0 ? '+' : '-';
+	dst = csv_put_pair(dst, seconds / SECS_PER_HOUR);
+	if (seconds % SECS_PER_HOUR != 0)
+	{
+		*dst++ = ':';
+		dst = csv_put_pair(dst, seconds / SECS_PER_MINUTE % MINS_PER_HOUR);
+	}
+	if (seconds % SECS_PER_MINUTE != 0)
+	{
+		*dst++ = ':';
+		dst = csv_put_pair(dst, seconds % SECS_PER_MINUTE);
+	}
+	span->len = dst - span->text;
+}
+
+/*
+ * Finds how long before and after a time, within its part of the cache, the
+ * zone's offset is what it is then.  The offset itself is asked from the
+ * function that the server uses, since the two differ before the first change
+ * on record.
+ */
+static bool
+find_span(CsvZoneSpan *span, int64 second, pg_tz *zone)
+{
+	int64         start = second & ~(SPAN_SECONDS - 1);
+	pg_time_t     moment = second + EPOCH_SHIFT;
+	pg_time_t     from = start + EPOCH_SHIFT;
+	pg_time_t     next;
+	struct pg_tm *local = pg_localtime(&moment, zone);
+	long int      before, after;
+	int           before_dst, after_dst, result;
+
+	/* POSIX rules may have offsets of three digits */
+	if (local == NULL || labs(local->tm_gmtoff) >= 100 * SECS_PER_HOUR)
+		return false;
+	set_offset(span, (int32) local->tm_gmtoff);
+	while ((result = pg_next_dst_boundary(&from, &before, &before_dst, &next, &after, &after_dst,
+										  zone)) == 1 &&
+		   next <= moment)
+		from = next;
+	if (result < 0)
+		return false;
+	span->from = from - EPOCH_SHIFT;
+	span->until = start + SPAN_SECONDS;
+	if (result == 1)
+		span->until = Min(span->until, next - EPOCH_SHIFT);
+	return true;
+}
+
+char *
+csv_write_timestamptz(char *dst, Datum value, void *state)
+{
+	CsvTimeState *cache = state;
+	TimestampTz   micros = DatumGetTimestampTz(value);
+	CsvZoneSpan  *span;
+	int64         second;
+	int64         rest;
+	int32         day;
+
+	if (DateStyle != USE_ISO_DATES || !split(micros, &day, &rest))
+		return NULL;
+	if (cache->zone != session_timezone)
+	{
+		memset(cache->spans, 0, sizeof(cache->spans));
+		cache->zone = session_timezone;
+	}
+
+	second = (int64) day * SECS_PER_DAY + rest / USECS_PER_SEC;
+	span = &cache->spans[(uint64) second / SPAN_SECONDS % CSV_ZONE_SPANS];
+	if ((second < span->from || second >= span->until) && !find_span(span, second, cache->zone))
+	{
+		span->from = span->until = 0;
+		return NULL;
+	}
+
+	if (!split(micros + span->offset * USECS_PER_SEC, &day, &rest))
+		return NULL;
+	dst = put_time(dst, day, rest, cache);
+	memcpy(dst, span->text, sizeof(span->text));
+	return dst + span->len;
+}

@@ -1,0 +1,279 @@
+/*-------------------------------------------------------------------------
+ *
+ * csv_types.c
+ *	  Common types as text, written without a call of their output functions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "common/shortest_dec.h"
+#include "utils/builtins.h"
+#include "utils/float.h"
+#include "utils/fmgrprotos.h"
+#include "utils/uuid.h"
+
+#include "csv_digits.h"
+#include "csv_time.h"
+#include "csv_types.h"
+
+char csv_quads[4 * 10000 + 4];
+
+/* The last entry is the last to be filled. */
+void
+csv_digits_init(void)
+{
+	if (csv_quads[4 * 9999] != '\0')
+		return;
+	for (int i = 0; i < 10000; i++)
+	{
+		char *quad = csv_quads + 4 * i;
+
+		quad[3] = '0' + i % 10;
+		quad[2] = '0' + i / 10 % 10;
+		quad[1] = '0' + i / 100 % 10;
+		quad[0] = '0' + i / 1000;
+	}
+}
+
+static char *
+write_bool(char *dst, Datum value, void *state)
+{
+	*dst = DatumGetBool(value) ? 't' : 'f';
+	return dst + 1;
+}
+
+static char *
+write_int2(char *dst, Datum value, void *state)
+{
+	return csv_put_int64(dst, DatumGetInt16(value));
+}
+
+static char *
+write_int4(char *dst, Datum value, void *state)
+{
+	return csv_put_int64(dst, DatumGetInt32(value));
+}
+
+static char *
+write_int8(char *dst, Datum value, void *state)
+{
+	return csv_put_int64(dst, DatumGetInt64(value));
+}
+
+static char *
+write_oid(char *dst, Datum value, void *state)
+{
+	return csv_put_uint32(dst, DatumGetObjectId(value));
+}
+
+/* Two nibbles of each byte, as characters. */
+static inline char *
+put_hex(char *dst, const unsigned char *src, int bytes)
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (int i = 0; i < bytes; i++)
+	{
+		*dst++ = digits[src[i] >> 4];
+		*dst++ = digits[src[i] & 0xF];
+	}
+	return dst;
+}
+
+static char *
+write_uuid(char *dst, Datum value, void *state)
+{
+	const unsigned char *data = DatumGetUUIDP(value)->data;
+
+	dst = put_hex(dst, data, 4);
+	*dst++ = '-';
+	dst = put_hex(dst, data + 4, 2);
+	*dst++ = '-';
+	dst = put_hex(dst, data + 6, 2);
+	*dst++ = '-';
+	dst = put_hex(dst, data + 8, 2);
+	*dst++ = '-';
+	return put_hex(dst, data + 10, 6);
+}
+
+static char *
+write_float4(char *dst, Datum value, void *state)
+{
+	float4 number = DatumGetFloat4(value);
+
+	if (extra_float_digits <= 0 || isnan(number) || isinf(number))
+		return NULL;
+	return dst + float_to_shortest_decimal_bufn(number, dst);
+}
+
+/*
+ * A number of hundredths is common, and its text can be had without a search
+ * for the shortest one: with at most 15 digits no two decimals are the same
+ * double, so the one with two places that gives this double is the shortest.
+ */
+static inline char *
+put_hundredths(char *dst, float8 number)
+{
+	int64  hundredths;
+	uint64 positive;
+	uint32 rest;
+
+	if (!(fabs(number) < 1e13))
+		return NULL;
+	hundredths = (int64) (number * 100.0 + (number < 0 ? -0.5 : 0.5));
+	if ((float8) hundredths / 100.0 != number || hundredths == 0)
+		return NULL;
+
+	positive = hundredths < 0 ? -hundredths : hundredths;
+	if (hundredths < 0)
+		*dst++ = '-';
+	dst = csv_put_uint64(dst, positive / 100);
+	rest = positive % 100;
+	if (rest == 0)
+		return dst;
+	*dst++ = '.';
+	dst = csv_put_pair(dst, rest);
+	return rest % 10 == 0 ? dst - 1 : dst;
+}
+
+static char *
+write_float8(char *dst, Datum value, void *state)
+{
+	float8 number = DatumGetFloat8(value);
+	char  *end;
+
+	if (extra_float_digits <= 0)
+		return NULL;
+	end = put_hundredths(dst, number);
+	if (end != NULL)
+		return end;
+	if (isnan(number) || isinf(number))
+		return NULL;
+	return dst + double_to_shortest_decimal_bufn(number, dst);
+}
+
+/*
+ * The stored form of a numeric: a word of flags, in most cases with scale and
+ * weight in it, and groups of four decimal digits without those that are zero
+ * at either end.  It has been the same since 9.1, and pg_upgrade relies on it.
+ */
+#define KIND(header) ((header) &0xC000)
+#define KIND_NEGATIVE 0x4000
+#define KIND_SHORT 0x8000
+#define KIND_SPECIAL 0xC000
+#define SHORT_NEGATIVE 0x2000
+#define SHORT_SCALE(header) (((header) >> 7) & 0x3F)
+#define SHORT_WEIGHT(header) (((header) &0x3F) - ((header) &0x40))
+#define LONG_SCALE(header) ((header) &0x3FFF)
+
+typedef struct Groups
+{
+	const char *data;
+	int         count;
+	int         weight; /* of the first, as a power of 10,000 */
+} Groups;
+
+/* The group at an index from the first one, in which there may be no digits. */
+static inline uint32
+group(const Groups *groups, int index)
+{
+	uint16 digits;
+
+	if (index < 0 || index >= groups->count)
+		return 0;
+	memcpy(&digits, groups->data + 2 * index, 2);
+	return digits;
+}
+
+static inline uint16
+load_uint16(const char *src)
+{
+	uint16 word;
+
+	memcpy(&word, src, 2);
+	return word;
+}
+
+char *
+csv_put_numeric(char *dst, const char *data, size_t len)
+{
+	uint16 header = load_uint16(data);
+	Groups groups;
+	int    scale;
+	bool   negative;
+
+	if (KIND(header) == KIND_SHORT)
+	{
+		negative = (header & SHORT_NEGATIVE) != 0;
+		scale = SHORT_SCALE(header);
+		groups = (Groups){data + 2, (int) (len - 2) / 2, SHORT_WEIGHT(header)};
+	}
+	else if (KIND(header) == KIND_SPECIAL)
+		return NULL;
+	else
+	{
+		negative = KIND(header) == KIND_NEGATIVE;
+		scale = LONG_SCALE(header);
+		groups = (Groups){data + 4, (int) (len - 4) / 2, (int16) load_uint16(data + 2)};
+	}
+	if (4 * Max(groups.weight + 1, 1) + scale > CSV_NUMERIC_WIDTH - 8)
+		return NULL;
+
+	if (negative)
+		*dst++ = '-';
+	dst = csv_put_head(dst, groups.weight < 0 ? 0 : group(&groups, 0));
+	for (int i = 1; i <= groups.weight; i++)
+		dst = csv_put_quad(dst, group(&groups, i));
+	if (scale > 0)
+	{
+		*dst++ = '.';
+		for (int i = 0; i < scale; i += 4)
+			csv_put_quad(dst + i, group(&groups, groups.weight + 1 + i / 4));
+		dst += scale;
+	}
+	return dst;
+}
+
+static char *
+write_numeric(char *dst, Datum value, void *state)
+{
+	struct varlena *stored = (struct varlena *) DatumGetPointer(value);
+
+	if (VARATT_IS_COMPRESSED(stored) || VARATT_IS_EXTERNAL(stored))
+		return NULL;
+	return csv_put_numeric(dst, VARDATA_ANY(stored), VARSIZE_ANY_EXHDR(stored));
+}
+
+#define DIGITS "0123456789"
+
+static const CsvType types[] = {
+	{int4out, write_int4, 16, 0, DIGITS "-"},
+	{int8out, write_int8, 24, 0, DIGITS "-"},
+	{int2out, write_int2, 12, 0, DIGITS "-"},
+	{oidout, write_oid, 16, 0, DIGITS},
+	{boolout, write_bool, 1, 0, "tf"},
+	{numeric_out, write_numeric, CSV_NUMERIC_WIDTH, 0, DIGITS "-."},
+	{float8out, write_float8, DOUBLE_SHORTEST_DECIMAL_LEN + 7, 0, DIGITS "-+.e"},
+	{float4out, write_float4, FLOAT_SHORTEST_DECIMAL_LEN, 0, DIGITS "-+.e"},
+	{uuid_out, write_uuid, 36, 0, DIGITS "abcdef-"},
+	{date_out, csv_write_date, CSV_DATE_WIDTH, 0, DIGITS "-"},
+	{timestamp_out, csv_write_timestamp, CSV_TIMESTAMP_WIDTH, sizeof(CsvTimeState), DIGITS "-: ."},
+	{timestamptz_out, csv_write_timestamptz, CSV_TIMESTAMP_WIDTH, sizeof(CsvTimeState),
+	 DIGITS "-: .+"},
+};
+
+const CsvType *
+csv_type_find(PGFunction output)
+{
+	csv_digits_init();
+	csv_time_init();
+	for (int i = 0; i < (int) lengthof(types); i++)
+	{
+		if (types[i].output == output)
+			return &types[i];
+	}
+	return NULL;
+}
