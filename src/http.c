@@ -221,7 +221,7 @@ static void
 give_up(HttpClient *client, Transfer *transfer, const char *reason)
 {
 	StringInfoData none = {.data = ""};
-	HttpResponse   response = {.headers = &none, .body = "", .transport_final = true};
+	HttpResponse response = {.headers = &none, .body = "", .transport_final = true, .unsent = true};
 
 	response.transport_error = reason != NULL ? reason : "the request could not be prepared";
 	response.attempts = transfer->attempts;
