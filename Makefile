@@ -19,6 +19,9 @@ OBJS = \
 	src/csv.o \
 	src/csv_text.o \
 	src/csv_block.o \
+	src/csv_types.o \
+	src/csv_time.o \
+	src/csv_jsonb.o \
 	src/pipe.o \
 	src/uploader.o \
 	src/probe.o \

@@ -33,7 +33,6 @@ extern char *guc_key_file;          /* the key that seals secrets */
 extern bool guc_fast_output;
 
 /* for developers */
-extern bool guc_fast_output;			/* write common types by code of our own */
 
 /*
  * The settings of this session that an uploader needs, as name and value
