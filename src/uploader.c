@@ -50,6 +50,9 @@
 #define ABORT_TIMEOUT 5000
 #define ABORT_TIMEOUT_SHUTDOWN 2000
 
+/* A person waits for a check, and a mistyped host will not come to life. */
+#define CHECK_RETRY_TIMEOUT 5000
+
 typedef struct Export
 {
 	Pipe          *pipe;
@@ -185,11 +188,11 @@ uploader_check(const Connector *connector, char **region)
 /* ---- the uploader's side: checks ---- */
 
 static HttpClient *
-open_http(int connections)
+open_http(int connections, int retry_timeout)
 {
 	HttpOptions options = {
 		.connect_timeout = guc_connect_timeout,
-		.retry_timeout = guc_retry_timeout,
+		.retry_timeout = retry_timeout,
 		.max_connections = connections,
 		.ca_file = guc_ca_file[0] ? guc_ca_file : NULL,
 		.proxy = guc_proxy[0] ? guc_proxy : NULL,
@@ -255,7 +258,7 @@ static void
 run_check(Pipe *pipe, StringInfo request)
 {
 	Connector     *connector = connector_deserialize(request);
-	HttpClient    *http = open_http(2);
+	HttpClient    *http = open_http(2, Min(guc_retry_timeout, CHECK_RETRY_TIMEOUT));
 	S3Timeouts     limits = timeouts();
 	char          *region;
 	StringInfoData reply;
@@ -330,7 +333,7 @@ open_store(Export *export)
 	Credentials      *credentials;
 	S3Timeouts        limits = timeouts();
 
-	export->http = open_http(guc_max_concurrent_parts + 2);
+	export->http = open_http(guc_max_concurrent_parts + 2, guc_retry_timeout);
 	http_set_watch(export->http, watch_leader, export->pipe);
 	credentials =
 		credentials_open(export->http, config, psprintf("s3export-" INT64_FORMAT, export->job_id),

@@ -34,9 +34,9 @@ extern PGDLLEXPORT void _PG_init(void);
 void
 _PG_init(void)
 {
-	DefineCustomBoolVariable("s3export.fast_output", "Writes common types by code of our own.", NULL,
-							 &guc_fast_output, true, PGC_USERSET, GUC_NOT_IN_SAMPLE, NULL, NULL,
-							 NULL);
+	DefineCustomBoolVariable("s3export.fast_output", "Writes common types by code of our own.",
+							 NULL, &guc_fast_output, true, PGC_USERSET, GUC_NOT_IN_SAMPLE, NULL,
+							 NULL, NULL);
 }
 
 SQL_FUNCTION(csv_probe);
