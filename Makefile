@@ -22,9 +22,6 @@ OBJS = \
 	src/csv_jsonb.o \
 	src/csv_text.o \
 	src/csv_block.o \
-	src/csv_types.o \
-	src/csv_time.o \
-	src/csv_jsonb.o \
 	src/pipe.o \
 	src/uploader.o \
 	src/probe.o \
