@@ -17,11 +17,11 @@ OBJS = \
 	src/catalog.o \
 	src/names.o \
 	src/csv.o \
-	src/csv_text.o \
-	src/csv_block.o \
 	src/csv_types.o \
 	src/csv_time.o \
 	src/csv_jsonb.o \
+	src/csv_text.o \
+	src/csv_block.o \
 	src/compress.o \
 	src/pipe.o \
 	src/uploader.o \
