@@ -12,6 +12,8 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "executor/spi.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
@@ -22,11 +24,22 @@
 
 /*
  * No query is a list of identifiers joined by dots, and every table's name
- * is one, so the two need no mark to tell them apart.
+ * is one, so the two need no mark to tell them apart.  SplitIdentifierString
+ * lets more into an identifier than the grammar does: "VALUES(1)", say.
  */
 static bool
 is_table_name(const char *source, List **names)
 {
+	bool quoted = false;
+
+	for (const char *c = source; *c; c++)
+	{
+		if (*c == '"')
+			quoted = !quoted;
+		else if (!quoted && !isalnum((unsigned char) *c) && !IS_HIGHBIT_SET(*c) &&
+				 strchr("_$. \t\n\r\f", *c) == NULL)
+			return false;
+	}
 	return SplitIdentifierString(pstrdup(source), '.', names) && *names != NIL;
 }
 
