@@ -165,16 +165,23 @@ next_attempt(HttpClient *client, Transfer *transfer, HttpVerdict verdict)
 
 /* One at a time once a server is overloaded, one more for each success. */
 static void
-adjust_window(HttpClient *client, Transfer *transfer, HttpVerdict verdict, int status)
+adjust_window(HttpClient *client, HttpVerdict verdict, int status)
 {
-	if (verdict == HTTP_RETRY_THROTTLED ||
-		(transfer->exchange != NULL && exchange_out_of_files(transfer->exchange)))
+	if (verdict == HTTP_RETRY_THROTTLED)
 		client->window = 1;
 	else if (verdict == HTTP_DONE && status / 100 == 2)
 	{
 		client->window = Min(client->window + 1, client->options.max_connections);
 		client->success_at = now_ms();
 	}
+}
+
+/* Until another request ends, or a little while has passed. */
+static void
+postpone(Transfer *transfer)
+{
+	transfer->not_yet = true;
+	transfer->due = now_ms() + NOT_YET_PAUSE;
 }
 
 /* Asks judge about an answer, and ends the transfer or schedules a retry. */
@@ -193,7 +200,7 @@ settle(HttpClient *client, Transfer *transfer, const HttpResponse *response)
 		return;
 	}
 
-	adjust_window(client, transfer, verdict, response->status);
+	adjust_window(client, verdict, response->status);
 	transfer->due = next_attempt(client, transfer, verdict);
 	if (transfer->due == NEVER)
 	{
@@ -214,7 +221,7 @@ static void
 give_up(HttpClient *client, Transfer *transfer, const char *reason)
 {
 	StringInfoData none = {.data = ""};
-	HttpResponse   response = {.headers = &none, .body = "", .transport_final = true};
+	HttpResponse response = {.headers = &none, .body = "", .transport_final = true, .unsent = true};
 
 	response.transport_error = reason != NULL ? reason : "the request could not be prepared";
 	response.attempts = transfer->attempts;
@@ -258,10 +265,7 @@ ask(HttpClient *client, Transfer *transfer)
 	else if (readiness == HTTP_GIVE_UP)
 		give_up(client, transfer, reason);
 	else
-	{
-		transfer->not_yet = true;
-		transfer->due = now_ms() + NOT_YET_PAUSE;
-	}
+		postpone(transfer);
 	explicit_bzero(attempt->headers.data, attempt->headers.maxlen);
 }
 
@@ -350,6 +354,15 @@ settle_finished(HttpClient *client)
 
 		transfer->sending = false;
 		client->sending--;
+		if (exchange_out_of_files(transfer->exchange) && client->sending > 0)
+		{
+			/* Nothing was sent, and there is something to wait for. */
+			client->window = Min(client->window, client->sending);
+			transfer->attempts--;
+			end_exchange(client, transfer);
+			postpone(transfer);
+			continue;
+		}
 		exchange_response(transfer->exchange, &response);
 		response.attempts = transfer->attempts;
 		settle(client, transfer, &response);

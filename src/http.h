@@ -37,6 +37,7 @@ typedef struct HttpResponse
 	int         status;          /* 0: no answer came */
 	const char *transport_error; /* what went wrong on the way, in words; NULL: nothing */
 	bool        transport_final; /* it will not go away by itself (certificate, address) */
+	bool        unsent;          /* no byte of the request has left, so it has no effect */
 	const char *body;            /* NUL-terminated, "" if there is none; at most 1 MiB is kept */
 	size_t      body_len;
 	bool        truncated;         /* there was more, or the end is missing */
@@ -128,5 +129,8 @@ extern void http_set_watch(HttpClient *client, void (*watch)(void *arg), void *a
  */
 extern time_t http_now(HttpClient *client);
 extern void   http_set_clock(HttpClient *client, time_t server_time);
+
+/* The versions of libcurl and of its TLS library, palloc'd. */
+extern char *http_version(void);
 
 #endif /* HTTP_H */

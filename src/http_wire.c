@@ -69,6 +69,7 @@ struct Exchange
 	bool               told; /* by http_wire_finished */
 	CURLcode           code;
 	long               status;
+	long               request_bytes; /* sent, of heads */
 
 	/* set within libcurl */
 	Received    head;
@@ -537,6 +538,7 @@ finish(Exchange *exchange, CURLcode code)
 	if (exchange->easy != NULL)
 	{
 		curl_easy_getinfo(exchange->easy, CURLINFO_RESPONSE_CODE, &exchange->status);
+		curl_easy_getinfo(exchange->easy, CURLINFO_REQUEST_SIZE, &exchange->request_bytes);
 		curl_multi_remove_handle(exchange->wire->multi, exchange->easy);
 		curl_easy_cleanup(exchange->easy);
 		exchange->easy = NULL;
@@ -699,6 +701,7 @@ exchange_response(Exchange *exchange, HttpResponse *response)
 	response->body = exchange->body.data != NULL ? exchange->body.data : "";
 	response->body_len = exchange->body.len;
 	response->status = status;
+	response->unsent = exchange->request_bytes == 0;
 	response->truncated = status != 0 && (exchange->overflow || !whole);
 	if (!whole || status == 0)
 	{
@@ -764,6 +767,15 @@ init_libcurl(void)
 		ereport(ERROR, (errcode(ERRCODE_SYSTEM_ERROR), errmsg("could not initialize libcurl")));
 	done = true;
 	elog(DEBUG1, "using %s", curl_version());
+}
+
+char *
+http_version(void)
+{
+	const curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
+
+	return psprintf("libcurl %s (%s)", info->version,
+					info->ssl_version != NULL ? info->ssl_version : "no TLS");
 }
 
 HttpWire *

@@ -270,7 +270,7 @@ judge_answer(S3Call *call, const HttpResponse *response)
 	if (response->status == 0)
 	{
 		set_error(call, response);
-		call->in_doubt = call->in_doubt || !response->transport_final;
+		call->in_doubt = call->in_doubt || !response->unsent;
 		return response->transport_final ? HTTP_DONE : HTTP_RETRY;
 	}
 

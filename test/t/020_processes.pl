@@ -24,8 +24,8 @@ sub start_export
 	my ($name, $before) = @_;
 	my $messages = '';
 	my $handle = IPC::Run::start(
-		[ 'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres') ],
-		'<', \(($before // '') . ";\nSELECT s3export.copy_to('lake', " . sql_literal($endless) . ", '$name');\n"),
+		[ 'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'),
+			'-c', $before // 'SELECT', '-c', "SELECT s3export.copy_to('lake', " . sql_literal($endless) . ", '$name')" ],
 		'>', \my $out, '2>', \$messages);
 
 	return ($handle, \$messages);
@@ -35,7 +35,7 @@ sub job
 {
 	my ($name, $columns) = @_;
 
-	return $node->safe_psql('postgres', "SELECT $columns FROM s3export.jobs WHERE uri LIKE '%/$name' ORDER BY job_id DESC LIMIT 1");
+	return $node->safe_psql('postgres', "SELECT $columns FROM s3export.jobs WHERE uri ~ '/($folder|a)/$name\$' ORDER BY job_id DESC LIMIT 1");
 }
 
 # Waits until a multipart upload is under way, so that there is something to abort.
