@@ -300,12 +300,15 @@ run_check(Pipe *pipe, StringInfo request)
 	HttpClient    *http = open_http(2, Min(guc_retry_timeout, CHECK_RETRY_TIMEOUT));
 	S3Timeouts     limits = timeouts();
 	int            wait = (int) wire_get_int64(request);
+	char          *prefix = "";
 	char          *region;
 	StringInfoData reply;
 
 	http_set_watch(http, watch_leader, pipe);
-	probe_permissions(http, &connector->s3, &connector->credentials, &limits, wait,
-					  connector->folder_path[0] ? psprintf("%s/", connector->folder_path) : "",
+	if (connector->folder_path[0])
+		prefix = pg_server_to_any(psprintf("%s/", connector->folder_path),
+								  (int) strlen(connector->folder_path) + 1, PG_UTF8);
+	probe_permissions(http, &connector->s3, &connector->credentials, &limits, wait, prefix,
 					  strcmp(connector->kind, "data_export") == 0, reply_check, pipe, &region);
 
 	initStringInfo(&reply);
