@@ -78,6 +78,13 @@ validate_connector(Connector *connector, bool validate)
 	require_passed(uploader_check(connector, &region));
 	if (connector->s3.region == NULL && connector->s3.endpoint_url == NULL)
 		connector->s3.region = region;
+	else if (region != NULL && strcmp(region, connector->s3.region) != 0)
+		ereport(WARNING,
+				(errmsg("bucket \"%s\" is in region \"%s\", not \"%s\"", connector->s3.bucket,
+						region, connector->s3.region),
+				 errhint("Set the region to \"%s\": until then, each export asks the wrong one "
+						 "first.",
+						 region)));
 	return CONNECTOR_VALIDATED;
 }
 
