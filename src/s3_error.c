@@ -71,7 +71,6 @@ static const struct
 	{"EntityTooSmall", "Increase s3export.part_size: S3 takes parts of at least 5 MB."},
 	{"EntityTooLarge", "Reduce s3export.part_size."},
 	{"QuotaExceeded", "The quota of the bucket or of its owner is used up."},
-	{"InsufficientStorage", "The server has no space left."},
 };
 
 void
@@ -247,12 +246,19 @@ is_credentials_error(const S3Error *error)
 		   (is_sts_error(error) && error->http_status < 500);
 }
 
+/* The code may be a general one where the status is not. */
+static bool
+is_no_space(const S3Error *error)
+{
+	return error->http_status == 507 || s3_error_is(error, "InsufficientStorage");
+}
+
 int
 s3_error_sqlstate(const S3Error *error)
 {
 	if (error->http_status == 0)
 		return ERRCODE_CONNECTION_FAILURE;
-	if (s3_error_is(error, "QuotaExceeded") || s3_error_is(error, "InsufficientStorage") ||
+	if (s3_error_is(error, "QuotaExceeded") || is_no_space(error) ||
 		s3_error_is(error, "EntityTooLarge") || s3_error_is(error, "EntityTooSmall"))
 		return ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
 	if (is_credentials_error(error))
@@ -374,6 +380,11 @@ s3_error_hint(const S3Error *error)
 				   ? pstrdup("Try again later.")
 				   : pstrdup("S3 asks for fewer requests: reduce s3export.max_concurrent_parts, or "
 							 "try again later.");
+	if (is_no_space(error))
+		return pstrdup("The server has no space left.");
+	if (error->http_status >= 500 && error->http_status != 501)
+		return pstrdup("The server fails, and did so until s3export.retry_timeout was over. If it "
+					   "is your own, look at its logs and its disks; else try again later.");
 	if (error->encryption != NULL && (error->http_status == 400 || error->http_status == 501))
 		return psprintf("Check that the server supports server_side_encryption '%s'.",
 						error->encryption);
