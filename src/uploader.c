@@ -127,10 +127,21 @@ Pipe *
 uploader_start_export(const Connector *connector, const UploaderExport *export)
 {
 	Pipe          *pipe = start(REQUEST_EXPORT, connector, export);
+	MemoryContext  context = CurrentMemoryContext;
 	StringInfoData reply;
 
 	initStringInfo(&reply);
-	expect_reply(pipe, REPLY_BEGUN, &reply);
+	PG_TRY();
+	{
+		expect_reply(pipe, REPLY_BEGUN, &reply);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		pipe_set_error(pipe, CopyErrorData());
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	pfree(reply.data);
 	return pipe;
 }
