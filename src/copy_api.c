@@ -17,6 +17,7 @@
 #include "utils/builtins.h"
 
 #include "compat.h"
+#include "connector_args.h"
 #include "export.h"
 #include "names.h"
 
@@ -35,8 +36,11 @@ enum
 	ARG_NULL,
 	ARG_FORCE_QUOTE,
 	ARG_ENCODING,
+	ARG_COMPRESSION,
+	ARG_COMPRESSION_LEVEL,
 	ARG_IF_EXISTS,
-	ARG_ON_EMPTY
+	ARG_ON_EMPTY,
+	ARG_OBJECT /* and the next, as args_set_object wants them */
 };
 
 static char *
@@ -105,6 +109,18 @@ csv_arguments(FunctionCallInfo fcinfo)
 					   text_argument(fcinfo, ARG_ENCODING));
 }
 
+static CompressOptions
+compression_arguments(FunctionCallInfo fcinfo)
+{
+	CompressOptions options;
+	int level = PG_ARGISNULL(ARG_COMPRESSION_LEVEL) ? 0 : PG_GETARG_INT32(ARG_COMPRESSION_LEVEL);
+
+	compress_options(&options, text_argument(fcinfo, ARG_COMPRESSION),
+					 PG_ARGISNULL(ARG_COMPRESSION_LEVEL) ? NULL : &level,
+					 text_argument(fcinfo, ARG_PATH));
+	return options;
+}
+
 /* The path below the folder; the whole key is what S3 limits. */
 static char *
 path_argument(FunctionCallInfo fcinfo, const Connector *connector)
@@ -124,6 +140,34 @@ path_argument(FunctionCallInfo fcinfo, const Connector *connector)
 				 errhint("The path is the object's name below the connector's folder, such as "
 						 "\"2026/orders.csv\".")));
 	return path;
+}
+
+/*
+ * Who may use a connector decides what his objects are, but not who can read
+ * them or whether they are encrypted: the connector's owner does.
+ */
+static void
+override_object(FunctionCallInfo fcinfo, Connector *connector)
+{
+	static const struct
+	{
+		int         number;
+		const char *name;
+	} of_owner[] = {
+		{ARG_OBJECT, "server_side_encryption"},
+		{ARG_OBJECT + 1, "kms_key_id"},
+		{ARG_OBJECT + 2, "bucket_key"},
+		{ARG_OBJECT + 5, "acl"},
+	};
+
+	for (size_t i = 0; i < lengthof(of_owner); i++)
+	{
+		if (!PG_ARGISNULL(of_owner[i].number) && !has_privs_of_role(GetUserId(), connector->owner))
+			ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+							errmsg("must be owner of connector \"%s\" to use argument \"%s\"",
+								   connector->name, of_owner[i].name)));
+	}
+	(void) args_set_object(connector, fcinfo, ARG_OBJECT);
 }
 
 static Datum
@@ -150,10 +194,11 @@ s3export_copy_to(PG_FUNCTION_ARGS)
 	static const char *const if_exists[] = {"error", "overwrite", NULL};
 	static const char *const on_empty[] = {"file", "skip", "error", NULL};
 	UploaderExport export = {0};
-	UploaderTotals totals;
-	Connector     *connector;
-	CsvOptions    *csv;
-	char          *name;
+	UploaderTotals  totals;
+	Connector      *connector;
+	CsvOptions     *csv;
+	CompressOptions compression;
+	char           *name;
 
 	PreventCommandDuringRecovery("s3export.copy_to()");
 
@@ -165,11 +210,15 @@ s3export_copy_to(PG_FUNCTION_ARGS)
 	export.on_empty = (UploaderOnEmpty) choice_argument(fcinfo, ARG_ON_EMPTY, "on_empty", on_empty,
 														"It is \"file\", \"skip\" or \"error\".");
 	csv = csv_arguments(fcinfo);
+	compression = compression_arguments(fcinfo);
+	export.suffix = psprintf(".csv%s", compress_suffix(compression.method));
+	export.content_type = compress_content_type(compression.method);
 
 	connector = connector_load(name, CONNECTOR_USAGE);
 	connector_require_credentials(connector);
+	override_object(fcinfo, connector);
 	export.path = path_argument(fcinfo, connector);
 
-	export_run(connector, csv, &export, &totals);
+	export_run(connector, csv, &compression, &export, &totals);
 	PG_RETURN_DATUM(totals_row(fcinfo, &totals));
 }

@@ -68,6 +68,7 @@ struct Credentials
 
 	Session          *session; /* NULL: none yet */
 	bool              renewing;
+	bool              replaced;    /* "base", while renewing */
 	int               failures;    /* of renewals, in a row */
 	time_t            renew_after; /* after a failure */
 	bool              failed;      /* for good: see "failure" */
@@ -79,6 +80,9 @@ struct Credentials
 	int            duration; /* s, as asked for */
 	bool           clock_corrected;
 	Session       *renewed; /* what judge found in the answer */
+
+	char *caller_account; /* of GetCallerIdentity, as the next */
+	char *caller_arn;
 };
 
 /* The parts of an error answer. */
@@ -124,7 +128,7 @@ build_assume_role(Credentials *credentials)
 }
 
 static HttpReadiness
-assume_role_prepare(HttpRequest *request, HttpAttempt *attempt, const char **reason)
+sts_prepare(HttpRequest *request, HttpAttempt *attempt, const char **reason)
 {
 	Credentials  *credentials = request->arg;
 	MemoryContext caller;
@@ -337,7 +341,8 @@ judge_error(Credentials *credentials, const HttpResponse *response)
 		http_set_clock(credentials->http, http_date(response));
 		return HTTP_RETRY_NOW;
 	}
-	if (is_duration_error(&error) && credentials->duration > SHORTEST_SESSION_SECONDS)
+	if (credentials->role_arn != NULL && is_duration_error(&error) &&
+		credentials->duration > SHORTEST_SESSION_SECONDS)
 	{
 		credentials->duration = SHORTEST_SESSION_SECONDS;
 		build_assume_role(credentials);
@@ -387,6 +392,22 @@ access_denied_hint(const Credentials *credentials)
 			: "it has no condition on sts:ExternalId, since none is sent");
 }
 
+/* Where a role was asked for. */
+static char *
+role_hint(const Credentials *credentials, const char *code)
+{
+	if (strcmp(code, "AccessDenied") == 0)
+		return access_denied_hint(credentials);
+	if (strcmp(code, "NoSuchEntity") == 0 || strcmp(code, "NoSuchRole") == 0)
+		return psprintf("Check that role \"%s\" exists.", credentials->role_arn);
+	if (strcmp(code, "ValidationError") == 0 || strcmp(code, "InvalidArgument") == 0)
+		return psprintf(
+			"Check role \"%s\" and the external ID, and that the role allows sessions of "
+			"%d seconds.",
+			credentials->role_arn, credentials->duration);
+	return NULL;
+}
+
 static char *
 failure_hint(const Credentials *credentials, const HttpResponse *response, const StsError *error)
 {
@@ -397,8 +418,6 @@ failure_hint(const Credentials *credentials, const HttpResponse *response, const
 		return psprintf("Check that \"%s\" can be reached from this server.", credentials->sts_url);
 	if (is_clock_error(error))
 		return pstrdup("Correct the clock of this server.");
-	if (strcmp(code, "AccessDenied") == 0)
-		return access_denied_hint(credentials);
 	if (strcmp(code, "InvalidClientTokenId") == 0 || strcmp(code, "InvalidAccessKeyId") == 0)
 		return psprintf("Access key \"%s\" does not exist there or is disabled.%s", key,
 						strncmp(key, "ASIA", 4) == 0 && credentials->base.session_token == NULL
@@ -413,14 +432,7 @@ failure_hint(const Credentials *credentials, const HttpResponse *response, const
 	if (strcmp(code, "RegionDisabledException") == 0)
 		return psprintf("Activate STS in region \"%s\" in the account's settings of IAM.",
 						credentials->sts_region);
-	if (strcmp(code, "NoSuchEntity") == 0 || strcmp(code, "NoSuchRole") == 0)
-		return psprintf("Check that role \"%s\" exists.", credentials->role_arn);
-	if (strcmp(code, "ValidationError") == 0 || strcmp(code, "InvalidArgument") == 0)
-		return psprintf(
-			"Check role \"%s\" and the external ID, and that the role allows sessions of "
-			"%d seconds.",
-			credentials->role_arn, credentials->duration);
-	return NULL;
+	return credentials->role_arn != NULL ? role_hint(credentials, code) : NULL;
 }
 
 static void
@@ -444,7 +456,7 @@ record_failure(Credentials *credentials, const HttpResponse *response)
 	else if (error.message[0] != '\0')
 		failure->message = error.message;
 	else if (response->status == 200)
-		failure->message = pstrdup("the answer holds no valid session");
+		failure->message = pstrdup("the answer is not one of STS");
 	else
 		failure->message = psprintf("HTTP status %d", response->status);
 	failure->hint = failure_hint(credentials, response, &error);
@@ -467,6 +479,9 @@ assume_role_done(HttpRequest *request, const HttpResponse *response)
 		return;
 	}
 
+	/* It was not the present keys that failed. */
+	if (credentials->replaced)
+		return;
 	record_failure(credentials, response);
 	if (!session_is_good(credentials->session))
 	{
@@ -494,11 +509,12 @@ start_renewal(Credentials *credentials)
 	HttpRequest *request = &credentials->request;
 
 	credentials->renewing = true;
+	credentials->replaced = false;
 	credentials->clock_corrected = false;
 	build_assume_role(credentials);
 	request->method = "POST";
 	request->timeout = guc_request_timeout;
-	request->prepare = assume_role_prepare;
+	request->prepare = sts_prepare;
 	request->judge = assume_role_judge;
 	request->done = assume_role_done;
 	request->arg = credentials;
@@ -553,6 +569,72 @@ const char *
 credentials_assumed_arn(Credentials *credentials)
 {
 	return credentials->session != NULL ? credentials->session->assumed_arn : NULL;
+}
+
+
+/* ----------------------------------------------------------------
+ * GetCallerIdentity
+ * ----------------------------------------------------------------
+ */
+
+#define CALLER_PATH "GetCallerIdentityResponse/GetCallerIdentityResult/"
+
+static HttpVerdict
+caller_identity_judge(HttpRequest *request, const HttpResponse *response)
+{
+	Credentials  *credentials = request->arg;
+	MemoryContext caller;
+	HttpVerdict   verdict;
+
+	if (response->status == 200)
+	{
+		credentials->caller_account =
+			s3_xml_find(response->body, response->body_len, CALLER_PATH "Account");
+		credentials->caller_arn =
+			s3_xml_find(response->body, response->body_len, CALLER_PATH "Arn");
+		return credentials->caller_account != NULL && credentials->caller_arn != NULL ? HTTP_DONE
+																					  : HTTP_RETRY;
+	}
+	caller = MemoryContextSwitchTo(credentials->scratch);
+	verdict = judge_error(credentials, response);
+	MemoryContextSwitchTo(caller);
+	return verdict;
+}
+
+static void
+caller_identity_done(HttpRequest *request, const HttpResponse *response)
+{
+	Credentials *credentials = request->arg;
+
+	if (credentials->caller_account == NULL || credentials->caller_arn == NULL)
+		record_failure(credentials, response);
+}
+
+bool
+credentials_caller_identity(Credentials *credentials, char **account, char **arn,
+							const CredentialFailure **failure)
+{
+	static const char body[] = "Action=GetCallerIdentity&Version=" STS_VERSION;
+	HttpRequest       request = {
+			  .method = "POST",
+			  .body = body,
+			  .body_len = sizeof(body) - 1,
+			  .timeout = guc_request_timeout,
+			  .local_allowed = credentials->request.local_allowed,
+			  .prepare = sts_prepare,
+			  .judge = caller_identity_judge,
+			  .done = caller_identity_done,
+			  .arg = credentials,
+    };
+
+	credentials->caller_account = NULL;
+	credentials->caller_arn = NULL;
+	credentials->clock_corrected = false;
+	http_perform(credentials->http, &request);
+	*account = credentials->caller_account;
+	*arn = credentials->caller_arn;
+	*failure = &credentials->failure;
+	return *account != NULL && *arn != NULL;
 }
 
 
@@ -622,16 +704,26 @@ credentials_open(HttpClient *http, const CredentialConfig *config, const char *s
 	credentials->http = http;
 	credentials->duration = SESSION_SECONDS;
 	open_secret(credentials, config);
-	if (config->role_arn == NULL)
-		return credentials;
-
-	credentials->role_arn = pstrdup(config->role_arn);
+	credentials->role_arn = copy(config->role_arn);
 	credentials->external_id = copy(config->external_id);
-	credentials->session_name = pstrdup(session_name);
+	credentials->session_name = copy(session_name);
 	credentials->policy = copy(policy);
 	credentials->scratch =
 		AllocSetContextCreate(CurrentMemoryContext, "s3export STS call", ALLOCSET_SMALL_SIZES);
 	initStringInfo(&credentials->body);
 	open_sts(credentials, config);
 	return credentials;
+}
+
+void
+credentials_replace(Credentials *credentials, const CredentialConfig *config)
+{
+	MemoryContext caller = MemoryContextSwitchTo(credentials->context);
+
+	open_secret(credentials, config);
+	MemoryContextSwitchTo(caller);
+	credentials->replaced = true;
+	credentials->failed = false;
+	credentials->failures = 0;
+	credentials->renew_after = 0;
 }

@@ -62,6 +62,20 @@ credentials_current(Credentials *credentials, const CredentialFailure **failure)
  */
 extern bool credentials_expired(Credentials *credentials);
 
+/*
+ * Signs with the keys in "config" from now on, of which the rest must be as
+ * credentials_open was given it.  Those of a role's session are used as long as
+ * they are valid.  Raises what credentials_open does.
+ */
+extern void credentials_replace(Credentials *credentials, const CredentialConfig *config);
+
+/*
+ * Whom STS takes the keys for, before any role is assumed.  False with
+ * *failure: STS did not say.  Waits; raises interrupts only.
+ */
+extern bool credentials_caller_identity(Credentials *credentials, char **account, char **arn,
+										const CredentialFailure **failure);
+
 /* The role's session as AWS names it, once assumed; NULL: not a role. */
 extern const char *credentials_assumed_arn(Credentials *credentials);
 

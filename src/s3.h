@@ -30,7 +30,16 @@ typedef struct S3Config
 	char        *bucket;
 	char        *region; /* NULL: found out (AWS), "us-east-1" (others) */
 	S3Addressing addressing;
-	char        *server_side_encryption; /* NULL: off */
+	char        *expected_bucket_owner;  /* an account; NULL: any */
+	char        *server_side_encryption; /* "AES256", "aws:kms"; NULL: off */
+
+	/* what else objects are created with; NULL: as the bucket, or S3, has it */
+	char *kms_key_id;
+	char *bucket_key; /* "true" or "false" */
+	char *storage_class;
+	char *tags;         /* "name=value&...", encoded as in a URL */
+	char *acl;          /* a canned one */
+	char *content_type; /* NULL: that of what is exported */
 } S3Config;
 
 /* ms, each for one attempt */
@@ -153,6 +162,9 @@ extern bool s3_perform(S3Session *session, S3Call *call);
 
 /* The same for at most "timeout" ms, after which the call is cancelled. */
 extern bool s3_perform_until(S3Session *session, S3Call *call, int timeout);
+
+/* The same for a call that has been submitted. */
+extern bool s3_wait_until(S3Session *session, S3Call *call, int timeout);
 
 /* False with *error: there is none (http_status 404), or S3 does not say. */
 extern bool s3_head_object(S3Session *session, const char *key, S3Object *object, S3Error *error);

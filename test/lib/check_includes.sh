@@ -14,13 +14,13 @@ failed=0
 # Top to bottom, a layer a line; modules of one layer do not know each other.
 LAYERS='
 s3export
-connector_api copy_api
+connector_api setup_api copy_api
 connector_args export
 uploader
 probe
 connector job
 catalog
-csv
+csv compress
 pipe
 upload
 s3
@@ -130,6 +130,7 @@ done
 include='^[[:space:]]*#[[:space:]]*include[[:space:]]*[<"]'
 only http "${include}curl/" "libcurl is included"
 only "sigv4 secret" "${include}openssl/" "OpenSSL is included"
+only compress "${include}(isa-l|zstd|lz4)" "libraries of compression are included"
 only s3_xml "${include}expat" "expat is included"
 only compat "PG_(VERSION|MAJORVERSION)_NUM|CATALOG_VERSION_NO" \
     "the server's version is asked for"
