@@ -91,7 +91,7 @@ require_passed(List *results)
 	{
 		ProbeResult *result = lfirst(lc);
 
-		if (result->ok)
+		if (result->ok || result->skipped)
 			continue;
 		if (result->advisory)
 		{

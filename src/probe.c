@@ -64,7 +64,7 @@ refuse(Probe *probe, const char *check, const char *action, const S3Error *error
 static bool
 skipped(Probe *probe, const char *check, const char *action)
 {
-	ProbeResult result = {.check = check, .action = action};
+	ProbeResult result = {.check = check, .skipped = true, .action = action};
 
 	if (probe->skip == NULL)
 		return false;

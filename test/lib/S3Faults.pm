@@ -142,13 +142,13 @@ sub masked
 
 	$text =~ s/(?<=Request ID )[0-9A-F]{16}/ID/g;
 	$text =~ s/(?<=s3export-check-)[0-9a-f]{32}/TOKEN/g;
+	$text =~ s/\bs3export-[0-9a-f]{32}\b/EXTERNAL/g;
 	$text =~ s/(?<=s3export-)\d+/JOB/g;
 	$text =~ s/(?<=127\.0\.0\.1:)\d+/PORT/g;
 	$text =~ s/\bASIA[A-Z2-7]{16}/ASIAKEY/g;
 	$text =~ s/\bAKIASCRIPTED\d{4}USER/AKIAKEY/g;
 	$text =~ s/\bexporter\d+/exporter/g;
 	$text =~ s/\b[\w-]+-pl-\d+-\d+\b/FOLDER/g;
-	$text =~ s/(?<="sts:ExternalId": ")[^"]+|(?<=sts:ExternalId in it says ")[^"]+/EXTERNAL/g;
 	$text =~ s/\bconnector\d+\.csv/FILE.csv/g;
 	$text =~ s/\d{8}T\d{6}Z/TIME/g;
 	return $text;

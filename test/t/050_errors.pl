@@ -31,18 +31,19 @@ sub connector
 	return $name;
 }
 
-# What test_credentials says when a check fails that makes the later ones pointless.
+# What test_credentials and create_connector say when a check fails that makes the
+# later ones pointless.
 sub first_failure
 {
 	my ($check, $action, $code, $message, $hint, $skip) = @_;
-	my %actions = ('list bucket' => 's3:ListBucket', 'bucket' => 's3:ListBucket', 'bucket location' => 's3:GetBucketLocation',
-		'put object' => 's3:PutObject', 'get object' => 's3:GetObject', 'delete object' => 's3:DeleteObject');
-	my @later = grep { $_ ne $check } @checks;
+	my %actions = ('external id' => 'sts:AssumeRole', 'bucket' => 's3:ListBucket', 'list bucket' => 's3:ListBucket',
+		'bucket location' => 's3:GetBucketLocation', 'put object' => 's3:PutObject', 'get object' => 's3:GetObject',
+		'delete object' => 's3:DeleteObject');
+	my @later = grep { $_ ne $check } $check eq 'assume role' ? 'external id' : (), @checks;
 
 	return ("FAILED: $check, $action, $code\n  $message\n  $hint\n"
 		  . join('', map { "FAILED: $_, $actions{$_}, -\n  Not checked, because $skip.\n  -\n" } @later),
-		"ERROR:  28000: S3 credentials are invalid: check \"$check\" failed\nDETAIL:  $check ($action): $message\n"
-		  . join('', map { "$_ ($actions{$_}): Not checked, because $skip.\n" } @later) . "HINT:  $hint\n");
+		"ERROR:  28000: S3 credentials are invalid: check \"$check\" failed\nDETAIL:  $check ($action): $message\nHINT:  $hint\n");
 }
 
 # An export, a test and a new connector, all refused for one reason.
@@ -56,7 +57,7 @@ sub refused
 	is(error_text($node, "SELECT s3export.copy_to('$name', 'SELECT pg_sleep(60)', '$name.csv')"), $expected, "$what: copy_to");
 	is(job_text($node, "$name.csv"), "failed\n$expected", "$what: the job row");
 	is(failed_checks($node, $name), $check, "$what: test_credentials");
-	is(error_text($node, 'SELECT ' . connector_sql('new', %$arguments, folder_path => unique_folder())), $create, "$what: create_connector");
+	is(error_text($node, 'SELECT ' . connector_sql('new', %$arguments, folder_path => unique_folder(), wait => '0')), $create, "$what: create_connector");
 	is(saved(), $before, "$what: nothing is saved");
 	return;
 }
@@ -325,11 +326,12 @@ sub identity
 sub role_refused
 {
 	my ($what, $arn, $code, $message, $hint, %more) = @_;
+	my $later = $more{later} // '';
 	my $detail = "STS answered $code (HTTP status " . ($more{status} // 403) . ") to sts:AssumeRole: $message Request ID ID, "
 	  . ($more{attempts} // '1 attempt') . '.';
 	my %arguments = (at_aws(), role_arn => $arn, access_key_id => undef, secret_access_key => undef);
 
-	refused($what, \%arguments, 'ERROR:  ' . ($more{sqlstate} // '28000') . <<TEXT, 'assume role', 'sts:AssumeRole', $code, $detail, $hint, 'the role could not be assumed');
+	refused($what, \%arguments, 'ERROR:  ' . ($more{sqlstate} // '28000') . <<TEXT, 'assume role', 'sts:AssumeRole', $code, $detail, $hint . $later, 'the role could not be assumed');
 : could not get credentials for object "s3://exports/FOLDER/FILE.csv"
 DETAIL:  $detail
 HINT:  $hint
@@ -349,7 +351,8 @@ foreach my $what (sort keys %denied)
 	role_refused($what, $denied{$what}, 'AccessDenied',
 		"User: arn:aws:iam::111122223333:user/exporter is not authorized to perform: sts:AssumeRole on resource: $denied{$what}.",
 		"Check that role \"$denied{$what}\" exists, that its trust policy allows sts:AssumeRole to the owner of access key \"AKIAKEY\", "
-		  . 'and that a condition on sts:ExternalId in it says "EXTERNAL".');
+		  . 'and that a condition on sts:ExternalId in it says "EXTERNAL".',
+		later => " A role or trust policy made a moment ago takes a while to be known to AWS: try again, with a wait such as '1 min'.");
 }
 
 # The external ID that is sent is the one that is shown.
@@ -360,7 +363,7 @@ foreach my $what (sort keys %denied)
 
 	like(sql_error($node, "SELECT s3export.copy_to('$name', 'VALUES (1)')")->{hint}, qr/sts:ExternalId in it says "\Q$id\E"\.$/, 'the external ID to demand is shown');
 	$name = connector(at_aws(), role_arn => $arn);
-	is(failed_checks($node, $name), join('', map { "ok: $_\n" } 'assume role', @checks), 'a role that demands it is assumed');
+	is(failed_checks($node, $name), join('', map { "ok: $_\n" } 'assume role', 'external id', @checks), 'a role that demands it is assumed');
 	is($node->safe_psql('postgres', "SELECT message FROM s3export.test_credentials('$name') LIMIT 1"),
 		'The role was assumed as "arn:aws:sts::111122223333:assumed-role/right/s3export-check".', 'and shown');
 }
@@ -428,7 +431,12 @@ identity(%session);
 {
 	my $name = connector(at_aws(), role_arn => scripted_role($s3, 'chained', max_session_duration => 43200));
 
-	is(failed_checks($node, $name), join('', map { "ok: $_\n" } 'assume role', @checks), 'a temporary identity assumes a role');
+	is(failed_checks($node, $name), <<TEXT . join('', map { "ok: $_\n" } @checks), 'a temporary identity assumes a role, which trusts too many');
+ok: assume role
+FAILED: external id, sts:AssumeRole, -
+  Role "$prefix/chained" can be assumed without the external ID, so whoever uses the same base identity can use it.
+  Add the condition that sts:ExternalId is "EXTERNAL" to its trust policy, as s3export.trust_policy() shows it.
+TEXT
 }
 $s3->call('expire_sessions');
 role_refused('an identity whose token has expired', $role, 'ExpiredToken', 'The security token included in the request is expired.',
