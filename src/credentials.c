@@ -444,6 +444,7 @@ record_failure(Credentials *credentials, const HttpResponse *response)
 
 	parse_error(response, &error);
 	failure->status = response->status;
+	failure->attempts = response->attempts;
 	failure->code = error.code[0] != '\0' ? error.code : NULL;
 	failure->request_id = error.request_id[0] != '\0' ? error.request_id : NULL;
 	if (failure->request_id == NULL)

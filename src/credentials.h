@@ -38,6 +38,7 @@ extern Credentials *credentials_open(HttpClient *http, const CredentialConfig *c
 typedef struct CredentialFailure
 {
 	int         status; /* HTTP status, 0: no answer */
+	int         attempts;
 	const char *code;   /* of STS, NULL: none */
 	const char *message;
 	const char *request_id; /* NULL: none */

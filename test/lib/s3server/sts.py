@@ -214,6 +214,7 @@ def _assume_role(world, request):
     if not _may_assume(caller, role, external_id):
         raise StsError("AccessDenied", "User: %s is not authorized to perform: sts:AssumeRole on resource: %s" % (caller.arn, arn))
     seconds = _duration(world, form, role, caller.role is not None)
+    seconds = min(seconds, world.config["longest_session"] or seconds)
     return _answer("AssumeRole", _session_xml(world, world.start_session(role, session_name, seconds, session_policy)), request)
 
 
