@@ -9,6 +9,7 @@
 
 #include "libpq/pqformat.h"
 
+#include "compat.h"
 #include "connector.h"
 
 static void
