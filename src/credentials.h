@@ -39,7 +39,7 @@ typedef struct CredentialFailure
 {
 	int         status; /* HTTP status, 0: no answer */
 	int         attempts;
-	const char *code;   /* of STS, NULL: none */
+	const char *code; /* of STS, NULL: none */
 	const char *message;
 	const char *request_id; /* NULL: none */
 	const char *hint;       /* what to do about it, NULL: nothing is known */
