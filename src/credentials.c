@@ -592,7 +592,8 @@ open_sts(Credentials *credentials, const CredentialConfig *config)
 	const char   *wrong;
 
 	credentials->sts_region = pstrdup(config->region != NULL ? config->region : DEFAULT_REGION);
-	credentials->request.local_allowed = config->sts_endpoint_url != NULL;
+	credentials->request.addresses =
+		config->sts_endpoint_url != NULL ? ADDRESS_LOCAL : ADDRESS_REMOTE;
 	if (config->sts_endpoint_url == NULL)
 	{
 		/* The global endpoint's sessions are not valid in every region. */
