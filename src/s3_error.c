@@ -195,7 +195,8 @@ s3_error_set_credentials(S3Error *error, const CredentialFailure *failure, const
 {
 	memset(error, 0, sizeof(*error));
 	error->http_status = failure->status;
-	error->action = "sts:AssumeRole";
+	error->service = failure->service;
+	error->action = failure->action;
 	s3_clean_text(error->resource, sizeof(error->resource), resource);
 	s3_clean_text(error->code, sizeof(error->code), failure->code ? failure->code : "");
 	if (failure->message != NULL &&
@@ -218,7 +219,7 @@ is_credentials_error(const S3Error *error)
 	return error->http_status == 401 || error->http_status == 403 ||
 		   s3_error_is(error, "ExpiredToken") || s3_error_is(error, "ExpiredTokenException") ||
 		   s3_error_is(error, "TokenRefreshRequired") || s3_error_is(error, "InvalidToken") ||
-		   strncmp(error->action, "sts:", 4) == 0;
+		   error->service != NULL;
 }
 
 int
@@ -251,7 +252,7 @@ char *
 s3_error_detail(const S3Error *error)
 {
 	StringInfoData buf;
-	const char    *who = strncmp(error->action, "sts:", 4) == 0 ? "STS" : "S3";
+	const char    *who = error->service != NULL ? error->service : "S3";
 
 	initStringInfo(&buf);
 	if (error->http_status == 0)
