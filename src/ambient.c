@@ -10,7 +10,6 @@
  */
 #include "postgres.h"
 
-#include <pwd.h>
 #include <unistd.h>
 
 #include "ambient.h"
@@ -159,13 +158,12 @@ find_instance(Ambient *ambient)
 static char *
 home_directory(void)
 {
-	char          *home = environment("HOME");
-	struct passwd *user;
+	char *home = environment("HOME");
+	char  buf[MAXPGPATH];
 
 	if (home != NULL)
 		return home;
-	user = getpwuid(geteuid());
-	return user != NULL ? pstrdup(user->pw_dir) : NULL;
+	return pg_get_user_home_dir(geteuid(), buf, sizeof(buf)) ? pstrdup(buf) : NULL;
 }
 
 /* NULL: there is none, which is an error only where the environment names it. */
