@@ -17,11 +17,12 @@ OBJS = \
 	src/catalog.o \
 	src/names.o \
 	src/csv.o \
-	src/csv_text.o \
-	src/csv_block.o \
 	src/csv_types.o \
 	src/csv_time.o \
 	src/csv_jsonb.o \
+	src/csv_text.o \
+	src/csv_block.o \
+	src/compress.o \
 	src/pipe.o \
 	src/uploader.o \
 	src/probe.o \
@@ -46,12 +47,19 @@ OBJS = \
 	src/sigv4.o \
 	src/secret.o
 
+# Methods of compression, one for each library that is there.
+COMPRESSION_LIBS := $(shell for lib in libisal libzstd liblz4; do pkg-config --exists $$lib && echo $$lib; done)
+LIBS_USED = libcurl libcrypto expat $(COMPRESSION_LIBS)
+
 # Hidden by default: a server process loads many libraries into one namespace,
 # and names as plain as ours must not meet theirs.
 PG_CPPFLAGS = -DS3EXPORT_VERSION='"$(EXTVERSION)"' \
 	-fvisibility=hidden '-DPGDLLEXPORT=__attribute__((visibility("default")))' \
-	$(shell pkg-config --cflags libcurl libcrypto expat)
-SHLIB_LINK = $(shell pkg-config --libs libcurl libcrypto expat)
+	$(if $(filter libisal,$(COMPRESSION_LIBS)),-DS3EXPORT_HAVE_LIBISAL) \
+	$(if $(filter libzstd,$(COMPRESSION_LIBS)),-DS3EXPORT_HAVE_LIBZSTD) \
+	$(if $(filter liblz4,$(COMPRESSION_LIBS)),-DS3EXPORT_HAVE_LIBLZ4) \
+	$(shell pkg-config --cflags $(LIBS_USED))
+SHLIB_LINK = $(shell pkg-config --libs $(LIBS_USED))
 
 REGRESS = $(basename $(notdir $(wildcard test/sql/*.sql)))
 REGRESS_OPTS = --inputdir=test

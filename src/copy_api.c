@@ -35,6 +35,8 @@ enum
 	ARG_NULL,
 	ARG_FORCE_QUOTE,
 	ARG_ENCODING,
+	ARG_COMPRESSION,
+	ARG_COMPRESSION_LEVEL,
 	ARG_IF_EXISTS,
 	ARG_ON_EMPTY
 };
@@ -105,6 +107,18 @@ csv_arguments(FunctionCallInfo fcinfo)
 					   text_argument(fcinfo, ARG_ENCODING));
 }
 
+static CompressOptions
+compression_arguments(FunctionCallInfo fcinfo)
+{
+	CompressOptions options;
+	int level = PG_ARGISNULL(ARG_COMPRESSION_LEVEL) ? 0 : PG_GETARG_INT32(ARG_COMPRESSION_LEVEL);
+
+	compress_options(&options, text_argument(fcinfo, ARG_COMPRESSION),
+					 PG_ARGISNULL(ARG_COMPRESSION_LEVEL) ? NULL : &level,
+					 text_argument(fcinfo, ARG_PATH));
+	return options;
+}
+
 /* The path below the folder; the whole key is what S3 limits. */
 static char *
 path_argument(FunctionCallInfo fcinfo, const Connector *connector)
@@ -150,10 +164,11 @@ s3export_copy_to(PG_FUNCTION_ARGS)
 	static const char *const if_exists[] = {"error", "overwrite", NULL};
 	static const char *const on_empty[] = {"file", "skip", "error", NULL};
 	UploaderExport export = {0};
-	UploaderTotals totals;
-	Connector     *connector;
-	CsvOptions    *csv;
-	char          *name;
+	UploaderTotals  totals;
+	Connector      *connector;
+	CsvOptions     *csv;
+	CompressOptions compression;
+	char           *name;
 
 	PreventCommandDuringRecovery("s3export.copy_to()");
 
@@ -165,11 +180,14 @@ s3export_copy_to(PG_FUNCTION_ARGS)
 	export.on_empty = (UploaderOnEmpty) choice_argument(fcinfo, ARG_ON_EMPTY, "on_empty", on_empty,
 														"It is \"file\", \"skip\" or \"error\".");
 	csv = csv_arguments(fcinfo);
+	compression = compression_arguments(fcinfo);
+	export.suffix = psprintf(".csv%s", compress_suffix(compression.method));
+	export.content_type = compress_content_type(compression.method);
 
 	connector = connector_load(name, CONNECTOR_USAGE);
 	connector_require_credentials(connector);
 	export.path = path_argument(fcinfo, connector);
 
-	export_run(connector, csv, &export, &totals);
+	export_run(connector, csv, &compression, &export, &totals);
 	PG_RETURN_DATUM(totals_row(fcinfo, &totals));
 }

@@ -11,7 +11,7 @@
 #include "postgres.h"
 
 #include "access/tupdesc.h"
-#include "access/xact.h"
+#include "access/transam.h"
 #include "catalog/namespace.h"
 #include "commands/copy.h"
 #include "executor/tuptable.h"
@@ -22,6 +22,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
+#include "compat.h"
 #include "csv.h"
 #include "csv_block.h"
 #include "csv_jsonb.h"
@@ -218,7 +219,7 @@ static char *
 put_jsonb(CsvReceiver *r, char *dst, Column *column, Datum value)
 {
 	size_t start = dst - r->block.row;
-	char  *end = csv_put_jsonb(&r->block, dst, value, column->force_quote);
+	char  *end = csv_put_jsonb(&r->block, dst, value, &r->marks, column->force_quote);
 
 	if (end != NULL)
 		return end;
@@ -235,7 +236,9 @@ put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
 		case BY_WRITER:
 			return put_by_writer(r, dst, column, value);
 		case AS_TEXT:
-			text = PG_DETOAST_DATUM_PACKED(value);
+			text = (struct varlena *) DatumGetPointer(value);
+			if (VARATT_IS_COMPRESSED(text) || VARATT_IS_EXTERNAL(text))
+				text = PG_DETOAST_DATUM_PACKED(value);
 			return put_text(r, dst, VARDATA_ANY(text), VARSIZE_ANY_EXHDR(text),
 							column->force_quote);
 		case AS_NAME:
@@ -251,7 +254,7 @@ put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
 }
 
 static bool
-receive(TupleTableSlot *slot, DestReceiver *self)
+receive_row(TupleTableSlot *slot, DestReceiver *self)
 {
 	CsvReceiver  *r = (CsvReceiver *) self;
 	CsvBlock     *block = &r->block;
@@ -414,7 +417,7 @@ send_header(CsvReceiver *r, TupleDesc desc)
 }
 
 static void
-startup(DestReceiver *self, int operation pg_attribute_unused(), TupleDesc desc)
+receiver_startup(DestReceiver *self, int operation pg_attribute_unused(), TupleDesc desc)
 {
 	CsvReceiver  *r = (CsvReceiver *) self;
 	MemoryContext caller = MemoryContextSwitchTo(r->context);
@@ -430,7 +433,7 @@ startup(DestReceiver *self, int operation pg_attribute_unused(), TupleDesc desc)
 }
 
 static void
-shutdown(DestReceiver *self)
+receiver_shutdown(DestReceiver *self)
 {
 	CsvReceiver  *r = (CsvReceiver *) self;
 	MemoryContext caller = MemoryContextSwitchTo(r->row_context);
@@ -440,7 +443,7 @@ shutdown(DestReceiver *self)
 }
 
 static void
-destroy(DestReceiver *self)
+receiver_destroy(DestReceiver *self)
 {
 	MemoryContextDelete(((CsvReceiver *) self)->context);
 }
@@ -452,10 +455,10 @@ csv_receiver_create(const CsvOptions *options, const CsvSink *sink, size_t block
 		AllocSetContextCreate(CurrentMemoryContext, "s3export CSV", ALLOCSET_DEFAULT_SIZES);
 	CsvReceiver *r = MemoryContextAllocZero(context, sizeof(CsvReceiver));
 
-	r->pub.receiveSlot = receive;
-	r->pub.rStartup = startup;
-	r->pub.rShutdown = shutdown;
-	r->pub.rDestroy = destroy;
+	r->pub.receiveSlot = receive_row;
+	r->pub.rStartup = receiver_startup;
+	r->pub.rShutdown = receiver_shutdown;
+	r->pub.rDestroy = receiver_destroy;
 	r->pub.mydest = DestNone;
 	r->context = context;
 	r->row_context = AllocSetContextCreate(context, "s3export CSV row", ALLOCSET_DEFAULT_SIZES);

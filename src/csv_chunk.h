@@ -111,7 +111,7 @@ chunk_load(const char *src)
 }
 
 static inline Chunk
-chunk_of_words(uint64 a, uint64 b)
+chunk_of_words(uint64 a, uint64 b PG_USED_FOR_ASSERTS_ONLY)
 {
 	Assert(a == b); /* as there is one word only */
 	return a;

@@ -17,6 +17,7 @@
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
 
+#include "compat.h"
 #include "csv_chunk.h"
 #include "csv_jsonb.h"
 #include "csv_types.h"
@@ -36,6 +37,7 @@
 typedef struct Writer
 {
 	CsvBlock *block;
+	bool      separator_needs_quotes; /* it has the delimiter in it */
 	bool      needs_quotes;
 } Writer;
 
@@ -141,20 +143,21 @@ put_piece(char *dst, const char *src, size_t len)
 static char *
 put_string(Writer *w, char *dst, const char *src, size_t len)
 {
-	w->needs_quotes = true;
-	dst = csv_block_room(w->block, dst, 4);
-	*dst++ = '"';
-	*dst++ = '"';
-	while (len > 0)
-	{
-		size_t n = Min(len, PIECE);
+	size_t n = Min(len, PIECE);
 
-		dst = csv_block_room(w->block, dst, n * ESCAPED + CHUNK);
-		dst = put_piece(dst, src, n);
+	/* one question for room is enough for most strings, marks and all */
+	w->needs_quotes = true;
+	dst = csv_block_room(w->block, dst, n * ESCAPED + CHUNK + 4);
+	*dst++ = '"';
+	*dst++ = '"';
+	dst = put_piece(dst, src, n);
+	while ((len -= n) > 0)
+	{
 		src += n;
-		len -= n;
+		n = Min(len, PIECE);
+		dst = csv_block_room(w->block, dst, n * ESCAPED + CHUNK + 2);
+		dst = put_piece(dst, src, n);
 	}
-	dst = csv_block_room(w->block, dst, 4);
 	*dst++ = '"';
 	*dst++ = '"';
 	return dst;
@@ -213,7 +216,7 @@ put_element(Writer *w, char *dst, JEntry entry, const char *base, uint32 offset,
 static char *
 put_separator(Writer *w, char *dst)
 {
-	w->needs_quotes = true;
+	w->needs_quotes |= w->separator_needs_quotes;
 	return put_word(w, dst, ", ", 2);
 }
 
@@ -287,9 +290,11 @@ put_container(Writer *w, char *dst, const JsonbContainer *container, int depth)
 }
 
 char *
-csv_put_jsonb(CsvBlock *block, char *dst, Datum value, bool force_quote)
+csv_put_jsonb(CsvBlock *block, char *dst, Datum value, const CsvMarks *marks, bool force_quote)
 {
-	Writer      w = {.block = block, .needs_quotes = force_quote};
+	Writer      w = {.block = block,
+					 .separator_needs_quotes = marks->delimiter == ',',
+					 .needs_quotes = force_quote};
 	size_t      start = dst - block->row;
 	const char *begin;
 

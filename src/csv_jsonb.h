@@ -19,6 +19,7 @@ extern bool csv_jsonb_suits(const CsvMarks *marks, const char *null_print);
  * nested too deeply: then nothing is written, but the row begins, as always,
  * at block->row, and what was written of it before is there still.
  */
-extern char *csv_put_jsonb(CsvBlock *block, char *dst, Datum value, bool force_quote);
+extern char *
+csv_put_jsonb(CsvBlock *block, char *dst, Datum value, const CsvMarks *marks, bool force_quote);
 
 #endif /* CSV_JSONB_H */

@@ -79,7 +79,7 @@ put_day(char *dst, int32 day)
 }
 
 char *
-csv_write_date(char *dst, Datum value, void *state)
+csv_write_date(char *dst, Datum value, void *state pg_attribute_unused())
 {
 	DateADT day = DatumGetDateADT(value);
 

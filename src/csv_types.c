@@ -15,6 +15,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/uuid.h"
 
+#include "compat.h"
 #include "csv_digits.h"
 #include "csv_time.h"
 #include "csv_types.h"
@@ -39,32 +40,32 @@ csv_digits_init(void)
 }
 
 static char *
-write_bool(char *dst, Datum value, void *state)
+write_bool(char *dst, Datum value, void *state pg_attribute_unused())
 {
 	*dst = DatumGetBool(value) ? 't' : 'f';
 	return dst + 1;
 }
 
 static char *
-write_int2(char *dst, Datum value, void *state)
+write_int2(char *dst, Datum value, void *state pg_attribute_unused())
 {
 	return csv_put_int64(dst, DatumGetInt16(value));
 }
 
 static char *
-write_int4(char *dst, Datum value, void *state)
+write_int4(char *dst, Datum value, void *state pg_attribute_unused())
 {
 	return csv_put_int64(dst, DatumGetInt32(value));
 }
 
 static char *
-write_int8(char *dst, Datum value, void *state)
+write_int8(char *dst, Datum value, void *state pg_attribute_unused())
 {
 	return csv_put_int64(dst, DatumGetInt64(value));
 }
 
 static char *
-write_oid(char *dst, Datum value, void *state)
+write_oid(char *dst, Datum value, void *state pg_attribute_unused())
 {
 	return csv_put_uint32(dst, DatumGetObjectId(value));
 }
@@ -84,7 +85,7 @@ put_hex(char *dst, const unsigned char *src, int bytes)
 }
 
 static char *
-write_uuid(char *dst, Datum value, void *state)
+write_uuid(char *dst, Datum value, void *state pg_attribute_unused())
 {
 	const unsigned char *data = DatumGetUUIDP(value)->data;
 
@@ -100,7 +101,7 @@ write_uuid(char *dst, Datum value, void *state)
 }
 
 static char *
-write_float4(char *dst, Datum value, void *state)
+write_float4(char *dst, Datum value, void *state pg_attribute_unused())
 {
 	float4 number = DatumGetFloat4(value);
 
@@ -140,7 +141,7 @@ put_hundredths(char *dst, float8 number)
 }
 
 static char *
-write_float8(char *dst, Datum value, void *state)
+write_float8(char *dst, Datum value, void *state pg_attribute_unused())
 {
 	float8 number = DatumGetFloat8(value);
 	char  *end;
@@ -238,7 +239,7 @@ csv_put_numeric(char *dst, const char *data, size_t len)
 }
 
 static char *
-write_numeric(char *dst, Datum value, void *state)
+write_numeric(char *dst, Datum value, void *state pg_attribute_unused())
 {
 	struct varlena *stored = (struct varlena *) DatumGetPointer(value);
 

@@ -5,11 +5,14 @@
  *
  * The query runs in the session that called, so it sees what its caller sees:
  * rows not committed yet, temporary tables, settings, row security.  Its rows
- * become CSV in the executor's receiver and leave by the pipe.
+ * become CSV in the executor's receiver, are compressed if that is asked for,
+ * and leave by the pipe.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
+
+#include <ctype.h>
 
 #include "executor/spi.h"
 #include "nodes/parsenodes.h"
@@ -21,11 +24,22 @@
 
 /*
  * No query is a list of identifiers joined by dots, and every table's name
- * is one, so the two need no mark to tell them apart.
+ * is one, so the two need no mark to tell them apart.  SplitIdentifierString
+ * lets more into an identifier than the grammar does: "VALUES(1)", say.
  */
 static bool
 is_table_name(const char *source, List **names)
 {
+	bool quoted = false;
+
+	for (const char *c = source; *c; c++)
+	{
+		if (*c == '"')
+			quoted = !quoted;
+		else if (!quoted && !isalnum((unsigned char) *c) && !IS_HIGHBIT_SET(*c) &&
+				 strchr("_$. \t\n\r\f", *c) == NULL)
+			return false;
+	}
 	return SplitIdentifierString(pstrdup(source), '.', names) && *names != NIL;
 }
 
@@ -109,23 +123,41 @@ prepare(const char *source, char **stem)
 	return plan;
 }
 
+/* Where CSV goes from the receiver. */
+typedef struct Output
+{
+	Pipe       *pipe;
+	Compressor *compressor; /* NULL: none */
+} Output;
+
+static void
+send_output(Output *output, PipeBlockKind kind, const char *data, size_t len, uint64 rows)
+{
+	if (output->compressor != NULL)
+		compress_block(output->compressor, data, len, &data, &len);
+	pipe_send(output->pipe, kind, data, len, rows);
+}
+
 static void
 send_header(void *arg, const char *data, size_t len)
 {
-	pipe_send((Pipe *) arg, PIPE_HEADER, data, len, 0);
+	send_output((Output *) arg, PIPE_HEADER, data, len, 0);
 }
 
 static void
 send_block(void *arg, const char *data, size_t len, uint64 rows)
 {
-	pipe_send((Pipe *) arg, PIPE_ROWS, data, len, rows);
+	send_output((Output *) arg, PIPE_ROWS, data, len, rows);
 }
 
 static void
-execute(SPIPlanPtr plan, const CsvOptions *csv, Pipe *pipe)
+execute(SPIPlanPtr plan, const CsvOptions *csv, const CompressOptions *compression, Pipe *pipe)
 {
-	CsvSink           sink = {.header = send_header, .block = send_block, .arg = pipe};
-	DestReceiver     *receiver = csv_receiver_create(csv, &sink, PIPE_BLOCK_SIZE);
+	bool    compressed = compression->method != COMPRESS_NONE;
+	Output  output = {.pipe = pipe, .compressor = compressed ? compress_open(compression) : NULL};
+	CsvSink sink = {.header = send_header, .block = send_block, .arg = &output};
+	DestReceiver *receiver =
+		csv_receiver_create(csv, &sink, compressed ? COMPRESS_BLOCK_SIZE : PIPE_BLOCK_SIZE);
 	SPIExecuteOptions options = {
 		.read_only = true,
 		.dest = receiver,
@@ -135,12 +167,12 @@ execute(SPIPlanPtr plan, const CsvOptions *csv, Pipe *pipe)
 	if (result < 0)
 		elog(ERROR, "could not execute the query: %s", SPI_result_code_string(result));
 	receiver->rDestroy(receiver);
-	pipe_send(pipe, PIPE_END, NULL, 0, 0);
+	send_output(&output, PIPE_END, "", 0, 0);
 }
 
 void
-export_run(const Connector *connector, const CsvOptions *options, UploaderExport *export,
-		   UploaderTotals *totals)
+export_run(const Connector *connector, const CsvOptions *csv, const CompressOptions *compression,
+		   UploaderExport *export, UploaderTotals *totals)
 {
 	MemoryContext context = CurrentMemoryContext;
 	SPIPlanPtr    plan;
@@ -153,7 +185,7 @@ export_run(const Connector *connector, const CsvOptions *options, UploaderExport
 	pipe = uploader_start_export(connector, export);
 	PG_TRY();
 	{
-		execute(plan, options, pipe);
+		execute(plan, csv, compression, pipe);
 		MemoryContextSwitchTo(context);
 		uploader_finish_export(pipe, totals);
 	}

@@ -8,6 +8,7 @@
 #ifndef EXPORT_H
 #define EXPORT_H
 
+#include "compress.h"
 #include "csv.h"
 #include "uploader.h"
 
@@ -16,7 +17,8 @@
  * the current snapshot, and has the result uploaded.  Refuses what is not one
  * SELECT, VALUES or TABLE before S3 hears of it.  "export" lacks only "stem".
  */
-extern void export_run(const Connector *connector, const CsvOptions *options,
-					   UploaderExport *export, UploaderTotals       *totals);
+extern void
+export_run(const Connector *connector, const CsvOptions *csv, const CompressOptions *compression,
+		   UploaderExport *export, UploaderTotals *totals);
 
 #endif /* EXPORT_H */

@@ -33,8 +33,6 @@ extern bool  guc_allow_ambient_credentials;
 /* for developers: our own output routines for common types, or the types' own */
 extern bool guc_fast_output;
 
-/* for developers */
-
 /*
  * The settings of this session that an uploader needs, as name and value
  * pairs, and their use in the uploader.

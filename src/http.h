@@ -133,4 +133,7 @@ extern void http_set_watch(HttpClient *client, void (*watch)(void *arg), void *a
 extern time_t http_now(HttpClient *client);
 extern void   http_set_clock(HttpClient *client, time_t server_time);
 
+/* The versions of libcurl and of its TLS library, palloc'd. */
+extern char *http_version(void);
+
 #endif /* HTTP_H */

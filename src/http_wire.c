@@ -773,6 +773,15 @@ init_libcurl(void)
 	elog(DEBUG1, "using %s", curl_version());
 }
 
+char *
+http_version(void)
+{
+	const curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
+
+	return psprintf("libcurl %s (%s)", info->version,
+					info->ssl_version != NULL ? info->ssl_version : "no TLS");
+}
+
 HttpWire *
 http_wire_open(const HttpOptions *options)
 {

@@ -29,7 +29,8 @@ typedef enum PipeBlockKind
 {
 	PIPE_HEADER, /* the line that begins each file */
 	PIPE_ROWS,   /* whole rows */
-	PIPE_END     /* there is no more; without it the leader has failed */
+	PIPE_END     /* there is no more; without it the leader has failed.  Its bytes
+				  * are what an object without header and rows consists of. */
 } PipeBlockKind;
 
 /* ---- the leader's end ---- */

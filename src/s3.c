@@ -575,12 +575,10 @@ timed_out(S3Call *call, int timeout)
 }
 
 bool
-s3_perform_until(S3Session *session, S3Call *call, int timeout)
+s3_wait_until(S3Session *session, S3Call *call, int timeout)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
 
-	call->done = NULL;
-	s3_submit(session, call);
 	PG_TRY();
 	{
 		while (!call->over)
@@ -599,6 +597,14 @@ s3_perform_until(S3Session *session, S3Call *call, int timeout)
 	}
 	PG_END_TRY();
 	return call->ok;
+}
+
+bool
+s3_perform_until(S3Session *session, S3Call *call, int timeout)
+{
+	call->done = NULL;
+	s3_submit(session, call);
+	return s3_wait_until(session, call, timeout);
 }
 
 bool

@@ -154,6 +154,9 @@ extern bool s3_perform(S3Session *session, S3Call *call);
 /* The same for at most "timeout" ms, after which the call is cancelled. */
 extern bool s3_perform_until(S3Session *session, S3Call *call, int timeout);
 
+/* The same for a call that has been submitted. */
+extern bool s3_wait_until(S3Session *session, S3Call *call, int timeout);
+
 /* False with *error: there is none (http_status 404), or S3 does not say. */
 extern bool s3_head_object(S3Session *session, const char *key, S3Object *object, S3Error *error);
 

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * s3export.c
- *	  The module and its settings.
+ *	  The module, its settings, and its version.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,12 +10,17 @@
 #include <limits.h>
 
 #include "miscadmin.h"
+#include "utils/builtins.h"
 
 #include "compat.h"
+#include "compress.h"
 #include "guc.h"
+#include "http.h"
 #include "wire.h"
 
 PG_MODULE_MAGIC;
+
+SQL_FUNCTION(s3export_version);
 
 int   guc_upload_memory = 128 * 1024;
 int   guc_part_size = 16 * 1024;
@@ -136,4 +141,16 @@ _PG_init(void)
 	define_timeouts();
 	define_administration();
 	MarkGUCPrefixReserved("s3export");
+}
+
+Datum
+s3export_version(PG_FUNCTION_ARGS)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfo(&text, "s3export %s, PostgreSQL %s, %s", S3EXPORT_VERSION, PACKAGE_VERSION,
+					 http_version());
+	compress_describe(&text);
+	PG_RETURN_TEXT_P(cstring_to_text_with_len(text.data, text.len));
 }

@@ -639,6 +639,10 @@ upload_abort(Upload *upload, int timeout, bool *in_doubt)
 	http_set_watch(s3_http(upload->s3), NULL, NULL);
 	HOLD_INTERRUPTS();
 	old = MemoryContextSwitchTo(upload->context); /* not that of the error */
+
+	/* Cancelled now, an upload would be made that nobody knows the id of. */
+	if (upload->state == UPLOAD_CREATING && !upload->create.over)
+		(void) s3_wait_until(upload->s3, &upload->create, timeout);
 	cancel_transfers(upload);
 	upload->state = UPLOAD_ABORTED;
 	*in_doubt = upload->last.in_doubt;

@@ -80,6 +80,8 @@ put_export(StringInfo buf, const UploaderExport *export)
 	wire_put_string(buf, export->source);
 	wire_put_string(buf, export->path);
 	wire_put_string(buf, export->stem);
+	wire_put_string(buf, export->suffix);
+	wire_put_string(buf, export->content_type);
 	wire_put_int64(buf, export->overwrite);
 	wire_put_int64(buf, export->on_empty);
 }
@@ -91,6 +93,8 @@ get_export(StringInfo buf, UploaderExport *export)
 	export->source = wire_get_string(buf);
 	export->path = wire_get_string(buf);
 	export->stem = wire_get_string(buf);
+	export->suffix = wire_get_string(buf);
+	export->content_type = wire_get_string(buf);
 	export->overwrite = wire_get_int64(buf) != 0;
 	export->on_empty = (UploaderOnEmpty) wire_get_int64(buf);
 }
@@ -284,7 +288,8 @@ make_name(const Export *export)
 		char      stamp[32];
 
 		pg_strftime(stamp, sizeof(stamp), "%Y%m%dT%H%M%SZ", pg_gmtime(&now));
-		name = psprintf("%s-%s-" INT64_FORMAT ".csv", export->request.stem, stamp, export->job_id);
+		name = psprintf("%s-%s-" INT64_FORMAT "%s", export->request.stem, stamp, export->job_id,
+						export->request.suffix);
 	}
 	return folder[0] ? psprintf("%s/%s", folder, name) : name;
 }
@@ -384,7 +389,7 @@ begin_upload(Export *export)
 		.memory = (size_t) guc_upload_memory * 1024,
 		.part_size = (size_t) guc_part_size * 1024,
 		.max_concurrent_parts = guc_max_concurrent_parts,
-		.content_type = "text/csv",
+		.content_type = export->request.content_type,
 		.started = upload_has_id,
 		.completing = upload_completes,
 		.arg = export,
@@ -408,6 +413,14 @@ take_block(Export *export, const PipeBlock *block)
 	export->totals.rows += block->rows;
 }
 
+/* What an object holds that would be empty: not nothing, when it is compressed. */
+static void
+take_end(Export *export, const PipeBlock *block)
+{
+	if (export->upload == NULL && export->header.len == 0)
+		appendBinaryStringInfo(&export->header, block->data, (int) block->len);
+}
+
 /* Takes blocks until the leader says that there are no more. */
 static void
 take_blocks(Export *export)
@@ -420,7 +433,10 @@ take_blocks(Export *export)
 			pipe_receive(export->pipe, &block))
 		{
 			if (block.kind == PIPE_END)
+			{
+				take_end(export, &block);
 				return;
+			}
 			take_block(export, &block);
 		}
 		else

@@ -27,6 +27,8 @@ typedef struct UploaderExport
 	char           *source; /* as the user wrote it */
 	char           *path;   /* below the connector's folder; NULL: a name is made */
 	char           *stem;   /* what a made name begins with */
+	const char     *suffix; /* and what it ends with: ".csv", ".csv.gz" */
+	const char     *content_type;
 	bool            overwrite;
 	UploaderOnEmpty on_empty;
 } UploaderExport;

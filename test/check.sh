@@ -80,7 +80,7 @@ count_lines() {
 
 packages() {
     need_build_tools
-    need_packages perl libipc-run-perl clang-format cppcheck
+    need_packages perl libipc-run-perl clang-format cppcheck gzip zstd lz4
     need_rgw
     need_nginx
 }

@@ -7,7 +7,8 @@
  * encoding, block_size) writes to a file of the server, or nowhere if "path"
  * is NULL, and returns the number of rows.  It fails if the receiver breaks
  * its promises to a sink.  float8_of_bits and float4_of_bits make floats that
- * no literal would think of.
+ * no literal would think of; to_upper is an encoding conversion that changes
+ * ASCII.
  *
  *-------------------------------------------------------------------------
  */
@@ -42,6 +43,7 @@ _PG_init(void)
 SQL_FUNCTION(csv_probe);
 SQL_FUNCTION(float8_of_bits);
 SQL_FUNCTION(float4_of_bits);
+SQL_FUNCTION(to_upper);
 
 typedef struct Probe
 {
@@ -158,4 +160,17 @@ float4_of_bits(PG_FUNCTION_ARGS)
 
 	memcpy(&value, &bits, sizeof(value));
 	PG_RETURN_FLOAT4(value);
+}
+
+Datum
+to_upper(PG_FUNCTION_ARGS)
+{
+	const char *src = PG_GETARG_CSTRING(2);
+	char       *dst = PG_GETARG_CSTRING(3);
+	int         len = PG_GETARG_INT32(4);
+
+	for (int i = 0; i < len; i++)
+		dst[i] = pg_ascii_toupper((unsigned char) src[i]);
+	dst[len] = '\0';
+	PG_RETURN_INT32(len);
 }

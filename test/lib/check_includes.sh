@@ -20,7 +20,7 @@ uploader
 probe
 connector job
 catalog
-csv
+csv compress
 pipe
 upload
 s3
@@ -131,6 +131,7 @@ done
 include='^[[:space:]]*#[[:space:]]*include[[:space:]]*[<"]'
 only http "${include}curl/" "libcurl is included"
 only "sigv4 secret" "${include}openssl/" "OpenSSL is included"
+only compress "${include}(isa-l|zstd|lz4)" "libraries of compression are included"
 only s3_xml "${include}expat" "expat is included"
 only compat "PG_(VERSION|MAJORVERSION)_NUM|CATALOG_VERSION_NO" \
     "the server's version is asked for"

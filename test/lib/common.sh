@@ -211,6 +211,9 @@ need_build_tools() {
     need_library libcurl libcurl4-openssl-dev
     need_library libcrypto libssl-dev
     need_library expat libexpat1-dev
+    need_library libisal libisal-dev
+    need_library libzstd libzstd-dev
+    need_library liblz4 liblz4-dev
     need_postgres
 }
 

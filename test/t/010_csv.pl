@@ -56,7 +56,7 @@ sub compare
 	{
 		my $result = $node->safe_psql($database,
 			"LOAD '$module'; SET s3export.fast_output = $fast; "
-			  . join('', map { "SET $_ = '$settings{$_}'; " } sort keys %settings)
+			  . join('', map { "DO \$\$BEGIN PERFORM set_config('$_', '$settings{$_}', false); END\$\$; " } sort keys %settings)
 			  . "SELECT compare('{$sets}', '$options')");
 
 		like($result, qr/^[1-9]\d* compared, \d+ failed alike, 0 differ$/, "$title, fast $fast") or diag($result);
@@ -103,11 +103,15 @@ compare('utf8', 'types', 'plain', quote_all_identifiers => 'on', search_path => 
 compare('utf8', 'types,composites', 't %', client_encoding => $_) foreach qw(SJIS LATIN1);
 
 # A conversion made by a user is called for every value, as COPY does.
-$node->safe_psql('utf8', q{
+$node->safe_psql('utf8', qq{
+	CREATE FUNCTION to_upper(int, int, cstring, internal, int, bool) RETURNS int LANGUAGE c STRICT AS '$module';
 	CREATE SCHEMA mine;
-	CREATE DEFAULT CONVERSION mine.utf8_to_latin2 FOR 'UTF8' TO 'LATIN2' FROM utf8_to_iso8859_1;
-	INSERT INTO options (name, encoding) VALUES ('c', 'LATIN2')});
-compare('utf8', 'types,text,multibyte', 'c', search_path => 'mine, public, pg_catalog');
+	CREATE DEFAULT CONVERSION mine.upper FOR 'UTF8' TO 'LATIN2' FROM to_upper;
+	INSERT INTO options (name, header, nul, encoding) VALUES ('c', true, 'null', 'LATIN2')});
+compare('utf8', 'types,text,multibyte,random', 'c', search_path => 'mine, public, pg_catalog');
+like($node->safe_psql('utf8', "SET search_path = mine, public, pg_catalog;
+	SELECT csv_probe('SELECT ''abc''', '$dir/upper.csv', false, NULL, NULL, NULL, NULL, NULL, 'LATIN2', 64);
+	SELECT pg_read_file('$dir/upper.csv')"), qr/ABC/, 'the conversion was called');
 
 foreach my $encoding (qw(LATIN1 SQL_ASCII))
 {
@@ -121,9 +125,9 @@ foreach my $encoding (qw(LATIN1 SQL_ASCII))
 	compare($name, 'types,text,shapes,random,bytes', 'x %');
 	compare($name, 'types,text', 'o %');
 }
-$node->safe_psql('latin1', q{INSERT INTO options (name, delimiter, quote, escape, nul, force_quote, encoding)
-	SELECT 'h ' || e, chr(228), chr(195), chr(233), chr(246), f, e
-	FROM unnest('{UTF8,LATIN1}'::text[]) e, (VALUES (NULL::text[]), ('{*}')) x (f) WHERE f IS NULL OR e = 'UTF8'});
+$node->safe_psql('latin1', q{INSERT INTO options (name, delimiter, quote, escape, nul, force_quote, encoding) VALUES
+	('h 1', chr(228), chr(195), chr(233), chr(246), NULL, 'UTF8'), ('h 2', chr(228), chr(195), chr(233), chr(246), NULL, 'LATIN1'),
+	('h 3', chr(169), chr(195), chr(182), 'x', '{*}', 'UTF8')});
 compare('latin1', 'bytes,text', 'h %');
 
 $node->stop;

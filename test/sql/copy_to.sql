@@ -1,0 +1,82 @@
+-- What copy_to refuses before it asks for an uploader or for S3: nothing listens
+-- at the endpoint of this connector, so an error of another kind would show it.
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS s3export;
+RESET client_min_messages;
+\set SHOW_CONTEXT never
+
+SELECT s3export.create_connector('nowhere', 'bucket', access_key_id => 'AKIAIOSFODNN7EXAMPLE',
+	secret_access_key => 'not-a-secret', endpoint_url => 'http://127.0.0.1:1', validate => false) > 0 AS created;
+CREATE TABLE target (a int, b text);
+
+-- one SELECT, VALUES or TABLE, and nothing else
+SELECT s3export.copy_to('nowhere', '');
+SELECT s3export.copy_to('nowhere', ';');
+SELECT s3export.copy_to('nowhere', 'INSERT INTO target VALUES (1) RETURNING a');
+SELECT s3export.copy_to('nowhere', 'DELETE FROM target');
+SELECT s3export.copy_to('nowhere', 'SELECT 1; SELECT 2');
+SELECT s3export.copy_to('nowhere', 'SELECT 1; DROP TABLE target');
+SELECT s3export.copy_to('nowhere', 'WITH gone AS (DELETE FROM target RETURNING a) SELECT * FROM gone');
+SELECT s3export.copy_to('nowhere', 'SELECT * INTO other FROM target');
+SELECT s3export.copy_to('nowhere', 'SELECT * FROM target FOR UPDATE');
+SELECT s3export.copy_to('nowhere', 'COPY target TO STDOUT');
+SELECT s3export.copy_to('nowhere', 'EXPLAIN SELECT 1');
+SELECT s3export.copy_to('nowhere', 'SELECT $1');
+SELECT s3export.copy_to('nowhere', 'SELEC 1');
+SELECT s3export.copy_to('nowhere', 'DELETE(1)');
+SELECT s3export.copy_to('nowhere', 'no_such_table');
+SELECT s3export.copy_to('nowhere', 'no_such_schema."Table"');
+SELECT s3export.copy_to('nowhere', 'SELECT nothing FROM target');
+
+-- arguments
+SELECT s3export.copy_to('nobody', 'target');
+SELECT s3export.copy_to(NULL, 'target');
+SELECT s3export.copy_to('nowhere', NULL);
+SELECT s3export.copy_to('nowhere', 'target', header => NULL);
+SELECT s3export.copy_to('nowhere', 'target', if_exists => 'replace');
+SELECT s3export.copy_to('nowhere', 'target', if_exists => NULL);
+SELECT s3export.copy_to('nowhere', 'target', on_empty => 'nothing');
+SELECT s3export.copy_to('nowhere', 'target', delimiter => ',,');
+SELECT s3export.copy_to('nowhere', 'target', delimiter => E'\n');
+SELECT s3export.copy_to('nowhere', 'target', quote => '""');
+SELECT s3export.copy_to('nowhere', 'target', quote => ',');
+SELECT s3export.copy_to('nowhere', 'target', escape => 'ab');
+SELECT s3export.copy_to('nowhere', 'target', "null" => E'a\nb');
+SELECT s3export.copy_to('nowhere', 'target', encoding => 'latin-none');
+SELECT s3export.copy_to('nowhere', 'target', force_quote => ARRAY[NULL::text]);
+SELECT s3export.copy_to('nowhere', 'target', '');
+SELECT s3export.copy_to('nowhere', 'target', '../up.csv');
+SELECT s3export.copy_to('nowhere', 'target', 'a//b.csv');
+SELECT s3export.copy_to('nowhere', 'target', '/a.csv');
+SELECT s3export.copy_to('nowhere', 'target', 'folder/');
+SELECT s3export.copy_to('nowhere', 'target', E'line\nfeed.csv');
+SELECT s3export.copy_to('nowhere', 'target', repeat('x', 1020));
+
+-- nothing of all this is a job, and nothing was changed
+SELECT count(*) FROM s3export.jobs;
+SELECT count(*) FROM target;
+
+-- where a READ ONLY transaction may read, it may export, as COPY TO does
+SET s3export.retry_timeout = 0;
+BEGIN READ ONLY;
+\set VERBOSITY terse
+SELECT s3export.copy_to('nowhere', 'VALUES (1)', 'a.csv');
+\echo :LAST_ERROR_SQLSTATE
+\set VERBOSITY default
+ROLLBACK;
+SELECT state, error_code FROM s3export.jobs;
+
+-- a query needs no blanks
+BEGIN;
+\set VERBOSITY terse
+SELECT s3export.copy_to('nowhere', 'VALUES(1)', 'a.csv');
+\set VERBOSITY default
+ROLLBACK;
+
+-- settings have limits
+SET s3export.part_size = '4MB';
+SET s3export.max_concurrent_parts = 0;
+SET s3export.no_such_setting = 1;
+
+SELECT s3export.drop_connector('nowhere');
+DROP TABLE target;
