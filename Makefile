@@ -9,10 +9,15 @@ EXTVERSION := $(shell sed -n 's/^   "version": "\([0-9.]*\)".*/\1/p' META.json)
 OBJS = \
 	src/s3export.o \
 	src/connector_api.o \
+	src/setup_api.o \
 	src/copy_api.o \
 	src/export.o \
 	src/connector_args.o \
+	src/connector_args_credentials.o \
 	src/connector.o \
+	src/connector_credentials.o \
+	src/connector_tags.o \
+	src/connector_wire.o \
 	src/job.o \
 	src/catalog.o \
 	src/names.o \

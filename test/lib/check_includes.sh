@@ -14,7 +14,7 @@ failed=0
 # Top to bottom, a layer a line; modules of one layer do not know each other.
 LAYERS='
 s3export
-connector_api copy_api
+connector_api setup_api copy_api
 connector_args export
 uploader
 probe
