@@ -4,7 +4,7 @@
  *	  Sessions that the machine hands out: to containers, to EC2 instances.
  *
  * These services answer at once or not at all, and on a machine that has none
- * nobody answers, so few attempts are made, and each is short.
+ * nobody answers, so attempts are short, and few.
  *
  *-------------------------------------------------------------------------
  */
@@ -51,6 +51,7 @@ typedef struct MetadataSource
 	char         *instance_token;
 	char         *role;
 	Session      *session; /* what the answer held */
+	bool          over;    /* a session that has ended */
 
 	CredentialFailure failure;
 } MetadataSource;
@@ -175,6 +176,7 @@ take_keys(MetadataSource *source, const HttpResponse *response)
 		return true;
 	session_free(source->session);
 	source->session = NULL;
+	source->over = true;
 	return false;
 }
 
@@ -225,13 +227,19 @@ judge(HttpRequest *request, const HttpResponse *response)
 	MemoryContext   caller;
 	bool            taken = false;
 
+	source->over = false;
 	if (response->status == 200 && !response->truncated)
 	{
 		caller = MemoryContextSwitchTo(source->scratch);
 		taken = take(source, response);
 		MemoryContextSwitchTo(caller);
 	}
-	if (taken || response->attempts >= SESSION_BRIEF_ATTEMPTS || response->transport_final)
+	if (taken || response->transport_final)
+		return HTTP_DONE;
+	/* The next one may be late; without one there is nothing to do but wait for it. */
+	if (source->over && !source->source.brief)
+		return HTTP_RETRY;
+	if (response->attempts >= SESSION_BRIEF_ATTEMPTS)
 		return HTTP_DONE;
 	/* What is refused or is not there will not be there in a second either. */
 	return response->status >= 300 && response->status < 500 && response->status != 429
@@ -258,7 +266,8 @@ instance_hint(const MetadataSource *source, const HttpResponse *response)
 					   "not used.");
 	if (response->status == 404)
 		return pstrdup("Attach an instance profile with an IAM role to the instance.");
-	return NULL;
+	return psprintf("Check the IAM role of the instance, and that \"%s\" is its metadata service.",
+					source->origin);
 }
 
 static char *
@@ -266,10 +275,12 @@ container_hint(const MetadataSource *source, const HttpResponse *response)
 {
 	if (response->status == 0 && response->attempts > 0)
 		return psprintf("Check that \"%s\" can be reached from this server.", source->origin);
-	if (response->status == 401 || response->status == 403)
+	if (response->status == 0 || response->status == 401 || response->status == 403)
 		return pstrdup("Check AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE or "
 					   "AWS_CONTAINER_AUTHORIZATION_TOKEN in the server's environment.");
-	return NULL;
+	return psprintf("Check the IAM role of the container, and that \"%s\" is where its "
+					"credentials are.",
+					source->origin);
 }
 
 static char *
@@ -293,6 +304,8 @@ record_failure(MetadataSource *source, const HttpResponse *response)
 	failure->action = "the request for credentials";
 	failure->status = response->status;
 	failure->code = error_member(response, "Code", "code");
+	if (failure->code != NULL && strcmp(failure->code, "Success") == 0)
+		failure->code = NULL;
 	failure->message = error_member(response, "Message", "message");
 	if (response->status == 0)
 		failure->message = session_clean_text(response->transport_error);

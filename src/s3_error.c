@@ -325,6 +325,9 @@ s3_error_hint(const S3Error *error)
 	if (error->http_status == 0)
 		return pstrdup("Check that the server can reach the endpoint, and the settings "
 					   "s3export.proxy and s3export.ca_file where they apply.");
+	/* What follows is about S3. */
+	if (error->service != NULL)
+		return NULL;
 	if (is_region_error(error))
 	{
 		if (error->region[0] != '\0')
