@@ -93,7 +93,7 @@ require_passed(List *results)
 	{
 		ProbeResult *result = lfirst(lc);
 
-		if (result->ok)
+		if (result->ok || result->skipped)
 			continue;
 		if (result->advisory)
 		{
@@ -128,6 +128,13 @@ validate_connector(Connector *connector, bool validate, int wait)
 	require_passed(uploader_check(connector, wait, &region));
 	if (connector->s3.region == NULL && connector->s3.endpoint_url == NULL)
 		connector->s3.region = region;
+	else if (region != NULL && strcmp(region, connector->s3.region) != 0)
+		ereport(WARNING,
+				(errmsg("bucket \"%s\" is in region \"%s\", not \"%s\"", connector->s3.bucket,
+						region, connector->s3.region),
+				 errhint("Set the region to \"%s\": until then, each export asks the wrong one "
+						 "first.",
+						 region)));
 	return CONNECTOR_VALIDATED;
 }
 

@@ -303,6 +303,7 @@ record_failure(MetadataSource *source, const HttpResponse *response)
 	failure->service = source->service;
 	failure->action = "the request for credentials";
 	failure->status = response->status;
+	failure->attempts = response->attempts;
 	failure->code = error_member(response, "Code", "code");
 	if (failure->code != NULL && strcmp(failure->code, "Success") == 0)
 		failure->code = NULL;

@@ -64,7 +64,7 @@ refuse(Probe *probe, const char *check, const char *action, const S3Error *error
 static bool
 skipped(Probe *probe, const char *check, const char *action)
 {
-	ProbeResult result = {.check = check, .action = action};
+	ProbeResult result = {.check = check, .skipped = true, .action = action};
 
 	if (probe->skip == NULL)
 		return false;
@@ -247,9 +247,9 @@ bucket_message(const Probe *probe)
 }
 
 /*
- * The answer to HeadBucket has no body.  Status 403 may mean that the keys are
- * wrong or that the bucket, which does exist, may not be listed; the answer to
- * ListObjects says which.
+ * The answer to HeadBucket has no body.  Status 400 and 403 may mean that the
+ * keys are wrong or that the bucket, which does exist, may not be listed; the
+ * answer to ListObjects says which.
  */
 static void
 check_bucket(Probe *probe)
@@ -260,7 +260,8 @@ check_bucket(Probe *probe)
 
 	if (!skipped(probe, "bucket", action))
 	{
-		if (!s3_perform(probe->s3, &head) && head.error.http_status != 403)
+		if (!s3_perform(probe->s3, &head) && head.error.http_status != 400 &&
+			head.error.http_status != 403)
 		{
 			refuse(probe, "bucket", action, &head.error, NULL);
 			probe->skip = "the bucket was not reached";
@@ -269,6 +270,11 @@ check_bucket(Probe *probe)
 		{
 			refuse(probe, "bucket", action, &list.error, NULL);
 			probe->skip = "S3 does not accept the credentials";
+		}
+		else if (!list.ok && list.error.http_status != 403)
+		{
+			refuse(probe, "bucket", action, &list.error, NULL);
+			probe->skip = "the bucket was not reached";
 		}
 		else
 			pass(probe, "bucket", action, bucket_message(probe));

@@ -15,6 +15,7 @@ typedef struct ProbeResult
 	const char *check; /* "assume role", "bucket", "list bucket", ... */
 	bool        ok;
 	bool        advisory; /* when not ok, the connector works all the same */
+	bool        skipped;  /* not ok, but not tried either, as an earlier one failed */
 	const char *action;   /* IAM's, "s3:PutObject" */
 	const char *code;     /* S3's code, NULL when ok */
 	const char *request_id;

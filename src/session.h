@@ -40,7 +40,8 @@ extern void session_free(Session *session);
 /* Why there are no keys; texts are ASCII and hold no secret. */
 typedef struct CredentialFailure
 {
-	int         status;  /* HTTP status, 0: no answer */
+	int         status; /* HTTP status, 0: no answer */
+	int         attempts;
 	const char *service; /* that was asked: "STS", "the instance metadata service" */
 	const char *action;  /* what it was asked for: "sts:AssumeRole", "credentials" */
 	const char *code;    /* of the service, NULL: none */

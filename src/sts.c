@@ -376,6 +376,7 @@ record_failure(StsCall *call, const HttpResponse *response)
 	caller = MemoryContextSwitchTo(call->scratch);
 	parse_error(response, &error);
 	failure->status = response->status;
+	failure->attempts = response->attempts;
 	failure->service = "STS";
 	failure->action = call->action;
 	failure->code = error.code[0] != '\0' ? error.code : NULL;

@@ -137,6 +137,7 @@ expect_reply(Pipe *pipe, char expected, StringInfo reply)
 Pipe *
 uploader_start_export(const Connector *connector, const UploaderExport *export)
 {
+	MemoryContext  context = CurrentMemoryContext;
 	StringInfoData request;
 	StringInfoData reply;
 	Pipe          *pipe;
@@ -145,7 +146,17 @@ uploader_start_export(const Connector *connector, const UploaderExport *export)
 	put_export(&request, export);
 	pipe = send_request(&request);
 	initStringInfo(&reply);
-	expect_reply(pipe, REPLY_BEGUN, &reply);
+	PG_TRY();
+	{
+		expect_reply(pipe, REPLY_BEGUN, &reply);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		pipe_set_error(pipe, CopyErrorData());
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	pfree(reply.data);
 	return pipe;
 }
@@ -186,6 +197,7 @@ uploader_check(const Connector *connector, int wait, char **region)
 		result->check = wire_get_string(&reply);
 		result->ok = wire_get_int64(&reply) != 0;
 		result->advisory = wire_get_int64(&reply) != 0;
+		result->skipped = wire_get_int64(&reply) != 0;
 		result->action = wire_get_string(&reply);
 		result->code = wire_get_string(&reply);
 		result->request_id = wire_get_string(&reply);
@@ -274,6 +286,7 @@ reply_check(void *arg, const ProbeResult *result)
 	wire_put_string(&reply, result->check);
 	wire_put_int64(&reply, result->ok);
 	wire_put_int64(&reply, result->advisory);
+	wire_put_int64(&reply, result->skipped);
 	wire_put_string(&reply, result->action);
 	wire_put_string(&reply, result->code);
 	wire_put_string(&reply, result->request_id);
@@ -300,12 +313,15 @@ run_check(Pipe *pipe, StringInfo request)
 	HttpClient    *http = open_http(2, Min(guc_retry_timeout, CHECK_RETRY_TIMEOUT));
 	S3Timeouts     limits = timeouts();
 	int            wait = (int) wire_get_int64(request);
+	char          *prefix = "";
 	char          *region;
 	StringInfoData reply;
 
 	http_set_watch(http, watch_leader, pipe);
-	probe_permissions(http, &connector->s3, &connector->credentials, &limits, wait,
-					  connector->folder_path[0] ? psprintf("%s/", connector->folder_path) : "",
+	if (connector->folder_path[0])
+		prefix = pg_server_to_any(psprintf("%s/", connector->folder_path),
+								  (int) strlen(connector->folder_path) + 1, PG_UTF8);
+	probe_permissions(http, &connector->s3, &connector->credentials, &limits, wait, prefix,
 					  strcmp(connector->kind, "data_export") == 0, reply_check, pipe, &region);
 
 	initStringInfo(&reply);
@@ -455,28 +471,42 @@ open_store(Export *export)
 	export->s3 = s3_open(export->http, &export->connector->s3, export->credentials, &limits);
 }
 
+/* Is there an object, be it one without a first byte, or one in an archive? */
+static bool
+object_exists(const S3Call *get)
+{
+	return get->ok || s3_error_is(&get->error, "InvalidRange") ||
+		   s3_error_is(&get->error, "InvalidObjectState");
+}
+
 /*
  * Whether there is an object in the way is asked before the query runs, so
- * that an hour's work is not thrown away; so is whether S3 can be reached with
- * these credentials at all.  A store that does not let us look (403) will
- * refuse to overwrite the object, if it can.
+ * that an hour's work is not thrown away; so is whether S3 accepts these
+ * credentials and knows the bucket, which is why it is not asked by HEAD: the
+ * answers to that have no body to say what is wrong.  A store that does not
+ * let us look will refuse to overwrite the object, if it can.
  */
 static void
-refuse_existing(Export *export)
+check_destination(Export *export)
 {
-	S3Call head = {.verb = S3_HEAD_OBJECT, .key = export->key};
+	S3Call         get = {.verb = S3_GET_OBJECT, .key = export->key};
+	const S3Error *error = &get.error;
 
-	if (export->request.overwrite)
-		return;
-	if (s3_perform(export->s3, &head))
+	(void) s3_perform(export->s3, &get);
+	if (object_exists(&get))
+	{
+		if (export->request.overwrite)
+			return;
 		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
 						errmsg("object \"%s\" already exists", export->uri),
 						errhint("Choose another path, or use if_exists => 'overwrite'.")));
-	if (head.error.http_status == 404)
+	}
+	if (s3_error_is(error, "NoSuchKey") || s3_error_is(error, "NotFound"))
 		return;
-	if (head.error.http_status == 403 && strncmp(head.error.action, "s3:", 3) == 0)
+	if (strncmp(error->action, "s3:", 3) == 0 &&
+		(s3_error_is(error, "AccessDenied") || s3_error_is(error, "Forbidden")))
 		return;
-	s3_report(ERROR, &head.error, "could not look for object");
+	s3_report(ERROR, error, "could not look for object");
 }
 
 static void
@@ -624,7 +654,7 @@ perform(Export *export, StringInfo request)
 
 	begin_job(export);
 	open_store(export);
-	refuse_existing(export);
+	check_destination(export);
 	pipe_reply(export->pipe, REPLY_BEGUN, &nothing);
 	take_blocks(export);
 	finish_object(export);

@@ -39,13 +39,13 @@ sub start
 	my ($kind, $trusted, $action, $environment) = @_;
 	my $server = $server{$kind} = ScriptedS3->start;
 
-	$server->call('configure', session_seconds => $session_seconds);
+	$server->call('configure', longest_session => $session_seconds);
 	$server->call('add_bucket', name => 'acme', owner => $account);
 	$server->call('add_user', access_key_id => $key, secret_access_key => $secret);
 	$role{$kind} = $server->call('add_role', name => $kind,
 		trust => { Version => '2012-10-17', Statement => [ { Effect => 'Allow', Action => $action, Principal => $trusted } ] })->{arn};
-	$server->call('set_instance_role', role => $role{$kind});
-	$server->call('set_container_role', role => $role{$kind}, renew => 2, authorization => 'first-authorization-token');
+	$server->call('set_instance_role', role => $role{$kind}, duration => $session_seconds);
+	$server->call('set_container_role', role => $role{$kind}, duration => $session_seconds, renew => 2, authorization => 'first-authorization-token');
 
 	local %ENV = %ENV;
 	delete @ENV{ grep { /^AWS_/ } keys %ENV };
@@ -63,8 +63,7 @@ sub export
 	my $name = delete $arguments{name} // 'lake';
 	my ($out, $err) = ('', '');
 
-	local %S3 = (%S3, ENDPOINT => $server{$kind}->url, BUCKET => 'acme', REGION => 'us-east-1', ACCESS_KEY_ID => $key, SECRET_ACCESS_KEY => $secret);
-	create_connector($node{$kind}, $name, access_key_id => undef, secret_access_key => undef, folder_path => $name, %arguments);
+	with_s3({ ENDPOINT => $server{$kind}->url, BUCKET => 'acme', REGION => 'us-east-1' }, sub { create_connector($node{$kind}, $name, access_key_id => undef, secret_access_key => undef, folder_path => $name, %arguments) });
 	$server{$kind}->call('clear_log');
 	$run{$kind} = { name => $name, rows => $rows, out => \$out, err => \$err, since => time,
 		handle => IPC::Run::start([ 'psql', '-XAtq', '-d', $node{$kind}->connstr('postgres'), '-c',
@@ -134,7 +133,7 @@ file('web', 'second-web-identity-token');
 file('authorization', 'second-authorization-token');
 $server{web}->call('add_web_identity', token => 'second-web-identity-token', issuer => $issuer, sub => 'postgres');
 $server{web}->call('add_web_identity', token => 'first-web-identity-token', issuer => $issuer, sub => 'postgres', expires_in => -1);
-$server{container}->call('set_container_role', role => $role{container}, authorization => 'second-authorization-token');
+$server{container}->call('set_container_role', role => $role{container}, duration => $session_seconds, renew => 2, authorization => 'second-authorization-token');
 
 finish('web', 12, 'AssumeRoleWithWebIdentity');
 finish('container', 12, 'ContainerCredentials');
@@ -144,7 +143,7 @@ finish('role', 30, 'AssumeRole');
 
 # ---- while STS is out of order, the session that there is serves to its end
 $session_seconds = 8;
-$server{role}->call('configure', session_seconds => $session_seconds);
+$server{role}->call('configure', longest_session => $session_seconds);
 export('role', 20, role_arn => $role{role}, folder_path => 'second', name => 'second');
 $server{role}->call('wait', operation => 'UploadPart', count => 1, timeout => 30);
 my $log_before = -s $node{role}->logfile;
@@ -166,7 +165,7 @@ $server{role}->call('wait', operation => 'UploadPart', count => 1, timeout => 30
 $server{role}->call('add_fault', do => 'error', match => { operation => 'AssumeRole' }, times => undef, code => 'AccessDenied', status => 403,
 	message => 'not any more');
 $run{role}{handle}->finish;
-like(${ $run{role}{err} }, qr/^ERROR:  could not upload .*\nDETAIL:  STS answered AccessDenied \(HTTP status 403\) to sts:AssumeRole: not any more\..*\nHINT:  Check that role "\Q$role{role}\E" exists/s,
+like(${ $run{role}{err} }, qr/^ERROR:  could not get credentials for object .*\nDETAIL:  STS answered AccessDenied \(HTTP status 403\) to sts:AssumeRole: not any more\..*\nHINT:  Check that role "\Q$role{role}\E" exists/s,
 	'the export fails when its session is over');
 is(scalar($server{role}->uploads('acme')), 1, 'its upload could not be aborted without a session');
 is($node{role}->safe_psql('postgres', "SELECT upload_id IS NOT NULL FROM s3export.jobs ORDER BY job_id DESC LIMIT 1"), 't', 'but the job knows it');

@@ -23,7 +23,7 @@ DEFAULTS = {
     "checksums": "verify",              # or refuse
     "explain_denied": True,             # AWS's long AccessDenied texts
     "min_duration": 900,                # of role sessions
-    "session_seconds": None,            # what they last, whatever was asked for
+    "longest_session": None,            # seconds; longer ones are granted so much
     "expiration_format": "seconds",     # millis, nanos
     "sts_disabled_regions": [],
     "kms_keys": [],                     # ARNs, key ids and aliases that exist
@@ -159,7 +159,6 @@ class World:
 
     def start_session(self, role, session_name, duration, session_policy=None):
         """Temporary keys of a role."""
-        duration = self.config["session_seconds"] or duration
         identity = Identity(
             _random_id("ASIA"), base64.b64encode(secrets.token_bytes(30)).decode(),
             "arn:aws:sts::%s:assumed-role/%s/%s" % (role.account, role.name, session_name),
