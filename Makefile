@@ -38,6 +38,13 @@ OBJS = \
 	src/s3_error.o \
 	src/s3_xml.o \
 	src/credentials.o \
+	src/ambient.o \
+	src/aws_config.o \
+	src/sts.o \
+	src/metadata.o \
+	src/session.o \
+	src/json_text.o \
+	src/text_file.o \
 	src/http.o \
 	src/http_wire.o \
 	src/socket_set.o \

@@ -44,8 +44,9 @@ CREATE TABLE s3export.credential (
 	owner regrole NOT NULL,
 	access_key_id text COLLATE "C",
 	role_arn text COLLATE "C",
+	ambient boolean NOT NULL DEFAULT false,
 	version bigint NOT NULL DEFAULT 1, -- grows when keys or role are replaced
-	CONSTRAINT credential_keys_or_role CHECK ((access_key_id IS NULL) <> (role_arn IS NULL))
+	CONSTRAINT credential_one_method CHECK (num_nonnulls(access_key_id, role_arn) + ambient::integer = 1)
 );
 
 -- Sealed secrets.  With row security on and no policy, members of
@@ -125,9 +126,15 @@ SELECT pg_catalog.pg_extension_config_dump('s3export.connector_grant',
 SELECT pg_catalog.pg_extension_config_dump('s3export.external_id',
 	'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = role)');
 
+-- For the view below: settings that are not loaded yet have no type.
+CREATE FUNCTION s3export.ambient_credentials_allowed()
+	RETURNS boolean LANGUAGE C STABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 's3export_ambient_credentials_allowed';
+
 CREATE VIEW s3export.connectors WITH (security_barrier) AS
 	SELECT c.connector_id, c.name, c.owner, c.kind,
-		   CASE WHEN k.role_arn IS NOT NULL THEN 'role_arn' ELSE 'secret_key' END AS auth_method,
+		   CASE WHEN k.ambient THEN 'ambient' WHEN k.role_arn IS NOT NULL THEN 'role_arn'
+				ELSE 'secret_key' END AS auth_method,
 		   CASE WHEN length(k.access_key_id) >= 16
 				THEN left(k.access_key_id, 4) || '...' || right(k.access_key_id, 4)
 				WHEN k.access_key_id IS NOT NULL
@@ -138,7 +145,9 @@ CREATE VIEW s3export.connectors WITH (security_barrier) AS
 		   's3://' || c.bucket || '/' || CASE WHEN c.folder_path = '' THEN '' ELSE c.folder_path || '/' END AS uri,
 		   c.region, c.endpoint_url, c.sts_endpoint_url, c.addressing, c.expected_bucket_owner,
 		   c.server_side_encryption, c.kms_key_id, c.bucket_key, c.storage_class, c.tags, c.acl, c.content_type,
-		   CASE WHEN k.role_arn IS NOT NULL
+		   CASE WHEN k.ambient OR k.role_arn IS NOT NULL AND NOT EXISTS (SELECT FROM s3export.base_identity)
+				THEN NOT s3export.ambient_credentials_allowed()
+				WHEN k.role_arn IS NOT NULL
 				THEN NOT EXISTS (SELECT FROM s3export.base_identity b JOIN s3export.secret s USING (credential_id))
 				ELSE NOT EXISTS (SELECT FROM s3export.secret s WHERE s.credential_id = c.credential_id)
 		   END AS credentials_missing,
@@ -159,7 +168,8 @@ GRANT SELECT ON s3export.connectors TO PUBLIC;
 -- Whoever creates a connector makes this server send requests, and data, to a
 -- bucket of his choice.  That is a privilege to be granted:
 --     GRANT EXECUTE ON FUNCTION s3export.create_connector TO alice;
--- It is also what test_credentials(bucket => ...) asks for.
+-- It is also what test_credentials(bucket => ...) asks for.  An auth_method is
+-- 'secret_key', 'role_arn' or 'ambient'; the first two follow from the arguments.
 CREATE FUNCTION s3export.create_connector(
 	name text,
 	bucket text,
@@ -170,6 +180,7 @@ CREATE FUNCTION s3export.create_connector(
 	secret_file text DEFAULT NULL,
 	role_arn text DEFAULT NULL,
 	credentials_from text DEFAULT NULL,
+	auth_method text DEFAULT NULL,
 	folder_path text DEFAULT 'currents',
 	region text DEFAULT NULL,
 	endpoint_url text DEFAULT NULL,
@@ -247,6 +258,7 @@ CREATE FUNCTION s3export.test_credentials(
 	secret_file text DEFAULT NULL,
 	role_arn text DEFAULT NULL,
 	credentials_from text DEFAULT NULL,
+	auth_method text DEFAULT NULL,
 	folder_path text DEFAULT 'currents',
 	region text DEFAULT NULL,
 	endpoint_url text DEFAULT NULL,
@@ -304,6 +316,7 @@ CREATE FUNCTION s3export.set_credentials(
 	secret_file text DEFAULT NULL,
 	role_arn text DEFAULT NULL,
 	credentials_from text DEFAULT NULL,
+	auth_method text DEFAULT NULL,
 	unshare boolean DEFAULT false,
 	validate boolean DEFAULT true,
 	wait interval DEFAULT '15 s')

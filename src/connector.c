@@ -110,7 +110,7 @@ load_row(Connector *connector, const char *name)
 						" c.addressing, c.expected_bucket_owner, c.server_side_encryption,"
 						" c.kms_key_id, c.bucket_key::text, c.storage_class, c.tags, c.acl,"
 						" c.content_type, k.owner AS credential_owner, k.access_key_id,"
-						" k.role_arn, k.version, s.sealed"
+						" k.role_arn, k.ambient, k.version, s.sealed"
 						" FROM s3export.connector c"
 						" LEFT JOIN s3export.credential k USING (credential_id)"
 						" LEFT JOIN s3export.secret s USING (credential_id)"
@@ -148,6 +148,7 @@ load_row(Connector *connector, const char *name)
 		connector->credentials.credential_id = connector->credential_id;
 		connector->credentials.access_key_id = catalog_text(0, "access_key_id");
 		connector->credentials.sealed = catalog_bytea(0, "sealed");
+		connector->credentials.ambient = catalog_int64(0, "ambient", NULL) != 0;
 		connector->keys_version = catalog_int64(0, "version", NULL);
 	}
 	else

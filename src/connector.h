@@ -13,7 +13,8 @@
 /*
  * A connector authenticates with keys of its own, or with a role that the base
  * identity assumes (credentials.role_arn is set): then credentials holds the
- * keys of the base identity and the external ID of credential_owner.
+ * keys of the base identity and the external ID of credential_owner.  Instead
+ * of either keys there may be ambient ones.
  */
 typedef struct Connector
 {
@@ -74,11 +75,19 @@ extern char *connector_external_id(Oid role);
 /* May the current user create connectors? */
 extern bool connector_may_create(void);
 
-/* How one is made: a credential_id, then keys or a role, then the insert. */
+/* How one is made: a credential_id, then keys, a role or neither, then the insert. */
 extern int64 connector_new_credential_id(void);
 extern void  connector_use_keys(Connector *connector, const char *access_key_id, const char *secret,
 								const char *token);
 extern void  connector_use_role(Connector *connector, const char *role_arn);
+extern void  connector_use_ambient(Connector *connector);
+
+/*
+ * With ambient credentials a connector may do what the whole server may: raises
+ * ERRCODE_INSUFFICIENT_PRIVILEGE where it signs with them itself, unless the user
+ * is a superuser.
+ */
+extern void connector_require_ambient_privilege(const Connector *connector);
 
 /*
  * Or the credentials of another connector instead, which both then share.  The
@@ -120,7 +129,7 @@ extern void connector_set_owner(Connector *connector, Oid owner);
 extern void connector_grant(const Connector *connector, Oid grantee);
 extern void connector_revoke(const Connector *connector, Oid grantee);
 
-/* A connector that has nothing but the keys that assume roles; NULL: there are none. */
+/* A connector that has nothing but what assumes roles; NULL: there is nothing. */
 extern Connector *connector_base_identity(void);
 
 /*

@@ -17,6 +17,7 @@
 #include "compat.h"
 #include "connector.h"
 #include "connector_args.h"
+#include "guc.h"
 #include "probe.h"
 #include "uploader.h"
 
@@ -29,6 +30,7 @@ SQL_FUNCTION(s3export_grant_usage);
 SQL_FUNCTION(s3export_revoke_usage);
 SQL_FUNCTION(s3export_test_credentials);
 SQL_FUNCTION(s3export_refuse_direct_writes);
+SQL_FUNCTION(s3export_ambient_credentials_allowed);
 
 /* The arguments of create_connector; those of test_credentials but for "validate". */
 enum
@@ -170,9 +172,12 @@ use_credentials(Connector *connector, const CredentialArgs *args)
 		connector_use_credentials_of(connector, args->credentials_from);
 	else if (args->role_arn != NULL)
 		connector_use_role(connector, args->role_arn);
+	else if (args->ambient)
+		connector_use_ambient(connector);
 	else
 		connector_use_keys(connector, args->access_key_id, args->secret_access_key,
 						   args->session_token);
+	connector_require_ambient_privilege(connector);
 }
 
 /* What create_connector and test_credentials say alike, all but the name. */
@@ -257,6 +262,7 @@ s3export_alter_connector(PG_FUNCTION_ARGS)
 	bool                changed = bucket != NULL;
 	ConnectorValidation validation = CONNECTOR_VALIDATION_KEPT;
 
+	connector_require_ambient_privilege(connector);
 	if (bucket != NULL)
 		args_set_bucket(connector, bucket);
 	changed |= args_set_place(connector, fcinfo, ALTER_ARG_PLACE, true);
@@ -438,4 +444,10 @@ s3export_refuse_direct_writes(PG_FUNCTION_ARGS)
 							   RelationGetRelationName(trigger->tg_relation)),
 						errhint("Use the functions of extension \"s3export\".")));
 	PG_RETURN_POINTER(NULL);
+}
+
+Datum
+s3export_ambient_credentials_allowed(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(guc_allow_ambient_credentials);
 }

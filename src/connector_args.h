@@ -63,6 +63,7 @@ typedef struct CredentialArgs
 	char *session_token;    /* NULL: none */
 	char *role_arn;         /* not NULL: all others are */
 	char *credentials_from; /* not NULL: all others are */
+	bool  ambient;          /* all others are NULL */
 } CredentialArgs;
 
 /*
@@ -72,10 +73,10 @@ typedef struct CredentialArgs
 extern void args_read_keys(CredentialArgs *args, FunctionCallInfo fcinfo, int first);
 
 /*
- * The same with role_arn and credentials_from after them: either keys, or a
- * role, or another connector's.
+ * The same with role_arn, credentials_from and auth_method after them: either
+ * keys, or a role, or another connector's, or ambient ones.
  */
-#define ARGS_CREDENTIALS 6
+#define ARGS_CREDENTIALS 7
 extern void args_read_credentials(CredentialArgs *args, FunctionCallInfo fcinfo, int first);
 
 #endif /* CONNECTOR_ARGS_H */

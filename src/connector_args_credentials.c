@@ -18,6 +18,7 @@
 #include "utils/builtins.h"
 
 #include "connector_args_internal.h"
+#include "guc.h"
 #include "names.h"
 #include "secret.h"
 
@@ -229,6 +230,35 @@ key_argument(FunctionCallInfo fcinfo, int first)
 	return NULL;
 }
 
+/* Does auth_method say the same as the other arguments, where it is given? */
+static void
+check_method(const CredentialArgs *args, const char *method, const char *key)
+{
+	static const char one_way[] =
+		"A connector authenticates with a secret key, a role or ambient credentials.";
+	const char *other = NULL;
+
+	if (strcmp(method, "secret_key") != 0 && strcmp(method, "role_arn") != 0 && !args->ambient)
+		args_invalid_value("auth_method", method,
+						   "It is \"secret_key\", \"role_arn\" or \"ambient\".");
+	if (args->credentials_from != NULL)
+		other = "credentials_from";
+	else if (key != NULL && strcmp(method, "secret_key") != 0)
+		other = key;
+	else if (args->role_arn != NULL && strcmp(method, "role_arn") != 0)
+		other = "role_arn";
+	if (other != NULL)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("argument \"%s\" does not fit auth_method \"%s\"", other, method),
+						errdetail("%s", one_way)));
+	if (args->ambient && !guc_allow_ambient_credentials)
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("ambient credentials are not allowed"),
+						errhint("The server's administrator can allow them with the setting "
+								"\"%s\".",
+								"s3export.allow_ambient_credentials")));
+}
+
 void
 args_read_credentials(CredentialArgs *args, FunctionCallInfo fcinfo, int first)
 {
@@ -236,16 +266,20 @@ args_read_credentials(CredentialArgs *args, FunctionCallInfo fcinfo, int first)
 		"A connector authenticates with a secret key, or with a role, never with both.";
 	static const char from[] = "The credentials of another connector are taken whole.";
 	const char       *key = key_argument(fcinfo, first);
+	const char       *method = args_text(fcinfo, first + 6);
 
 	memset(args, 0, sizeof(*args));
 	args->role_arn = args_text(fcinfo, first + 4);
 	args->credentials_from = args_text(fcinfo, first + 5);
+	args->ambient = method != NULL && strcmp(method, "ambient") == 0;
 
 	if (args->credentials_from != NULL && (key != NULL || args->role_arn != NULL))
 		refuse_both(key != NULL ? key : "role_arn", "credentials_from", from);
 	if (args->role_arn != NULL && key != NULL)
 		refuse_both(key, "role_arn", one_way);
-	if (args->credentials_from != NULL)
+	if (method != NULL)
+		check_method(args, method, key);
+	if (args->credentials_from != NULL || args->ambient)
 		return;
 	if (args->role_arn != NULL)
 	{

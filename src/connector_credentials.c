@@ -17,6 +17,7 @@
 
 #include "catalog.h"
 #include "connector_rows.h"
+#include "guc.h"
 #include "secret.h"
 
 /* --------------------------------------------------------------- reading */
@@ -59,7 +60,7 @@ connector_external_id(Oid role)
 	return external_id;
 }
 
-/* Within a scope: credentials become the keys of the base identity, if there is one. */
+/* Within a scope: credentials become those of the base identity, stored or ambient. */
 static void
 load_base_identity(Connector *connector)
 {
@@ -70,7 +71,10 @@ load_base_identity(Connector *connector)
 						" LEFT JOIN s3export.credential k USING (credential_id)"
 						" LEFT JOIN s3export.secret s USING (credential_id)",
 						"") == 0)
+	{
+		credentials->ambient = guc_allow_ambient_credentials;
 		return;
+	}
 	credentials->credential_id = catalog_int64(0, "credential_id", NULL);
 	credentials->access_key_id = catalog_text(0, "access_key_id");
 	credentials->sealed = catalog_bytea(0, "sealed");
@@ -97,7 +101,9 @@ connector_base_identity(void)
 	catalog_enter(&scope);
 	load_base_identity(connector);
 	catalog_leave(&scope);
-	return connector->credentials.access_key_id != NULL ? connector : NULL;
+	return connector->credentials.access_key_id != NULL || connector->credentials.ambient
+			   ? connector
+			   : NULL;
 }
 
 void
@@ -105,7 +111,8 @@ connector_require_credentials(const Connector *connector)
 {
 	const CredentialConfig *credentials = &connector->credentials;
 
-	if (credentials->sealed != NULL)
+	/* Where ambient ones are not allowed any more, the uploader says so. */
+	if (credentials->sealed != NULL || credentials->ambient)
 		return;
 	if (credentials->role_arn == NULL && connector->name != NULL)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -164,6 +171,28 @@ connector_use_role(Connector *connector, const char *role_arn)
 	connector_load_role(connector, arn, !XactReadOnly);
 	catalog_leave(&scope);
 	connector->credentials.sts_endpoint_url = sts_endpoint_url;
+}
+
+void
+connector_use_ambient(Connector *connector)
+{
+	CredentialConfig *credentials = &connector->credentials;
+	char             *sts_endpoint_url = credentials->sts_endpoint_url;
+
+	memset(credentials, 0, sizeof(*credentials));
+	credentials->ambient = true;
+	credentials->sts_endpoint_url = sts_endpoint_url;
+}
+
+void
+connector_require_ambient_privilege(const Connector *connector)
+{
+	if (connector->credentials.ambient && connector->credentials.role_arn == NULL && !superuser())
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("must be superuser to create or alter a connector with ambient "
+							   "credentials"),
+						errhint("A superuser can grant the use of one with "
+								"s3export.grant_usage().")));
 }
 
 /* Within a scope; locks the credentials until the transaction ends. */
@@ -243,24 +272,28 @@ save_secret(int64 credential_id, bytea *sealed)
 }
 
 /*
- * Within a scope.  New credentials never replace others, not even where somebody
- * has set the sequence back.
+ * Within a scope.  Without a key and a role they are the ambient ones.  New
+ * credentials never replace others, not even where somebody has set the
+ * sequence back.
  */
 static void
 save_credential(int64 credential_id, Oid owner, const char *access_key_id, const char *role_arn,
 				bool new)
 {
 	(void) catalog_execute(new ? "INSERT INTO s3export.credential"
-								 " (credential_id, owner, access_key_id, role_arn)"
-								 " VALUES ($1, $2, $3, $4)"
+								 " (credential_id, owner, access_key_id, role_arn, ambient)"
+								 " VALUES ($1, $2, $3, $4, $5)"
 							   : "INSERT INTO s3export.credential"
-								 " (credential_id, owner, access_key_id, role_arn)"
-								 " VALUES ($1, $2, $3, $4) ON CONFLICT (credential_id) DO UPDATE"
+								 " (credential_id, owner, access_key_id, role_arn, ambient)"
+								 " VALUES ($1, $2, $3, $4, $5)"
+								 " ON CONFLICT (credential_id) DO UPDATE"
 								 " SET owner = EXCLUDED.owner,"
 								 " access_key_id = EXCLUDED.access_key_id,"
 								 " role_arn = EXCLUDED.role_arn,"
+								 " ambient = EXCLUDED.ambient,"
 								 " version = credential.version + 1",
-						   "iott", credential_id, owner, access_key_id, role_arn);
+						   "iottb", credential_id, owner, access_key_id, role_arn,
+						   access_key_id == NULL && role_arn == NULL);
 }
 
 void
@@ -377,6 +410,7 @@ find_new_keys(Connector *connector)
 		return false;
 	credentials->access_key_id = catalog_text(0, "access_key_id");
 	credentials->sealed = catalog_bytea(0, "sealed");
+	credentials->ambient = false;
 	connector->keys_version = catalog_int64(0, "version", NULL);
 	return true;
 }

@@ -89,6 +89,7 @@ connector_serialize(StringInfo buf, const Connector *connector)
 	pq_sendint64(buf, credentials->credential_id);
 	put_string(buf, credentials->access_key_id);
 	put_bytea(buf, credentials->sealed);
+	pq_sendbyte(buf, credentials->ambient);
 	put_string(buf, credentials->role_arn);
 	put_string(buf, credentials->external_id);
 	put_string(buf, credentials->sts_endpoint_url);
@@ -126,6 +127,7 @@ connector_deserialize(StringInfo buf)
 	credentials->credential_id = pq_getmsgint64(buf);
 	credentials->access_key_id = get_string(buf);
 	credentials->sealed = get_bytea(buf);
+	credentials->ambient = pq_getmsgbyte(buf) != 0;
 	credentials->role_arn = get_string(buf);
 	credentials->external_id = get_string(buf);
 	credentials->sts_endpoint_url = get_string(buf);

@@ -537,7 +537,7 @@ make_state(S3Session *session, S3Call *call)
 
 	state->action = verbs[call->verb].action;
 	state->http.method = verbs[call->verb].method;
-	state->http.local_allowed = !s3_is_aws(session);
+	state->http.addresses = s3_is_aws(session) ? ADDRESS_REMOTE : ADDRESS_LOCAL;
 	state->http.prepare = prepare;
 	state->http.judge = s3_judge;
 	state->http.done = done;

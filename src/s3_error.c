@@ -214,7 +214,8 @@ s3_error_set_credentials(S3Error *error, const CredentialFailure *failure, const
 	memset(error, 0, sizeof(*error));
 	error->http_status = failure->status;
 	error->attempts = failure->attempts;
-	error->action = "sts:AssumeRole";
+	error->service = failure->service;
+	error->action = failure->action;
 	s3_clean_text(error->resource, sizeof(error->resource), resource);
 	s3_clean_text(error->code, sizeof(error->code), failure->code ? failure->code : "");
 	if (failure->message != NULL &&
@@ -231,10 +232,11 @@ s3_error_is(const S3Error *error, const char *code)
 	return strcmp(error->code, code) == 0;
 }
 
+/* Was it who was to give us keys, and not S3? */
 static bool
-is_sts_error(const S3Error *error)
+is_session_error(const S3Error *error)
 {
-	return strncmp(error->action, "sts:", 4) == 0;
+	return error->service != NULL;
 }
 
 static bool
@@ -243,7 +245,7 @@ is_credentials_error(const S3Error *error)
 	return error->http_status == 401 || error->http_status == 403 ||
 		   s3_error_is(error, "ExpiredToken") || s3_error_is(error, "ExpiredTokenException") ||
 		   s3_error_is(error, "TokenRefreshRequired") || s3_error_is(error, "InvalidToken") ||
-		   (is_sts_error(error) && error->http_status < 500);
+		   (is_session_error(error) && error->http_status < 500);
 }
 
 /* The code may be a general one where the status is not. */
@@ -283,7 +285,7 @@ char *
 s3_error_detail(const S3Error *error)
 {
 	StringInfoData buf;
-	const char    *who = is_sts_error(error) ? "STS" : "S3";
+	const char    *who = is_session_error(error) ? error->service : "S3";
 
 	initStringInfo(&buf);
 	if (error->http_status == 0)
@@ -356,6 +358,9 @@ s3_error_hint(const S3Error *error)
 	if (error->http_status == 0)
 		return pstrdup("Check that the server can reach the endpoint, and the settings "
 					   "s3export.proxy and s3export.ca_file where they apply.");
+	/* What is said of S3's refusals does not fit others'. */
+	if (is_session_error(error) && error->http_status < 500 && error->http_status != 429)
+		return NULL;
 	if (is_region_error(error))
 	{
 		if (error->region[0] != '\0')
@@ -376,7 +381,7 @@ s3_error_hint(const S3Error *error)
 	if (error->http_status == 403)
 		return access_denied_hint(error);
 	if (error->http_status == 503 || error->http_status == 429)
-		return is_sts_error(error)
+		return is_session_error(error)
 				   ? pstrdup("Try again later.")
 				   : pstrdup("S3 asks for fewer requests: reduce s3export.max_concurrent_parts, or "
 							 "try again later.");
@@ -398,7 +403,7 @@ s3_report(int elevel, const S3Error *error, const char *what)
 	char *hint = s3_error_hint(error);
 	bool  exists = error->http_status == 412;
 
-	if (is_sts_error(error))
+	if (is_session_error(error))
 		what = "could not get credentials for object";
 	ereport(elevel, (errcode(s3_error_sqlstate(error)),
 					 exists ? errmsg("object \"s3://%s\" already exists", error->resource)

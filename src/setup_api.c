@@ -55,7 +55,8 @@ ask_identity(FunctionCallInfo fcinfo, int elevel)
 		return NULL;
 	}
 	identity = connector_base_identity();
-	if (identity == NULL || identity->credentials.sealed == NULL)
+	if (identity == NULL ||
+		(identity->credentials.sealed == NULL && !identity->credentials.ambient))
 	{
 		ereport(elevel, (errcode(elevel == ERROR ? ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
 												 : ERRCODE_SUCCESSFUL_COMPLETION),

@@ -356,7 +356,6 @@ run_identity(Pipe *pipe, StringInfo request)
 		S3Error error;
 
 		s3_error_set_credentials(&error, failure, "");
-		error.action = "sts:GetCallerIdentity";
 		wire_put_string(&reply, NULL);
 		wire_put_string(&reply, NULL);
 		wire_put_int64(&reply, s3_error_sqlstate(&error));

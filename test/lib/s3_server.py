@@ -19,9 +19,8 @@ Control: POST http://127.0.0.1:CONTROL/<call> with a JSON object of arguments.  
   configure {setting: value}    region (of STS), virtual_suffixes ["localhost", "s3.test"], min_part_size,
                                 max_parts, max_skew (s), etag_style quot|num|plain|bare|empty, opaque_etags,
                                 complete_repeat ok|NoSuchUpload, checksums verify|refuse, explain_denied,
-                                min_duration (s; of sessions), longest_session (s; AssumeRole grants no more, whatever is asked for),
-                expiration_format seconds|millis|nanos,
-                                sts_disabled_regions, kms_keys [ARN or id], list_page.  Defaults: as AWS
+                                min_duration (s; of sessions), longest_session (s; STS grants no more, whatever is
+                                asked for), expiration_format seconds|millis|nanos, sts_disabled_regions, kms_keys [ARN or id], list_page.  Defaults: as AWS
   add_user {access_key_id, secret_access_key, name?, account?, policy?, known_after?}   -> arn, user_id, account
   add_role {name, trust, account?, policy?, max_session_duration?, known_after?}        -> arn
                                 policy and trust are IAM documents as one would paste them into AWS (Allow and Deny,

@@ -140,7 +140,7 @@ def _duration(world, form, role, chained):
         raise StsError("ValidationError", "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining.")
     if role and "DurationSeconds" in form and seconds > role.max_session_duration:
         raise StsError("ValidationError", "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
-    return seconds
+    return min(seconds, world.config["longest_session"] or seconds)
 
 
 def _session_policy(form):
@@ -214,7 +214,6 @@ def _assume_role(world, request):
     if not _may_assume(caller, role, external_id):
         raise StsError("AccessDenied", "User: %s is not authorized to perform: sts:AssumeRole on resource: %s" % (caller.arn, arn))
     seconds = _duration(world, form, role, caller.role is not None)
-    seconds = min(seconds, world.config["longest_session"] or seconds)
     return _answer("AssumeRole", _session_xml(world, world.start_session(role, session_name, seconds, session_policy)), request)
 
 
