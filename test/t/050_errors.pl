@@ -107,7 +107,7 @@ TEXT
 
 my $malformed = 'The provided token is malformed or otherwise invalid. Request ID ID, 1 attempt.';
 my $check_token = 'Check the session token: it does not belong to the access key ID.';
-refused('a token of another key', { at_aws(), scripted_session($s3, $role), session_token => 'FwoGZXIvYXdzEXAMPLE' }, <<TEXT,
+refused('a token of another key', { at_aws(), scripted_session($s3, $role), session_token => 'FwoGZXIvYXdzOFANOTHERKEY' }, <<TEXT,
 ERROR:  28000: could not look for object "s3://exports/FOLDER/FILE.csv"
 DETAIL:  S3 answered InvalidToken (HTTP status 400) to s3:GetObject: $malformed
 HINT:  $check_token
