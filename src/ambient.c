@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include <pwd.h>
 #include <unistd.h>
 
 #include "ambient.h"
@@ -158,12 +159,13 @@ find_instance(Ambient *ambient)
 static char *
 home_directory(void)
 {
-	char *home = environment("HOME");
-	char  buf[MAXPGPATH];
+	char          *home = environment("HOME");
+	struct passwd *user;
 
 	if (home != NULL)
 		return home;
-	return pg_get_user_home_dir(geteuid(), buf, sizeof(buf)) ? pstrdup(buf) : NULL;
+	user = getpwuid(geteuid());
+	return user != NULL ? pstrdup(user->pw_dir) : NULL;
 }
 
 /* NULL: there is none, which is an error only where the environment names it. */
