@@ -11,6 +11,8 @@ OBJS = \
 	src/connector_api.o \
 	src/copy_api.o \
 	src/export.o \
+	src/parallel.o \
+	src/output.o \
 	src/connector_args.o \
 	src/connector.o \
 	src/job.o \

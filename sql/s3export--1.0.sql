@@ -320,6 +320,7 @@ CREATE FUNCTION s3export.copy_to(
 	compression_level integer DEFAULT NULL,
 	if_exists text DEFAULT 'error',
 	on_empty text DEFAULT 'file',
+	parallel integer DEFAULT NULL,
 	OUT job_id bigint,
 	OUT uri text,
 	OUT rows_uploaded bigint,

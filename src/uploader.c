@@ -100,7 +100,7 @@ get_export(StringInfo buf, UploaderExport *export)
 }
 
 static Pipe *
-start(char kind, const Connector *connector, const UploaderExport *export)
+start(char kind, const Connector *connector, const UploaderExport *export, int workers)
 {
 	StringInfoData request;
 	Pipe          *pipe;
@@ -111,7 +111,7 @@ start(char kind, const Connector *connector, const UploaderExport *export)
 	connector_serialize(&request, connector);
 	if (export != NULL)
 		put_export(&request, export);
-	pipe = pipe_open(&request);
+	pipe = pipe_open(&request, workers);
 	pfree(request.data);
 	return pipe;
 }
@@ -128,9 +128,9 @@ expect_reply(Pipe *pipe, char expected, StringInfo reply)
 /* ---- the callers' side ---- */
 
 Pipe *
-uploader_start_export(const Connector *connector, const UploaderExport *export)
+uploader_start_export(const Connector *connector, const UploaderExport *export, int workers)
 {
-	Pipe          *pipe = start(REQUEST_EXPORT, connector, export);
+	Pipe          *pipe = start(REQUEST_EXPORT, connector, export, workers);
 	StringInfoData reply;
 
 	initStringInfo(&reply);
@@ -158,7 +158,7 @@ uploader_finish_export(Pipe *pipe, UploaderTotals *totals)
 List *
 uploader_check(const Connector *connector, char **region)
 {
-	Pipe          *pipe = start(REQUEST_CHECK, connector, NULL);
+	Pipe          *pipe = start(REQUEST_CHECK, connector, NULL, 0);
 	List          *results = NIL;
 	StringInfoData reply;
 	char           letter;
@@ -421,7 +421,7 @@ take_end(Export *export, const PipeBlock *block)
 		appendBinaryStringInfo(&export->header, block->data, (int) block->len);
 }
 
-/* Takes blocks until the leader says that there are no more. */
+/* Takes blocks until there are no more. */
 static void
 take_blocks(Export *export)
 {
