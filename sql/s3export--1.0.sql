@@ -24,9 +24,18 @@ CREATE TABLE s3export.connector (
 	region text COLLATE "C",
 	sts_endpoint_url text COLLATE "C",
 	addressing text NOT NULL CHECK (addressing IN ('auto', 'path', 'virtual')),
-	server_side_encryption text CHECK (server_side_encryption IN ('AES256')),
+	expected_bucket_owner text COLLATE "C",
+	server_side_encryption text CHECK (server_side_encryption IN ('AES256', 'aws:kms')),
+	kms_key_id text COLLATE "C",
+	bucket_key boolean,
+	storage_class text COLLATE "C",
+	tags jsonb,
+	acl text COLLATE "C",
+	content_type text COLLATE "C",
 	created_at timestamptz NOT NULL DEFAULT now(),
 	validated_at timestamptz,
+	CONSTRAINT connector_kms CHECK (server_side_encryption IS NOT DISTINCT FROM 'aws:kms'
+		OR (kms_key_id IS NULL AND bucket_key IS NULL)),
 	CONSTRAINT connector_place_key UNIQUE NULLS NOT DISTINCT (endpoint_url, bucket, folder_path)
 );
 
@@ -35,7 +44,9 @@ CREATE TABLE s3export.credential (
 	owner regrole NOT NULL,
 	access_key_id text COLLATE "C",
 	role_arn text COLLATE "C",
-	CONSTRAINT credential_keys_or_role CHECK ((access_key_id IS NULL) <> (role_arn IS NULL))
+	ambient boolean NOT NULL DEFAULT false,
+	version bigint NOT NULL DEFAULT 1, -- grows when keys or role are replaced
+	CONSTRAINT credential_one_method CHECK (num_nonnulls(access_key_id, role_arn) + ambient::integer = 1)
 );
 
 -- Sealed secrets.  With row security on and no policy, members of
@@ -115,9 +126,15 @@ SELECT pg_catalog.pg_extension_config_dump('s3export.connector_grant',
 SELECT pg_catalog.pg_extension_config_dump('s3export.external_id',
 	'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = role)');
 
+-- For the view below: settings that are not loaded yet have no type.
+CREATE FUNCTION s3export.ambient_credentials_allowed()
+	RETURNS boolean LANGUAGE C STABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 's3export_ambient_credentials_allowed';
+
 CREATE VIEW s3export.connectors WITH (security_barrier) AS
 	SELECT c.connector_id, c.name, c.owner, c.kind,
-		   CASE WHEN k.role_arn IS NOT NULL THEN 'role_arn' ELSE 'secret_key' END AS auth_method,
+		   CASE WHEN k.ambient THEN 'ambient' WHEN k.role_arn IS NOT NULL THEN 'role_arn'
+				ELSE 'secret_key' END AS auth_method,
 		   CASE WHEN length(k.access_key_id) >= 16
 				THEN left(k.access_key_id, 4) || '...' || right(k.access_key_id, 4)
 				WHEN k.access_key_id IS NOT NULL
@@ -126,11 +143,17 @@ CREATE VIEW s3export.connectors WITH (security_barrier) AS
 		   CASE WHEN k.role_arn IS NOT NULL THEN e.external_id END AS external_id,
 		   c.bucket, c.folder_path,
 		   's3://' || c.bucket || '/' || CASE WHEN c.folder_path = '' THEN '' ELSE c.folder_path || '/' END AS uri,
-		   c.region, c.endpoint_url, c.sts_endpoint_url, c.addressing, c.server_side_encryption,
-		   CASE WHEN k.role_arn IS NOT NULL
+		   c.region, c.endpoint_url, c.sts_endpoint_url, c.addressing, c.expected_bucket_owner,
+		   c.server_side_encryption, c.kms_key_id, c.bucket_key, c.storage_class, c.tags, c.acl, c.content_type,
+		   CASE WHEN k.ambient OR k.role_arn IS NOT NULL AND NOT EXISTS (SELECT FROM s3export.base_identity)
+				THEN NOT s3export.ambient_credentials_allowed()
+				WHEN k.role_arn IS NOT NULL
 				THEN NOT EXISTS (SELECT FROM s3export.base_identity b JOIN s3export.secret s USING (credential_id))
 				ELSE NOT EXISTS (SELECT FROM s3export.secret s WHERE s.credential_id = c.credential_id)
 		   END AS credentials_missing,
+		   EXISTS (SELECT FROM s3export.connector o
+					WHERE o.credential_id = c.credential_id AND o.connector_id <> c.connector_id)
+			   AS credentials_shared,
 		   c.created_at, c.validated_at
 	  FROM s3export.connector c
 	  LEFT JOIN s3export.credential k ON k.credential_id = c.credential_id
@@ -145,7 +168,8 @@ GRANT SELECT ON s3export.connectors TO PUBLIC;
 -- Whoever creates a connector makes this server send requests, and data, to a
 -- bucket of his choice.  That is a privilege to be granted:
 --     GRANT EXECUTE ON FUNCTION s3export.create_connector TO alice;
--- It is also what test_credentials(bucket => ...) asks for.
+-- It is also what test_credentials(bucket => ...) asks for.  An auth_method is
+-- 'secret_key', 'role_arn' or 'ambient'; the first two follow from the arguments.
 CREATE FUNCTION s3export.create_connector(
 	name text,
 	bucket text,
@@ -153,24 +177,68 @@ CREATE FUNCTION s3export.create_connector(
 	access_key_id text DEFAULT NULL,
 	secret_access_key text DEFAULT NULL,
 	session_token text DEFAULT NULL,
+	secret_file text DEFAULT NULL,
 	role_arn text DEFAULT NULL,
+	credentials_from text DEFAULT NULL,
+	auth_method text DEFAULT NULL,
 	folder_path text DEFAULT 'currents',
-	server_side_encryption text DEFAULT NULL,
 	region text DEFAULT NULL,
 	endpoint_url text DEFAULT NULL,
 	sts_endpoint_url text DEFAULT NULL,
 	addressing text DEFAULT 'auto',
-	validate boolean DEFAULT true)
+	expected_bucket_owner text DEFAULT NULL,
+	server_side_encryption text DEFAULT NULL,
+	kms_key_id text DEFAULT NULL,
+	bucket_key boolean DEFAULT NULL,
+	storage_class text DEFAULT NULL,
+	tags jsonb DEFAULT NULL,
+	acl text DEFAULT NULL,
+	content_type text DEFAULT NULL,
+	validate boolean DEFAULT true,
+	wait interval DEFAULT '15 s')
 	RETURNS bigint LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_create_connector';
 REVOKE ALL ON FUNCTION s3export.create_connector FROM PUBLIC;
+
+-- Whom STS takes the base identity for, which takes the right to create
+-- connectors, and the external ID of the caller's roles, which every role has.
+-- Region and sts_endpoint_url are those that STS is asked at.
+CREATE FUNCTION s3export.identity(
+	region text DEFAULT NULL,
+	sts_endpoint_url text DEFAULT NULL,
+	OUT account text,
+	OUT arn text,
+	OUT external_id text)
+	RETURNS record LANGUAGE C VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 's3export_identity';
+
+-- What to paste into IAM: the rights of a connector, which are of use for one kind
+-- and one bucket, and who may assume its role.  A folder_path narrows the rights
+-- to it; kms_key_id, acl and tags, given as to create_connector, add what they take.
+CREATE FUNCTION s3export.iam_policy(
+	bucket text,
+	kind text DEFAULT 'data_export',
+	folder_path text DEFAULT NULL,
+	region text DEFAULT NULL,
+	kms_key_id text DEFAULT NULL,
+	acl text DEFAULT NULL,
+	tags jsonb DEFAULT NULL)
+	RETURNS jsonb LANGUAGE C IMMUTABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 's3export_iam_policy';
+
+CREATE FUNCTION s3export.trust_policy(
+	region text DEFAULT NULL,
+	sts_endpoint_url text DEFAULT NULL)
+	RETURNS jsonb LANGUAGE C VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 's3export_trust_policy';
 
 -- The identity of this database that assumes roles: for superusers alone, also
 -- when EXECUTE is granted.
 CREATE FUNCTION s3export.set_identity(
 	access_key_id text,
-	secret_access_key text,
-	session_token text DEFAULT NULL)
+	secret_access_key text DEFAULT NULL,
+	session_token text DEFAULT NULL,
+	secret_file text DEFAULT NULL)
 	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_set_identity';
 REVOKE ALL ON FUNCTION s3export.set_identity FROM PUBLIC;
@@ -187,19 +255,30 @@ CREATE FUNCTION s3export.test_credentials(
 	access_key_id text DEFAULT NULL,
 	secret_access_key text DEFAULT NULL,
 	session_token text DEFAULT NULL,
+	secret_file text DEFAULT NULL,
 	role_arn text DEFAULT NULL,
+	credentials_from text DEFAULT NULL,
+	auth_method text DEFAULT NULL,
 	folder_path text DEFAULT 'currents',
-	server_side_encryption text DEFAULT NULL,
 	region text DEFAULT NULL,
 	endpoint_url text DEFAULT NULL,
 	sts_endpoint_url text DEFAULT NULL,
-	addressing text DEFAULT 'auto')
+	addressing text DEFAULT 'auto',
+	expected_bucket_owner text DEFAULT NULL,
+	server_side_encryption text DEFAULT NULL,
+	kms_key_id text DEFAULT NULL,
+	bucket_key boolean DEFAULT NULL,
+	storage_class text DEFAULT NULL,
+	tags jsonb DEFAULT NULL,
+	acl text DEFAULT NULL,
+	content_type text DEFAULT NULL,
+	wait interval DEFAULT '0')
 	RETURNS TABLE ("check" text, ok boolean, action text, code text, request_id text, message text, hint text)
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_test_credentials';
 
--- NULL leaves a property as it is; '' puts region, endpoint_url and
--- sts_endpoint_url back to their defaults, 'none' turns encryption off.
+-- NULL leaves a property as it is; '' puts one without a value of its own back to
+-- its default, and so does '{}' for tags; 'none' turns encryption off.
 -- The kind and the authentication method are not changed here: a kind needs
 -- permissions of its own, and credentials have set_credentials.  Another bucket
 -- or endpoint has its region found out again, unless one is given.
@@ -208,11 +287,18 @@ CREATE FUNCTION s3export.alter_connector(
 	new_name text DEFAULT NULL,
 	bucket text DEFAULT NULL,
 	folder_path text DEFAULT NULL,
-	server_side_encryption text DEFAULT NULL,
 	region text DEFAULT NULL,
 	endpoint_url text DEFAULT NULL,
 	sts_endpoint_url text DEFAULT NULL,
 	addressing text DEFAULT NULL,
+	expected_bucket_owner text DEFAULT NULL,
+	server_side_encryption text DEFAULT NULL,
+	kms_key_id text DEFAULT NULL,
+	bucket_key boolean DEFAULT NULL,
+	storage_class text DEFAULT NULL,
+	tags jsonb DEFAULT NULL,
+	acl text DEFAULT NULL,
+	content_type text DEFAULT NULL,
 	owner regrole DEFAULT NULL,
 	validate boolean DEFAULT true)
 	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -227,8 +313,13 @@ CREATE FUNCTION s3export.set_credentials(
 	access_key_id text DEFAULT NULL,
 	secret_access_key text DEFAULT NULL,
 	session_token text DEFAULT NULL,
+	secret_file text DEFAULT NULL,
 	role_arn text DEFAULT NULL,
-	validate boolean DEFAULT true)
+	credentials_from text DEFAULT NULL,
+	auth_method text DEFAULT NULL,
+	unshare boolean DEFAULT false,
+	validate boolean DEFAULT true,
+	wait interval DEFAULT '15 s')
 	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_set_credentials';
 
@@ -321,6 +412,13 @@ CREATE FUNCTION s3export.copy_to(
 	if_exists text DEFAULT 'error',
 	on_empty text DEFAULT 'file',
 	parallel integer DEFAULT NULL,
+	server_side_encryption text DEFAULT NULL,
+	kms_key_id text DEFAULT NULL,
+	bucket_key boolean DEFAULT NULL,
+	storage_class text DEFAULT NULL,
+	tags jsonb DEFAULT NULL,
+	acl text DEFAULT NULL,
+	content_type text DEFAULT NULL,
 	OUT job_id bigint,
 	OUT uri text,
 	OUT rows_uploaded bigint,

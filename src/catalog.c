@@ -137,6 +137,12 @@ catalog_execute(const char *sql, const char *types, ...)
 	return SPI_processed;
 }
 
+Oid
+catalog_table(const char *table)
+{
+	return get_relname_relid(table, get_namespace_oid("s3export", false));
+}
+
 static int
 column_number(const char *column)
 {

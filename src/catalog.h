@@ -33,6 +33,9 @@ extern void catalog_leave(CatalogScope *scope);
  */
 extern uint64 catalog_execute(const char *sql, const char *types, ...);
 
+/* The OID of one of the extension's tables. */
+extern Oid catalog_table(const char *table);
+
 /* A column of a result row; NULL when null, palloc'd in the caller's context. */
 extern char  *catalog_text(uint64 row, const char *column);
 extern bytea *catalog_bytea(uint64 row, const char *column);

@@ -18,8 +18,7 @@
 #include "utils/builtins.h"
 
 #include "catalog.h"
-#include "connector.h"
-#include "secret.h"
+#include "connector_rows.h"
 
 static const char *const addressing_names[] = {"auto", "path", "virtual"};
 
@@ -81,8 +80,8 @@ require_access(const Connector *connector, ConnectorAccess access, Oid user)
 						errhint("Its owner can allow it with s3export.grant_usage().")));
 }
 
-void
-connector_require_create_privilege(void)
+bool
+connector_may_create(void)
 {
 	CatalogScope scope;
 	bool         allowed;
@@ -93,72 +92,10 @@ connector_require_create_privilege(void)
 						   "o", scope.userid);
 	allowed = catalog_int64(0, "allowed", NULL) != 0;
 	catalog_leave(&scope);
-	if (!allowed)
-		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-						errmsg("permission denied to test credentials without a connector"),
-						errdetail("It takes the EXECUTE privilege on function "
-								  "s3export.create_connector.")));
+	return allowed;
 }
 
 /* --------------------------------------------------------------- reading */
-
-/*
- * Within a scope.  The ID is made once, of what only this database knows and
- * the role's OID: not a random number, since a role whose first transaction
- * fails has to find the ID that the failure told it.
- */
-static char *
-external_id_of(Oid role, bool save)
-{
-	char *external_id;
-
-	if (catalog_execute("SELECT external_id FROM s3export.external_id WHERE role = $1", "o", role))
-		return catalog_text(0, "external_id");
-
-	if (catalog_execute("SELECT 's3export-' || left(encode(sha256(convert_to(installation_id || ' '"
-						" || $1::text, 'UTF8')), 'hex'), 32) AS external_id"
-						" FROM s3export.installation",
-						"o", role) != 1)
-		elog(ERROR, "table \"installation\" of extension \"s3export\" has lost its row");
-	external_id = catalog_text(0, "external_id");
-	if (save)
-		(void) catalog_execute("INSERT INTO s3export.external_id (role, external_id)"
-							   " VALUES ($1, $2) ON CONFLICT (role) DO NOTHING",
-							   "ot", role, external_id);
-	return external_id;
-}
-
-char *
-connector_external_id(Oid role)
-{
-	CatalogScope scope;
-	char        *external_id;
-
-	catalog_enter(&scope);
-	external_id = external_id_of(role, !XactReadOnly);
-	catalog_leave(&scope);
-	return external_id;
-}
-
-/* Within a scope: credentials become those that assume "role_arn". */
-static void
-load_role(Connector *connector, char *role_arn, bool save)
-{
-	CredentialConfig *credentials = &connector->credentials;
-
-	memset(credentials, 0, sizeof(*credentials));
-	credentials->role_arn = role_arn;
-	credentials->external_id = external_id_of(connector->credential_owner, save);
-	if (catalog_execute("SELECT b.credential_id, k.access_key_id, s.sealed"
-						" FROM s3export.base_identity b"
-						" LEFT JOIN s3export.credential k USING (credential_id)"
-						" LEFT JOIN s3export.secret s USING (credential_id)",
-						"") == 0)
-		return;
-	credentials->credential_id = catalog_int64(0, "credential_id", NULL);
-	credentials->access_key_id = catalog_text(0, "access_key_id");
-	credentials->sealed = catalog_bytea(0, "sealed");
-}
 
 /* Within a scope. */
 static bool
@@ -170,8 +107,10 @@ load_row(Connector *connector, const char *name)
 
 	if (catalog_execute("SELECT c.connector_id, c.name, c.owner, c.kind, c.credential_id, c.bucket,"
 						" c.folder_path, c.region, c.endpoint_url, c.sts_endpoint_url,"
-						" c.addressing, c.server_side_encryption, k.owner AS credential_owner,"
-						" k.access_key_id, k.role_arn, s.sealed"
+						" c.addressing, c.expected_bucket_owner, c.server_side_encryption,"
+						" c.kms_key_id, c.bucket_key::text, c.storage_class, c.tags, c.acl,"
+						" c.content_type, k.owner AS credential_owner, k.access_key_id,"
+						" k.role_arn, k.ambient, k.version, s.sealed"
 						" FROM s3export.connector c"
 						" LEFT JOIN s3export.credential k USING (credential_id)"
 						" LEFT JOIN s3export.secret s USING (credential_id)"
@@ -191,7 +130,14 @@ load_row(Connector *connector, const char *name)
 	connector->s3.endpoint_url = catalog_text(0, "endpoint_url");
 	connector->s3.bucket = catalog_text(0, "bucket");
 	connector->s3.region = catalog_text(0, "region");
+	connector->s3.expected_bucket_owner = catalog_text(0, "expected_bucket_owner");
 	connector->s3.server_side_encryption = catalog_text(0, "server_side_encryption");
+	connector->s3.kms_key_id = catalog_text(0, "kms_key_id");
+	connector->s3.bucket_key = catalog_text(0, "bucket_key");
+	connector->s3.storage_class = catalog_text(0, "storage_class");
+	connector->s3.acl = catalog_text(0, "acl");
+	connector->s3.content_type = catalog_text(0, "content_type");
+	connector->tags = catalog_text(0, "tags");
 	if (!connector_parse_addressing(catalog_text(0, "addressing"), &connector->s3.addressing))
 		elog(ERROR, "connector \"%s\" has an unexpected addressing", name);
 
@@ -202,9 +148,11 @@ load_row(Connector *connector, const char *name)
 		connector->credentials.credential_id = connector->credential_id;
 		connector->credentials.access_key_id = catalog_text(0, "access_key_id");
 		connector->credentials.sealed = catalog_bytea(0, "sealed");
+		connector->credentials.ambient = catalog_int64(0, "ambient", NULL) != 0;
+		connector->keys_version = catalog_int64(0, "version", NULL);
 	}
 	else
-		load_role(connector, role_arn, false);
+		connector_load_role(connector, role_arn, false);
 	connector->credentials.sts_endpoint_url = sts_endpoint_url;
 	return true;
 }
@@ -227,7 +175,11 @@ load(const char *name, ConnectorAccess access, bool lock, bool missing_ok)
 	catalog_leave(&scope);
 
 	if (found)
+	{
+		/* Outside the scope, whose memory is gone. */
+		(void) connector_set_tags(connector, connector->tags);
 		return connector;
+	}
 	if (!missing_ok)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("connector \"%s\" does not exist", name),
@@ -247,71 +199,7 @@ connector_lock(const char *name, bool missing_ok)
 	return load(name, CONNECTOR_OWNER, true, missing_ok);
 }
 
-void
-connector_require_credentials(const Connector *connector)
-{
-	const CredentialConfig *credentials = &connector->credentials;
-
-	if (credentials->sealed != NULL)
-		return;
-	if (credentials->role_arn == NULL)
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						errmsg("credentials of connector \"%s\" are missing", connector->name),
-						errdetail("Secrets are not dumped: a restored database has none."),
-						errhint("Use s3export.set_credentials() to give the connector its "
-								"credentials again.")));
-	if (credentials->access_key_id == NULL)
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						errmsg("there is no base identity to assume role \"%s\" with",
-							   credentials->role_arn),
-						errhint("A superuser can set one with s3export.set_identity().")));
-	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					errmsg("credentials of the base identity are missing"),
-					errdetail("Secrets are not dumped: a restored database has none."),
-					errhint("A superuser can set them again with s3export.set_identity().")));
-}
-
 /* --------------------------------------------------------------- writing */
-
-int64
-connector_new_credential_id(void)
-{
-	CatalogScope scope;
-	int64        credential_id;
-
-	catalog_enter(&scope);
-	(void) catalog_execute("SELECT nextval('s3export.credential_credential_id_seq') AS id", "");
-	credential_id = catalog_int64(0, "id", NULL);
-	catalog_leave(&scope);
-	return credential_id;
-}
-
-void
-connector_use_keys(Connector *connector, const char *access_key_id, const char *secret,
-				   const char *token)
-{
-	CredentialConfig *credentials = &connector->credentials;
-	char             *sts_endpoint_url = credentials->sts_endpoint_url;
-
-	memset(credentials, 0, sizeof(*credentials));
-	credentials->credential_id = connector->credential_id;
-	credentials->access_key_id = pstrdup(access_key_id);
-	credentials->sealed = secret_seal(secret, token, connector->credential_id);
-	credentials->sts_endpoint_url = sts_endpoint_url;
-}
-
-void
-connector_use_role(Connector *connector, const char *role_arn)
-{
-	char        *arn = pstrdup(role_arn);
-	char        *sts_endpoint_url = connector->credentials.sts_endpoint_url;
-	CatalogScope scope;
-
-	catalog_enter(&scope);
-	load_role(connector, arn, !XactReadOnly);
-	catalog_leave(&scope);
-	connector->credentials.sts_endpoint_url = sts_endpoint_url;
-}
 
 static void
 report_duplicate(const Connector *connector, const char *other, bool same_name, bool visible)
@@ -363,50 +251,24 @@ connector_require_unique(const Connector *connector)
 	catalog_leave(&scope);
 }
 
-/* Within a scope. */
-static void
-save_secret(int64 credential_id, bytea *sealed)
+char *
+connector_of_other_kind(const Connector *connector)
 {
-	if (sealed == NULL)
-		(void) catalog_execute("DELETE FROM s3export.secret WHERE credential_id = $1", "i",
-							   credential_id);
-	else
-		(void) catalog_execute(
-			"INSERT INTO s3export.secret (credential_id, sealed) VALUES ($1, $2)"
-			" ON CONFLICT (credential_id) DO UPDATE SET sealed = EXCLUDED.sealed",
-			"iy", credential_id, sealed);
-}
+	CatalogScope scope;
+	char        *name = NULL;
 
-/*
- * Within a scope.  New credentials never replace others, not even where somebody
- * has set the sequence back.
- */
-static void
-save_credential(int64 credential_id, Oid owner, const char *access_key_id, const char *role_arn,
-				bool new)
-{
-	(void) catalog_execute(new ? "INSERT INTO s3export.credential"
-								 " (credential_id, owner, access_key_id, role_arn)"
-								 " VALUES ($1, $2, $3, $4)"
-							   : "INSERT INTO s3export.credential"
-								 " (credential_id, owner, access_key_id, role_arn)"
-								 " VALUES ($1, $2, $3, $4) ON CONFLICT (credential_id) DO UPDATE"
-								 " SET owner = EXCLUDED.owner,"
-								 " access_key_id = EXCLUDED.access_key_id,"
-								 " role_arn = EXCLUDED.role_arn",
-						   "iott", credential_id, owner, access_key_id, role_arn);
-}
-
-/* Within a scope. */
-static void
-save_credentials(const Connector *connector, bool new)
-{
-	const CredentialConfig *credentials = &connector->credentials;
-	bool                    role = credentials->role_arn != NULL;
-
-	save_credential(connector->credential_id, connector->credential_owner,
-					role ? NULL : credentials->access_key_id, credentials->role_arn, new);
-	save_secret(connector->credential_id, role ? NULL : credentials->sealed);
+	catalog_enter(&scope);
+	if (catalog_execute("SELECT name FROM s3export.connector c"
+						" WHERE bucket = $1 AND endpoint_url IS NOT DISTINCT FROM $2"
+						" AND kind <> $3 AND (pg_has_role($4, c.owner, 'USAGE')"
+						" OR EXISTS (SELECT FROM s3export.connector_grant g"
+						" WHERE g.connector_id = c.connector_id"
+						" AND pg_has_role($4, g.grantee, 'USAGE'))) ORDER BY name LIMIT 1",
+						"ttto", connector->s3.bucket, connector->s3.endpoint_url, connector->kind,
+						scope.userid) > 0)
+		name = catalog_text(0, "name");
+	catalog_leave(&scope);
+	return name;
 }
 
 /*
@@ -416,80 +278,63 @@ save_credentials(const Connector *connector, bool new)
 void
 connector_insert(Connector *connector, ConnectorValidation validation)
 {
-	CatalogScope scope;
+	const S3Config *s3 = &connector->s3;
+	CatalogScope    scope;
 
 	catalog_enter(&scope);
 	while (catalog_execute(
 			   "INSERT INTO s3export.connector (name, owner, kind, credential_id,"
 			   " endpoint_url, bucket, folder_path, region, sts_endpoint_url,"
-			   " addressing, server_side_encryption, validated_at)"
-			   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,"
-			   " CASE WHEN $12 THEN now() END)"
+			   " addressing, expected_bucket_owner, server_side_encryption, kms_key_id,"
+			   " bucket_key, storage_class, tags, acl, content_type, validated_at)"
+			   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::boolean,"
+			   " $15, $16::jsonb, $17, $18, CASE WHEN $19 THEN now() END)"
 			   " ON CONFLICT DO NOTHING RETURNING connector_id",
-			   "totitttttttb", connector->name, connector->owner, connector->kind,
-			   connector->credential_id, connector->s3.endpoint_url, connector->s3.bucket,
-			   connector->folder_path, connector->s3.region,
-			   connector->credentials.sts_endpoint_url, addressing_names[connector->s3.addressing],
-			   connector->s3.server_side_encryption, validation == CONNECTOR_VALIDATED) == 0)
+			   "totitttttttttttttt"
+			   "b",
+			   connector->name, connector->owner, connector->kind, connector->credential_id,
+			   s3->endpoint_url, s3->bucket, connector->folder_path, s3->region,
+			   connector->credentials.sts_endpoint_url, addressing_names[s3->addressing],
+			   s3->expected_bucket_owner, s3->server_side_encryption, s3->kms_key_id,
+			   s3->bucket_key, s3->storage_class, connector->tags, s3->acl, s3->content_type,
+			   validation == CONNECTOR_VALIDATED) == 0)
 	{
 		CHECK_FOR_INTERRUPTS();
 		require_unique(connector, scope.userid);
 	}
 	connector->connector_id = catalog_int64(0, "connector_id", NULL);
-	save_credentials(connector, true);
+	if (!connector->shares_credentials)
+		connector_save_credentials(connector, true);
 	catalog_leave(&scope);
 }
 
 void
 connector_update(const Connector *connector, ConnectorValidation validation)
 {
-	CatalogScope scope;
+	const S3Config *s3 = &connector->s3;
+	CatalogScope    scope;
 
 	catalog_enter(&scope);
 	require_unique(connector, scope.userid);
-	(void) catalog_execute("UPDATE s3export.connector SET name = $2, owner = $3, endpoint_url = $4,"
-						   " bucket = $5, folder_path = $6, region = $7, sts_endpoint_url = $8,"
-						   " addressing = $9, server_side_encryption = $10,"
-						   " validated_at = CASE $11 WHEN $12 THEN validated_at WHEN $13 THEN now()"
-						   " END WHERE connector_id = $1",
-						   "itottttttt"
-						   "nnn",
-						   connector->connector_id, connector->name, connector->owner,
-						   connector->s3.endpoint_url, connector->s3.bucket, connector->folder_path,
-						   connector->s3.region, connector->credentials.sts_endpoint_url,
-						   addressing_names[connector->s3.addressing],
-						   connector->s3.server_side_encryption, (int32) validation,
-						   (int32) CONNECTOR_VALIDATION_KEPT, (int32) CONNECTOR_VALIDATED);
+	(void) catalog_execute(
+		"UPDATE s3export.connector SET name = $2, owner = $3, endpoint_url = $4,"
+		" bucket = $5, folder_path = $6, region = $7, sts_endpoint_url = $8,"
+		" addressing = $9, expected_bucket_owner = $10, server_side_encryption = $11,"
+		" kms_key_id = $12, bucket_key = $13::boolean, storage_class = $14, tags = $15::jsonb,"
+		" acl = $16, content_type = $17, validated_at = CASE $18 WHEN $19 THEN validated_at"
+		" WHEN $20 THEN now() END WHERE connector_id = $1",
+		"itotttttttttttttt"
+		"nnn",
+		connector->connector_id, connector->name, connector->owner, s3->endpoint_url, s3->bucket,
+		connector->folder_path, s3->region, connector->credentials.sts_endpoint_url,
+		addressing_names[s3->addressing], s3->expected_bucket_owner, s3->server_side_encryption,
+		s3->kms_key_id, s3->bucket_key, s3->storage_class, connector->tags, s3->acl,
+		s3->content_type, (int32) validation, (int32) CONNECTOR_VALIDATION_KEPT,
+		(int32) CONNECTOR_VALIDATED);
 	(void) catalog_execute("UPDATE s3export.credential SET owner = $2 WHERE credential_id = $1"
 						   " AND owner <> $2",
 						   "io", connector->credential_id, connector->credential_owner);
 	catalog_leave(&scope);
-}
-
-void
-connector_update_credentials(const Connector *connector, ConnectorValidation validation)
-{
-	CatalogScope scope;
-
-	catalog_enter(&scope);
-	save_credentials(connector, false);
-	/* Others that share them have not been tested with the new ones. */
-	(void) catalog_execute("UPDATE s3export.connector SET validated_at ="
-						   " CASE WHEN connector_id = $2 AND $3 THEN now() END"
-						   " WHERE credential_id = $1",
-						   "iib", connector->credential_id, connector->connector_id,
-						   validation == CONNECTOR_VALIDATED);
-	catalog_leave(&scope);
-}
-
-/* Within a scope: do other connectors, or the base identity, use its credentials? */
-static bool
-credentials_shared(const Connector *connector)
-{
-	return catalog_execute("SELECT FROM s3export.connector"
-						   " WHERE credential_id = $1 AND connector_id <> $2"
-						   " UNION ALL SELECT FROM s3export.base_identity WHERE credential_id = $1",
-						   "ii", connector->credential_id, connector->connector_id) > 0;
 }
 
 void
@@ -499,7 +344,7 @@ connector_set_owner(Connector *connector, Oid owner)
 	bool         shared;
 
 	catalog_enter(&scope);
-	shared = credentials_shared(connector);
+	shared = connector_credentials_shared(connector);
 	connector->owner = owner;
 	if (!shared)
 		connector->credential_owner = owner;
@@ -520,12 +365,7 @@ connector_delete(const Connector *connector)
 						   connector->connector_id);
 	(void) catalog_execute("DELETE FROM s3export.connector WHERE connector_id = $1", "i",
 						   connector->connector_id);
-	if (!credentials_shared(connector))
-	{
-		save_secret(connector->credential_id, NULL);
-		(void) catalog_execute("DELETE FROM s3export.credential WHERE credential_id = $1", "i",
-							   connector->credential_id);
-	}
+	connector_drop_unused_credentials(connector->credential_id);
 	catalog_leave(&scope);
 }
 
@@ -551,142 +391,4 @@ connector_revoke(const Connector *connector, Oid grantee)
 						   " WHERE connector_id = $1 AND grantee = $2",
 						   "io", connector->connector_id, grantee);
 	catalog_leave(&scope);
-}
-
-void
-connector_set_identity(const char *access_key_id, const char *secret, const char *token)
-{
-	CatalogScope scope;
-	bool new;
-	int64  credential_id;
-	bytea *sealed;
-
-	catalog_enter(&scope);
-	(void) catalog_execute("LOCK TABLE s3export.base_identity IN SHARE ROW EXCLUSIVE MODE", "");
-	new = catalog_execute("SELECT credential_id FROM s3export.base_identity", "") == 0;
-	if (new)
-		(void) catalog_execute("INSERT INTO s3export.base_identity (credential_id)"
-							   " VALUES (nextval('s3export.credential_credential_id_seq'))"
-							   " RETURNING credential_id",
-							   "");
-	credential_id = catalog_int64(0, "credential_id", NULL);
-	catalog_leave(&scope);
-
-	sealed = secret_seal(secret, token, credential_id);
-
-	catalog_enter(&scope);
-	save_credential(credential_id, scope.userid, access_key_id, NULL, new);
-	save_secret(credential_id, sealed);
-	catalog_leave(&scope);
-}
-
-/* ----------------------------------------------------- to the uploader */
-
-static void
-put_string(StringInfo buf, const char *value)
-{
-	if (value == NULL)
-		pq_sendint32(buf, (uint32) -1);
-	else
-	{
-		pq_sendint32(buf, (uint32) strlen(value));
-		pq_sendbytes(buf, value, (int) strlen(value));
-	}
-}
-
-static char *
-get_string(StringInfo buf)
-{
-	int32 length = (int32) pq_getmsgint(buf, 4);
-
-	return length < 0 ? NULL : pnstrdup(pq_getmsgbytes(buf, length), length);
-}
-
-static void
-put_bytea(StringInfo buf, const bytea *value)
-{
-	if (value == NULL)
-		pq_sendint32(buf, (uint32) -1);
-	else
-	{
-		pq_sendint32(buf, VARSIZE_ANY_EXHDR(value));
-		pq_sendbytes(buf, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
-	}
-}
-
-static bytea *
-get_bytea(StringInfo buf)
-{
-	int32  length = (int32) pq_getmsgint(buf, 4);
-	bytea *value;
-
-	if (length < 0)
-		return NULL;
-	value = palloc(VARHDRSZ + length);
-	SET_VARSIZE(value, VARHDRSZ + length);
-	pq_copymsgbytes(buf, VARDATA(value), length);
-	return value;
-}
-
-void
-connector_serialize(StringInfo buf, const Connector *connector)
-{
-	const CredentialConfig *credentials = &connector->credentials;
-	const S3Config         *s3 = &connector->s3;
-
-	pq_sendint64(buf, connector->connector_id);
-	put_string(buf, connector->name);
-	pq_sendint32(buf, connector->owner);
-	put_string(buf, connector->kind);
-	put_string(buf, connector->folder_path);
-	pq_sendint64(buf, connector->credential_id);
-	pq_sendint32(buf, connector->credential_owner);
-
-	put_string(buf, s3->endpoint_url);
-	put_string(buf, s3->bucket);
-	put_string(buf, s3->region);
-	pq_sendint32(buf, (uint32) s3->addressing);
-	put_string(buf, s3->server_side_encryption);
-
-	pq_sendint64(buf, credentials->credential_id);
-	put_string(buf, credentials->access_key_id);
-	put_bytea(buf, credentials->sealed);
-	put_string(buf, credentials->role_arn);
-	put_string(buf, credentials->external_id);
-	put_string(buf, credentials->sts_endpoint_url);
-}
-
-Connector *
-connector_deserialize(StringInfo buf)
-{
-	Connector        *connector = palloc0(sizeof(Connector));
-	CredentialConfig *credentials = &connector->credentials;
-	S3Config         *s3 = &connector->s3;
-
-	connector->connector_id = pq_getmsgint64(buf);
-	connector->name = get_string(buf);
-	connector->owner = (Oid) pq_getmsgint(buf, 4);
-	connector->kind = get_string(buf);
-	connector->folder_path = get_string(buf);
-	connector->credential_id = pq_getmsgint64(buf);
-	connector->credential_owner = (Oid) pq_getmsgint(buf, 4);
-
-	s3->endpoint_url = get_string(buf);
-	s3->bucket = get_string(buf);
-	s3->region = get_string(buf);
-	s3->addressing = (S3Addressing) pq_getmsgint(buf, 4);
-	s3->server_side_encryption = get_string(buf);
-
-	credentials->credential_id = pq_getmsgint64(buf);
-	credentials->access_key_id = get_string(buf);
-	credentials->sealed = get_bytea(buf);
-	credentials->role_arn = get_string(buf);
-	credentials->external_id = get_string(buf);
-	credentials->sts_endpoint_url = get_string(buf);
-
-	/* A store that is not AWS's answers for STS at the same address. */
-	if (credentials->sts_endpoint_url == NULL)
-		credentials->sts_endpoint_url = s3->endpoint_url;
-	credentials->region = s3->region;
-	return connector;
 }

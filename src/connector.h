@@ -13,17 +13,21 @@
 /*
  * A connector authenticates with keys of its own, or with a role that the base
  * identity assumes (credentials.role_arn is set): then credentials holds the
- * keys of the base identity and the external ID of credential_owner.
+ * keys of the base identity and the external ID of credential_owner.  Instead
+ * of either keys there may be ambient ones.
  */
 typedef struct Connector
 {
 	int64            connector_id; /* 0: not saved */
 	char            *name;         /* NULL: not to be saved */
 	Oid              owner;
-	char            *kind;             /* "data_export" or "currents" */
-	char            *folder_path;      /* normalised; "": the bucket's root */
-	int64            credential_id;    /* its own, 0: not saved */
-	Oid              credential_owner; /* differs from owner where credentials are shared */
+	char            *kind;               /* "data_export" or "currents" */
+	char            *folder_path;        /* normalised; "": the bucket's root */
+	int64            credential_id;      /* its own, 0: not saved */
+	Oid              credential_owner;   /* differs from owner where credentials are shared */
+	bool             shares_credentials; /* those of another connector, not to be written */
+	int64            keys_version;       /* of credentials.sealed, grows when they are replaced */
+	char            *tags;               /* of objects, a JSON object; NULL: none */
 	S3Config         s3;
 	CredentialConfig credentials;
 } Connector;
@@ -68,14 +72,40 @@ extern bool connector_parse_addressing(const char *value, S3Addressing *addressi
  */
 extern char *connector_external_id(Oid role);
 
-/* Raises ERRCODE_INSUFFICIENT_PRIVILEGE unless the user may create connectors. */
-extern void connector_require_create_privilege(void);
+/* May the current user create connectors? */
+extern bool connector_may_create(void);
 
-/* How one is made: a credential_id, then keys or a role, then the insert. */
+/* How one is made: a credential_id, then keys, a role or neither, then the insert. */
 extern int64 connector_new_credential_id(void);
 extern void  connector_use_keys(Connector *connector, const char *access_key_id, const char *secret,
 								const char *token);
 extern void  connector_use_role(Connector *connector, const char *role_arn);
+extern void  connector_use_ambient(Connector *connector);
+
+/*
+ * With ambient credentials a connector may do what the whole server may: raises
+ * ERRCODE_INSUFFICIENT_PRIVILEGE where it signs with them itself, unless the user
+ * is a superuser.
+ */
+extern void connector_require_ambient_privilege(const Connector *connector);
+
+/*
+ * Or the credentials of another connector instead, which both then share.  The
+ * user has to own that connector and its credentials.
+ */
+extern void connector_use_credentials_of(Connector *connector, const char *name);
+
+/* How many connectors have its credentials, itself among them. */
+extern int connector_count_sharing(const Connector *connector);
+
+/* Before connector_use_keys or connector_use_role: what is shared stays as it is. */
+extern void connector_leave_shared(Connector *connector);
+
+/*
+ * Sets what every object is tagged with: NULL or a JSON object of strings.
+ * Returns NULL, or a phrase that says what is right.
+ */
+extern const char *connector_set_tags(Connector *connector, const char *json);
 
 /* Raises ERRCODE_DUPLICATE_OBJECT when another one has its name or its place. */
 extern void connector_require_unique(const Connector *connector);
@@ -98,6 +128,22 @@ extern void connector_set_owner(Connector *connector, Oid owner);
 
 extern void connector_grant(const Connector *connector, Oid grantee);
 extern void connector_revoke(const Connector *connector, Oid grantee);
+
+/* A connector that has nothing but what assumes roles; NULL: there is nothing. */
+extern Connector *connector_base_identity(void);
+
+/*
+ * In the uploader, in a transaction of its own, which is empty when nothing has
+ * been heard: have the keys that the connector came with been replaced?  Then
+ * the new ones are in connector->credentials, palloc'd.
+ */
+extern bool connector_refresh_keys(Connector *connector);
+
+/*
+ * A connector of the other kind in the same bucket that the user may know of;
+ * NULL: there is none.
+ */
+extern char *connector_of_other_kind(const Connector *connector);
 
 /* Sets or replaces the keys that assume roles. */
 extern void

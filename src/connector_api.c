@@ -17,6 +17,7 @@
 #include "compat.h"
 #include "connector.h"
 #include "connector_args.h"
+#include "guc.h"
 #include "probe.h"
 #include "uploader.h"
 
@@ -29,6 +30,45 @@ SQL_FUNCTION(s3export_grant_usage);
 SQL_FUNCTION(s3export_revoke_usage);
 SQL_FUNCTION(s3export_test_credentials);
 SQL_FUNCTION(s3export_refuse_direct_writes);
+SQL_FUNCTION(s3export_ambient_credentials_allowed);
+
+/* The arguments of create_connector; those of test_credentials but for "validate". */
+enum
+{
+	ARG_NAME,
+	ARG_BUCKET,
+	ARG_KIND,
+	ARG_CREDENTIALS,
+	ARG_PLACE = ARG_CREDENTIALS + ARGS_CREDENTIALS,
+	ARG_OBJECT = ARG_PLACE + ARGS_PLACE,
+	ARG_VALIDATE = ARG_OBJECT + ARGS_OBJECT,
+	ARG_WAIT,
+	TEST_ARG_WAIT = ARG_VALIDATE
+};
+
+/* The arguments of alter_connector. */
+enum
+{
+	ALTER_ARG_NAME,
+	ALTER_ARG_NEW_NAME,
+	ALTER_ARG_BUCKET,
+	ALTER_ARG_PLACE,
+	ALTER_ARG_REGION = ALTER_ARG_PLACE + 1,
+	ALTER_ARG_ENDPOINT_URL,
+	ALTER_ARG_OBJECT = ALTER_ARG_PLACE + ARGS_PLACE,
+	ALTER_ARG_OWNER = ALTER_ARG_OBJECT + ARGS_OBJECT,
+	ALTER_ARG_VALIDATE
+};
+
+/* The arguments of set_credentials. */
+enum
+{
+	SET_ARG_NAME,
+	SET_ARG_CREDENTIALS,
+	SET_ARG_UNSHARE = SET_ARG_CREDENTIALS + ARGS_CREDENTIALS,
+	SET_ARG_VALIDATE,
+	SET_ARG_WAIT
+};
 
 /* -------------------------------------------------------------- validation */
 
@@ -53,8 +93,15 @@ require_passed(List *results)
 	{
 		ProbeResult *result = lfirst(lc);
 
-		if (result->ok)
+		if (result->ok || result->skipped)
 			continue;
+		if (result->advisory)
+		{
+			ereport(WARNING, (errmsg("check \"%s\" of the credentials failed", result->check),
+							  errdetail("%s", result->message),
+							  result->hint ? errhint("%s", result->hint) : 0));
+			continue;
+		}
 		failed = lappend(failed, result);
 		append_failure(&failures, result);
 	}
@@ -66,18 +113,28 @@ require_passed(List *results)
 					errdetail("%s", failures.data), first->hint ? errhint("%s", first->hint) : 0));
 }
 
-/* Tests what is about to be saved, and learns AWS's region when none is given. */
+/*
+ * Tests what is about to be saved, and learns AWS's region when none is given.
+ * A role that AWS does not know yet is waited for, for "wait" ms.
+ */
 static ConnectorValidation
-validate_connector(Connector *connector, bool validate)
+validate_connector(Connector *connector, bool validate, int wait)
 {
 	char *region = NULL;
 
 	if (!validate)
 		return CONNECTOR_NOT_VALIDATED;
 	connector_require_credentials(connector);
-	require_passed(uploader_check(connector, &region));
+	require_passed(uploader_check(connector, wait, &region));
 	if (connector->s3.region == NULL && connector->s3.endpoint_url == NULL)
 		connector->s3.region = region;
+	else if (region != NULL && strcmp(region, connector->s3.region) != 0)
+		ereport(WARNING,
+				(errmsg("bucket \"%s\" is in region \"%s\", not \"%s\"", connector->s3.bucket,
+						region, connector->s3.region),
+				 errhint("Set the region to \"%s\": until then, each export asks the wrong one "
+						 "first.",
+						 region)));
 	return CONNECTOR_VALIDATED;
 }
 
@@ -111,11 +168,49 @@ return_checks(FunctionCallInfo fcinfo, List *results)
 static void
 use_credentials(Connector *connector, const CredentialArgs *args)
 {
-	if (args->role_arn != NULL)
+	if (args->credentials_from != NULL)
+		connector_use_credentials_of(connector, args->credentials_from);
+	else if (args->role_arn != NULL)
 		connector_use_role(connector, args->role_arn);
+	else if (args->ambient)
+		connector_use_ambient(connector);
 	else
 		connector_use_keys(connector, args->access_key_id, args->secret_access_key,
 						   args->session_token);
+	connector_require_ambient_privilege(connector);
+}
+
+/* What create_connector and test_credentials say alike, all but the name. */
+static void
+read_connector(Connector *connector, CredentialArgs *credentials, FunctionCallInfo fcinfo)
+{
+	args_set_bucket(connector, args_required_text(fcinfo, ARG_BUCKET, "bucket"));
+	args_set_kind(connector, args_required_text(fcinfo, ARG_KIND, "kind"));
+	args_read_credentials(credentials, fcinfo, ARG_CREDENTIALS);
+	(void) args_set_place(connector, fcinfo, ARG_PLACE, false);
+	(void) args_set_object(connector, fcinfo, ARG_OBJECT);
+	connector->owner = GetUserId();
+	connector->credential_owner = connector->owner;
+}
+
+/* The two kinds differ in what they may do: one policy would not fit both. */
+static void
+notice_other_kind(const Connector *connector)
+{
+	char *other = connector_of_other_kind(connector);
+	bool  currents = strcmp(connector->kind, "currents") == 0;
+
+	if (other == NULL)
+		return;
+	ereport(
+		NOTICE,
+		(errmsg("bucket \"%s\" now has connectors of both kinds", connector->s3.bucket),
+		 errdetail("Connector \"%s\" is of kind \"%s\", connector \"%s\" of kind \"%s\": each "
+				   "kind needs a policy of its own.",
+				   connector->name, connector->kind, other, currents ? "data_export" : "currents"),
+		 errhint("Functions s3export.iam_policy('%s', 'data_export') and "
+				 "s3export.iam_policy('%s', 'currents') make them.",
+				 connector->s3.bucket, connector->s3.bucket)));
 }
 
 /* --------------------------------------------------------------- functions */
@@ -126,23 +221,21 @@ s3export_create_connector(PG_FUNCTION_ARGS)
 	Connector          *connector = palloc0(sizeof(Connector));
 	CredentialArgs      credentials;
 	bool                validate;
+	int                 wait;
 	ConnectorValidation validation;
 
-	args_set_name(connector, "name", args_required_text(fcinfo, 0, "name"));
-	args_set_bucket(connector, args_required_text(fcinfo, 1, "bucket"));
-	args_set_kind(connector, args_required_text(fcinfo, 2, "kind"));
-	args_read_credentials(&credentials, fcinfo, 3);
-	(void) args_set_place(connector, fcinfo, 7, false);
-	validate = args_required_bool(fcinfo, 13, "validate");
-
-	connector->owner = GetUserId();
-	connector->credential_owner = connector->owner;
+	args_set_name(connector, "name", args_required_text(fcinfo, ARG_NAME, "name"));
+	read_connector(connector, &credentials, fcinfo);
+	validate = args_required_bool(fcinfo, ARG_VALIDATE, "validate");
+	wait = args_wait(fcinfo, ARG_WAIT);
 	connector_require_unique(connector);
 
-	connector->credential_id = connector_new_credential_id();
+	if (credentials.credentials_from == NULL)
+		connector->credential_id = connector_new_credential_id();
 	use_credentials(connector, &credentials);
-	validation = validate_connector(connector, validate);
+	validation = validate_connector(connector, validate, wait);
 	connector_insert(connector, validation);
+	notice_other_kind(connector);
 	PG_RETURN_INT64(connector->connector_id);
 }
 
@@ -160,34 +253,39 @@ change_owner(Connector *connector, Oid owner)
 Datum
 s3export_alter_connector(PG_FUNCTION_ARGS)
 {
-	Connector          *connector = connector_lock(args_required_text(fcinfo, 0, "name"), false);
-	char               *new_name = args_text(fcinfo, 1);
-	char               *bucket = args_text(fcinfo, 2);
-	bool                keeps_region = !PG_ARGISNULL(5) || (bucket == NULL && PG_ARGISNULL(6));
-	bool                validate = args_required_bool(fcinfo, 10, "validate");
-	bool                moved;
+	Connector *connector =
+		connector_lock(args_required_text(fcinfo, ALTER_ARG_NAME, "name"), false);
+	char               *new_name = args_text(fcinfo, ALTER_ARG_NEW_NAME);
+	char               *bucket = args_text(fcinfo, ALTER_ARG_BUCKET);
+	bool                elsewhere = bucket != NULL || !PG_ARGISNULL(ALTER_ARG_ENDPOINT_URL);
+	bool                validate = args_required_bool(fcinfo, ALTER_ARG_VALIDATE, "validate");
+	bool                changed = bucket != NULL;
 	ConnectorValidation validation = CONNECTOR_VALIDATION_KEPT;
 
+	connector_require_ambient_privilege(connector);
 	if (bucket != NULL)
 		args_set_bucket(connector, bucket);
-	moved = args_set_place(connector, fcinfo, 3, true) || bucket != NULL;
-	if (!keeps_region)
+	changed |= args_set_place(connector, fcinfo, ALTER_ARG_PLACE, true);
+	changed |= args_set_object(connector, fcinfo, ALTER_ARG_OBJECT);
+	if (elsewhere && PG_ARGISNULL(ALTER_ARG_REGION))
 		connector->s3.region = NULL;
-	if (!PG_ARGISNULL(9))
+	if (!PG_ARGISNULL(ALTER_ARG_OWNER))
 	{
-		change_owner(connector, args_required_role(fcinfo, 9, "owner"));
+		change_owner(connector, args_required_role(fcinfo, ALTER_ARG_OWNER, "owner"));
 		/* Its role is assumed with another external ID now. */
-		moved = moved || connector->credentials.role_arn != NULL;
+		changed |= connector->credentials.role_arn != NULL;
 	}
-	if (moved)
+	if (changed)
 	{
 		connector_require_unique(connector);
-		validation = validate_connector(connector, validate);
+		validation = validate_connector(connector, validate, 0);
 	}
 	/* Last, so that errors above name the connector as it is. */
 	if (new_name != NULL)
 		args_set_name(connector, "new_name", new_name);
 	connector_update(connector, validation);
+	if (elsewhere)
+		notice_other_kind(connector);
 	PG_RETURN_VOID();
 }
 
@@ -205,21 +303,44 @@ s3export_drop_connector(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-Datum
-s3export_set_credentials(PG_FUNCTION_ARGS)
+/* New credentials for all that share the old ones, or only for this one. */
+static void
+prepare_rotation(Connector *connector, bool unshare)
 {
-	Connector     *connector = connector_lock(args_required_text(fcinfo, 0, "name"), false);
-	bool           validate = args_required_bool(fcinfo, 5, "validate");
-	CredentialArgs credentials;
+	int  sharing = connector_count_sharing(connector);
+	bool owns = has_privs_of_role(GetUserId(), connector->credential_owner);
 
-	if (!has_privs_of_role(GetUserId(), connector->credential_owner))
+	if (unshare && (sharing > 1 || !owns))
+	{
+		connector_leave_shared(connector);
+		return;
+	}
+	if (!owns)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of the credentials of connector \"%s\"", connector->name),
-				 errdetail("Other connectors use the same credentials.")));
-	args_read_credentials(&credentials, fcinfo, 1);
+				 errdetail("It shares them with a connector of another owner."),
+				 errhint("With unshare => true, the connector gets credentials of its own.")));
+	if (sharing > 1)
+		ereport(NOTICE, (errmsg("replacing the credentials that %d connectors share", sharing),
+						 errhint("With unshare => true, connector \"%s\" alone would get new ones.",
+								 connector->name)));
+}
+
+Datum
+s3export_set_credentials(PG_FUNCTION_ARGS)
+{
+	Connector *connector = connector_lock(args_required_text(fcinfo, SET_ARG_NAME, "name"), false);
+	bool       unshare = args_required_bool(fcinfo, SET_ARG_UNSHARE, "unshare");
+	bool       validate = args_required_bool(fcinfo, SET_ARG_VALIDATE, "validate");
+	int        wait = args_wait(fcinfo, SET_ARG_WAIT);
+	CredentialArgs credentials;
+
+	args_read_credentials(&credentials, fcinfo, SET_ARG_CREDENTIALS);
+	if (credentials.credentials_from == NULL)
+		prepare_rotation(connector, unshare);
 	use_credentials(connector, &credentials);
-	connector_update_credentials(connector, validate_connector(connector, validate));
+	connector_update_credentials(connector, validate_connector(connector, validate, wait));
 	PG_RETURN_VOID();
 }
 
@@ -262,17 +383,21 @@ s3export_revoke_usage(PG_FUNCTION_ARGS)
 static Connector *
 saved_connector(FunctionCallInfo fcinfo)
 {
-	for (int i = 1; i < PG_NARGS(); i++)
-	{
-		bool has_default = (i == 2 || i == 7 || i == 12);
+	static const int defaults[] = {ARG_KIND, ARG_PLACE, ARG_PLACE + 4};
 
+	for (int i = ARG_BUCKET; i < TEST_ARG_WAIT; i++)
+	{
+		bool has_default = false;
+
+		for (size_t d = 0; d < lengthof(defaults); d++)
+			has_default |= i == defaults[d];
 		if (!has_default && !PG_ARGISNULL(i))
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-							errmsg("argument \"name\" excludes all others"),
+							errmsg("argument \"name\" excludes all others but \"wait\""),
 							errhint("Give the name of a connector, or what a connector would be "
 									"created with.")));
 	}
-	return connector_load(args_text(fcinfo, 0), CONNECTOR_OWNER);
+	return connector_load(args_text(fcinfo, ARG_NAME), CONNECTOR_OWNER);
 }
 
 static Connector *
@@ -281,13 +406,12 @@ unsaved_connector(FunctionCallInfo fcinfo)
 	Connector     *connector = palloc0(sizeof(Connector));
 	CredentialArgs credentials;
 
-	connector_require_create_privilege();
-	args_set_bucket(connector, args_required_text(fcinfo, 1, "bucket"));
-	args_set_kind(connector, args_required_text(fcinfo, 2, "kind"));
-	args_read_credentials(&credentials, fcinfo, 3);
-	(void) args_set_place(connector, fcinfo, 7, false);
-	connector->owner = GetUserId();
-	connector->credential_owner = connector->owner;
+	if (!connector_may_create())
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("permission denied to test credentials without a connector"),
+						errdetail("It takes the EXECUTE privilege on function "
+								  "s3export.create_connector.")));
+	read_connector(connector, &credentials, fcinfo);
 	use_credentials(connector, &credentials);
 	return connector;
 }
@@ -295,11 +419,13 @@ unsaved_connector(FunctionCallInfo fcinfo)
 Datum
 s3export_test_credentials(PG_FUNCTION_ARGS)
 {
-	Connector *connector = PG_ARGISNULL(0) ? unsaved_connector(fcinfo) : saved_connector(fcinfo);
-	char      *region;
+	int        wait = args_wait(fcinfo, TEST_ARG_WAIT);
+	Connector *connector =
+		PG_ARGISNULL(ARG_NAME) ? unsaved_connector(fcinfo) : saved_connector(fcinfo);
+	char *region;
 
 	connector_require_credentials(connector);
-	return_checks(fcinfo, uploader_check(connector, &region));
+	return_checks(fcinfo, uploader_check(connector, wait, &region));
 	return (Datum) 0;
 }
 
@@ -318,4 +444,10 @@ s3export_refuse_direct_writes(PG_FUNCTION_ARGS)
 							   RelationGetRelationName(trigger->tg_relation)),
 						errhint("Use the functions of extension \"s3export\".")));
 	PG_RETURN_POINTER(NULL);
+}
+
+Datum
+s3export_ambient_credentials_allowed(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(guc_allow_ambient_credentials);
 }

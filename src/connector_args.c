@@ -10,21 +10,22 @@
 #include "catalog/pg_authid.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 #include "utils/varlena.h"
 
-#include "connector_args.h"
+#include "connector_args_internal.h"
 #include "guc.h"
 #include "names.h"
-#include "secret.h"
 
 #define MAX_NAME_LENGTH (NAMEDATALEN - 1)
+#define MAX_WAIT (60 * 60 * 1000) /* ms */
 
 /* ---------------------------------------------------------------- errors */
 
-/* "value" is NULL where it could be a secret, or hold one. */
-static void
-invalid_value(const char *argument, const char *value, const char *what_is_right)
+void
+args_invalid_value(const char *argument, const char *value, const char *what_is_right)
 {
 	if (value != NULL)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -35,15 +36,15 @@ invalid_value(const char *argument, const char *value, const char *what_is_right
 					errdetail("%s", what_is_right)));
 }
 
-static void
-require(const char *argument, const char *value, const char *what_is_right)
+void
+args_require(const char *argument, const char *value, const char *what_is_right)
 {
 	if (what_is_right != NULL)
-		invalid_value(argument, value, what_is_right);
+		args_invalid_value(argument, value, what_is_right);
 }
 
-static void
-null_value(const char *argument)
+void
+args_null_value(const char *argument)
 {
 	ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					errmsg("argument \"%s\" must not be null", argument)));
@@ -61,7 +62,7 @@ char *
 args_required_text(FunctionCallInfo fcinfo, int n, const char *argument)
 {
 	if (PG_ARGISNULL(n))
-		null_value(argument);
+		args_null_value(argument);
 	return text_to_cstring(PG_GETARG_TEXT_PP(n));
 }
 
@@ -69,7 +70,7 @@ bool
 args_required_bool(FunctionCallInfo fcinfo, int n, const char *argument)
 {
 	if (PG_ARGISNULL(n))
-		null_value(argument);
+		args_null_value(argument);
 	return PG_GETARG_BOOL(n);
 }
 
@@ -79,27 +80,13 @@ args_required_role(FunctionCallInfo fcinfo, int n, const char *argument)
 	Oid role;
 
 	if (PG_ARGISNULL(n))
-		null_value(argument);
+		args_null_value(argument);
 	role = PG_GETARG_OID(n);
 	/* regrole takes any number, and "-" for none. */
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 						errmsg("role with OID %u does not exist", role)));
 	return role;
-}
-
-static char *
-secret_text(FunctionCallInfo fcinfo, int n)
-{
-	char *plain = args_text(fcinfo, n);
-	char *copy;
-
-	if (plain == NULL)
-		return NULL;
-	copy = secret_strdup(CurrentMemoryContext, plain);
-	secret_wipe(plain);
-	pfree(plain);
-	return copy;
 }
 
 /* ----------------------------------------------------------- connectors */
@@ -115,9 +102,10 @@ args_set_name(Connector *connector, const char *argument, const char *value)
 			right = false;
 	}
 	if (!right)
-		invalid_value(argument, value,
-					  psprintf("A connector's name has 1 to %d bytes and no control characters.",
-							   MAX_NAME_LENGTH));
+		args_invalid_value(
+			argument, value,
+			psprintf("A connector's name has 1 to %d bytes and no control characters.",
+					 MAX_NAME_LENGTH));
 	connector->name = pstrdup(value);
 }
 
@@ -125,45 +113,34 @@ void
 args_set_kind(Connector *connector, const char *value)
 {
 	if (strcmp(value, "data_export") != 0 && strcmp(value, "currents") != 0)
-		invalid_value("kind", value, "It is \"data_export\" or \"currents\".");
+		args_invalid_value("kind", value, "It is \"data_export\" or \"currents\".");
 	connector->kind = pstrdup(value);
 }
 
 void
 args_set_bucket(Connector *connector, const char *value)
 {
-	require("bucket", value, names_check_bucket(value));
+	args_require("bucket", value, names_check_bucket(value));
 	connector->s3.bucket = pstrdup(value);
 }
 
-static void
-set_folder_path(Connector *connector, const char *value)
+void
+args_set_folder_path(Connector *connector, const char *value)
 {
 	char *normalized;
 
-	require("folder_path", value, names_normalize_folder(value, &normalized));
+	args_require("folder_path", value, names_normalize_folder(value, &normalized));
 	connector->folder_path = normalized;
 }
 
-static void
-set_server_side_encryption(Connector *connector, const char *value)
-{
-	if (pg_strcasecmp(value, "none") == 0)
-		connector->s3.server_side_encryption = NULL;
-	else if (pg_strcasecmp(value, "AES256") == 0)
-		connector->s3.server_side_encryption = "AES256";
-	else
-		invalid_value("server_side_encryption", value, "It is \"AES256\" or \"none\".");
-}
-
-static void
-set_region(Connector *connector, const char *value)
+void
+args_set_region(Connector *connector, const char *value)
 {
 	if (*value == '\0')
 		connector->s3.region = NULL;
 	else
 	{
-		require("region", value, names_check_region(value));
+		args_require("region", value, names_check_region(value));
 		connector->s3.region = pstrdup(value);
 	}
 }
@@ -189,16 +166,16 @@ endpoint_is_allowed(const char *url)
 	return false;
 }
 
-/* NULL: AWS's own. */
-static char *
-check_endpoint(const char *argument, const char *value)
+char *
+args_endpoint(const char *argument, const char *value)
 {
 	NamesEndpoint endpoint;
 
 	if (*value == '\0')
 		return NULL;
 	/* What stands before an "@" could be a password. */
-	require(argument, strchr(value, '@') ? NULL : value, names_parse_endpoint(value, &endpoint));
+	args_require(argument, strchr(value, '@') ? NULL : value,
+				 names_parse_endpoint(value, &endpoint));
 	if (!endpoint_is_allowed(endpoint.url))
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("permission denied for endpoint \"%s\"", endpoint.url),
@@ -210,20 +187,28 @@ check_endpoint(const char *argument, const char *value)
 static void
 set_endpoint_url(Connector *connector, const char *value)
 {
-	connector->s3.endpoint_url = check_endpoint("endpoint_url", value);
+	connector->s3.endpoint_url = args_endpoint("endpoint_url", value);
 }
 
 static void
 set_sts_endpoint_url(Connector *connector, const char *value)
 {
-	connector->credentials.sts_endpoint_url = check_endpoint("sts_endpoint_url", value);
+	connector->credentials.sts_endpoint_url = args_endpoint("sts_endpoint_url", value);
 }
 
 static void
 set_addressing(Connector *connector, const char *value)
 {
 	if (!connector_parse_addressing(value, &connector->s3.addressing))
-		invalid_value("addressing", value, "It is \"auto\", \"path\" or \"virtual\".");
+		args_invalid_value("addressing", value, "It is \"auto\", \"path\" or \"virtual\".");
+}
+
+static void
+set_expected_bucket_owner(Connector *connector, const char *value)
+{
+	if (*value != '\0')
+		args_require("expected_bucket_owner", value, names_check_account(value));
+	connector->s3.expected_bucket_owner = *value != '\0' ? pstrdup(value) : NULL;
 }
 
 bool
@@ -235,12 +220,12 @@ args_set_place(Connector *connector, FunctionCallInfo fcinfo, int first, bool al
 		bool        required;
 		void (*set)(Connector *connector, const char *value);
 	} arguments[] = {
-		{"folder_path", true, set_folder_path},
-		{"server_side_encryption", false, set_server_side_encryption},
-		{"region", false, set_region},
+		{"folder_path", true, args_set_folder_path},
+		{"region", false, args_set_region},
 		{"endpoint_url", false, set_endpoint_url},
 		{"sts_endpoint_url", false, set_sts_endpoint_url},
 		{"addressing", true, set_addressing},
+		{"expected_bucket_owner", false, set_expected_bucket_owner},
 	};
 	bool any = false;
 
@@ -254,81 +239,135 @@ args_set_place(Connector *connector, FunctionCallInfo fcinfo, int first, bool al
 			any = true;
 		}
 		else if (arguments[i].required && !altering)
-			null_value(arguments[i].argument);
+			args_null_value(arguments[i].argument);
 	}
 	return any;
 }
 
-/* ----------------------------------------------------------- credentials */
+/* --------------------------------------------------------------- objects */
 
+/* What belongs to a KMS key goes with it. */
 static void
-require_both(const char *present, const char *missing)
+set_server_side_encryption(S3Config *s3, const char *value)
 {
-	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					errmsg("argument \"%s\" requires argument \"%s\"", present, missing),
-					errdetail("A secret key has an access_key_id and a secret_access_key; "
-							  "temporary ones have a session_token too.")));
-}
-
-/* No value is shown: they get mixed up. */
-static void
-check_keys(const CredentialArgs *args)
-{
-	require("access_key_id", NULL, names_check_access_key_id(args->access_key_id));
-	require("secret_access_key", NULL, names_check_secret(args->secret_access_key));
-	if (args->session_token != NULL)
-		require("session_token", NULL, names_check_session_token(args->session_token));
-}
-
-void
-args_read_keys(CredentialArgs *args, FunctionCallInfo fcinfo, int first)
-{
-	memset(args, 0, sizeof(*args));
-	if (PG_ARGISNULL(first))
-		null_value("access_key_id");
-	if (PG_ARGISNULL(first + 1))
-		null_value("secret_access_key");
-	args->access_key_id = secret_text(fcinfo, first);
-	args->secret_access_key = secret_text(fcinfo, first + 1);
-	args->session_token = secret_text(fcinfo, first + 2);
-	check_keys(args);
-}
-
-void
-args_read_credentials(CredentialArgs *args, FunctionCallInfo fcinfo, int first)
-{
-	const char *key_argument = NULL;
-
-	args->access_key_id = secret_text(fcinfo, first);
-	args->secret_access_key = secret_text(fcinfo, first + 1);
-	args->session_token = secret_text(fcinfo, first + 2);
-	args->role_arn = args_text(fcinfo, first + 3);
-
-	if (args->access_key_id != NULL)
-		key_argument = "access_key_id";
-	else if (args->secret_access_key != NULL)
-		key_argument = "secret_access_key";
-	else if (args->session_token != NULL)
-		key_argument = "session_token";
-
-	if (args->role_arn != NULL && key_argument != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("arguments \"%s\" and \"role_arn\" exclude each other", key_argument),
-				 errdetail("A connector authenticates with a secret key, or with a role, "
-						   "never with both.")));
-	if (args->role_arn != NULL)
+	if (pg_strcasecmp(value, "none") == 0)
+		s3->server_side_encryption = NULL;
+	else if (pg_strcasecmp(value, "AES256") == 0)
+		s3->server_side_encryption = "AES256";
+	else if (pg_strcasecmp(value, "aws:kms") == 0)
 	{
-		require("role_arn", args->role_arn, names_check_role_arn(args->role_arn));
+		s3->server_side_encryption = "aws:kms";
 		return;
 	}
-	if (key_argument == NULL)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("credentials are missing"),
-						errdetail("A connector authenticates with a secret key or with a role."),
-						errhint("Give access_key_id and secret_access_key, or role_arn.")));
-	if (args->access_key_id == NULL)
-		require_both(key_argument, "access_key_id");
-	if (args->secret_access_key == NULL)
-		require_both(key_argument, "secret_access_key");
-	check_keys(args);
+	else
+		args_invalid_value("server_side_encryption", value,
+						   "It is \"AES256\", \"aws:kms\" or \"none\".");
+	s3->kms_key_id = NULL;
+	s3->bucket_key = NULL;
+}
+
+static void
+require_kms(const S3Config *s3, const char *argument)
+{
+	if (s3->server_side_encryption == NULL || strcmp(s3->server_side_encryption, "aws:kms") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" requires server_side_encryption => 'aws:kms'", argument)));
+}
+
+/* "": what the bucket, or S3, has by default. */
+static char *
+optional_text(const char *argument, char *value, const char *(*check)(const char *value))
+{
+	if (*value == '\0')
+		return NULL;
+	args_require(argument, value, check(value));
+	return value;
+}
+
+static void
+set_tags(Connector *connector, Datum tags)
+{
+	char *json = DatumGetCString(DirectFunctionCall1(jsonb_out, tags));
+
+	args_require("tags", json, connector_set_tags(connector, json));
+}
+
+static bool
+set_encryption(S3Config *s3, FunctionCallInfo fcinfo, int first)
+{
+	char *encryption = args_text(fcinfo, first);
+	char *kms_key_id = args_text(fcinfo, first + 1);
+
+	if (encryption != NULL)
+		set_server_side_encryption(s3, encryption);
+	if (kms_key_id != NULL)
+	{
+		s3->kms_key_id = optional_text("kms_key_id", kms_key_id, names_check_kms_key_id);
+		if (s3->kms_key_id != NULL)
+			require_kms(s3, "kms_key_id");
+	}
+	if (!PG_ARGISNULL(first + 2))
+	{
+		require_kms(s3, "bucket_key");
+		s3->bucket_key = PG_GETARG_BOOL(first + 2) ? "true" : "false";
+	}
+	return encryption != NULL || kms_key_id != NULL || !PG_ARGISNULL(first + 2);
+}
+
+bool
+args_set_object(Connector *connector, FunctionCallInfo fcinfo, int first)
+{
+	S3Config *s3 = &connector->s3;
+	char     *storage_class = args_text(fcinfo, first + 3);
+	char     *acl = args_text(fcinfo, first + 5);
+	char     *content_type = args_text(fcinfo, first + 6);
+	bool      any = set_encryption(s3, fcinfo, first);
+
+	if (storage_class != NULL)
+		s3->storage_class =
+			optional_text("storage_class", storage_class, names_check_storage_class);
+	if (!PG_ARGISNULL(first + 4))
+		set_tags(connector, PG_GETARG_DATUM(first + 4));
+	if (acl != NULL)
+		s3->acl = optional_text("acl", acl, names_check_acl);
+	if (content_type != NULL)
+		s3->content_type = optional_text("content_type", content_type, names_check_content_type);
+	return any || storage_class != NULL || !PG_ARGISNULL(first + 4) || acl != NULL ||
+		   content_type != NULL;
+}
+
+void
+args_set_rights(Connector *connector, FunctionCallInfo fcinfo, int first)
+{
+	S3Config *s3 = &connector->s3;
+	char     *kms_key_id = args_text(fcinfo, first);
+	char     *acl = args_text(fcinfo, first + 1);
+
+	if (kms_key_id != NULL)
+		s3->kms_key_id = optional_text("kms_key_id", kms_key_id, names_check_kms_key_id);
+	if (acl != NULL)
+		s3->acl = optional_text("acl", acl, names_check_acl);
+	if (!PG_ARGISNULL(first + 2))
+		set_tags(connector, PG_GETARG_DATUM(first + 2));
+}
+
+/* ---------------------------------------------------------------- waiting */
+
+int
+args_wait(FunctionCallInfo fcinfo, int n)
+{
+	Interval *interval;
+	double    ms;
+
+	if (PG_ARGISNULL(n))
+		args_null_value("wait");
+	interval = PG_GETARG_INTERVAL_P(n);
+	ms = interval->time / 1000.0 +
+		 (interval->day + (double) DAYS_PER_MONTH * interval->month) * SECS_PER_DAY * 1000.0;
+	if (!(ms >= 0 && ms <= MAX_WAIT))
+		args_invalid_value("wait",
+						   DatumGetCString(DirectFunctionCall1(interval_out, PG_GETARG_DATUM(n))),
+						   "It is between zero and one hour.");
+	return (int) ms;
 }

@@ -27,27 +27,56 @@ extern Oid args_required_role(FunctionCallInfo fcinfo, int n, const char *argume
 extern void args_set_name(Connector *connector, const char *argument, const char *value);
 extern void args_set_kind(Connector *connector, const char *value);
 extern void args_set_bucket(Connector *connector, const char *value);
+extern void args_set_folder_path(Connector *connector, const char *value);
+extern void args_set_region(Connector *connector, const char *value);
 
 /*
- * folder_path, server_side_encryption, region, endpoint_url, sts_endpoint_url
- * and addressing, the six arguments from "first" on.  When "altering", those
- * that are null are left as they are.  Returns whether any was not null.
+ * folder_path, region, endpoint_url, sts_endpoint_url, addressing and
+ * expected_bucket_owner, from "first" on.  When "altering", those that are null
+ * are left as they are.  Returns whether any was not null.
  */
+#define ARGS_PLACE 6
 extern bool args_set_place(Connector *connector, FunctionCallInfo fcinfo, int first, bool altering);
+
+/*
+ * server_side_encryption, kms_key_id, bucket_key, storage_class, tags, acl and
+ * content_type, from "first" on: what objects are created with.  Those that are
+ * null are left as they are.  Returns whether any was not null.
+ */
+#define ARGS_OBJECT 7
+extern bool args_set_object(Connector *connector, FunctionCallInfo fcinfo, int first);
+
+/* kms_key_id, acl and tags, from "first" on, where they only say what rights they take. */
+extern void args_set_rights(Connector *connector, FunctionCallInfo fcinfo, int first);
+
+/* The URL as connectors keep it, NULL for AWS's own; the user may use it. */
+extern char *args_endpoint(const char *argument, const char *value);
+
+/* An interval in ms. */
+extern int args_wait(FunctionCallInfo fcinfo, int n);
 
 /* The strings are overwritten when the current memory context goes. */
 typedef struct CredentialArgs
 {
 	char *access_key_id;
 	char *secret_access_key;
-	char *session_token; /* NULL: none */
-	char *role_arn;      /* not NULL: the others are */
+	char *session_token;    /* NULL: none */
+	char *role_arn;         /* not NULL: all others are */
+	char *credentials_from; /* not NULL: all others are */
+	bool  ambient;          /* all others are NULL */
 } CredentialArgs;
 
-/* access_key_id, secret_access_key and session_token, from "first" on. */
+/*
+ * access_key_id, secret_access_key, session_token and secret_file, from "first"
+ * on, of which the file may hold the two before it.
+ */
 extern void args_read_keys(CredentialArgs *args, FunctionCallInfo fcinfo, int first);
 
-/* The same and role_arn: either keys or a role. */
+/*
+ * The same with role_arn, credentials_from and auth_method after them: either
+ * keys, or a role, or another connector's, or ambient ones.
+ */
+#define ARGS_CREDENTIALS 7
 extern void args_read_credentials(CredentialArgs *args, FunctionCallInfo fcinfo, int first);
 
 #endif /* CONNECTOR_ARGS_H */

@@ -17,6 +17,7 @@
 #include "utils/builtins.h"
 
 #include "compat.h"
+#include "connector_args.h"
 #include "export.h"
 #include "guc.h"
 #include "names.h"
@@ -40,7 +41,8 @@ enum
 	ARG_COMPRESSION_LEVEL,
 	ARG_IF_EXISTS,
 	ARG_ON_EMPTY,
-	ARG_PARALLEL
+	ARG_PARALLEL,
+	ARG_OBJECT /* and the next, as args_set_object wants them */
 };
 
 static char *
@@ -158,6 +160,34 @@ path_argument(FunctionCallInfo fcinfo, const Connector *connector)
 	return path;
 }
 
+/*
+ * Who may use a connector decides what his objects are, but not who can read
+ * them or whether they are encrypted: the connector's owner does.
+ */
+static void
+override_object(FunctionCallInfo fcinfo, Connector *connector)
+{
+	static const struct
+	{
+		int         number;
+		const char *name;
+	} of_owner[] = {
+		{ARG_OBJECT, "server_side_encryption"},
+		{ARG_OBJECT + 1, "kms_key_id"},
+		{ARG_OBJECT + 2, "bucket_key"},
+		{ARG_OBJECT + 5, "acl"},
+	};
+
+	for (size_t i = 0; i < lengthof(of_owner); i++)
+	{
+		if (!PG_ARGISNULL(of_owner[i].number) && !has_privs_of_role(GetUserId(), connector->owner))
+			ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+							errmsg("must be owner of connector \"%s\" to use argument \"%s\"",
+								   connector->name, of_owner[i].name)));
+	}
+	(void) args_set_object(connector, fcinfo, ARG_OBJECT);
+}
+
 static Datum
 totals_row(FunctionCallInfo fcinfo, const UploaderTotals *totals)
 {
@@ -205,6 +235,7 @@ s3export_copy_to(PG_FUNCTION_ARGS)
 
 	connector = connector_load(name, CONNECTOR_USAGE);
 	connector_require_credentials(connector);
+	override_object(fcinfo, connector);
 	export.path = path_argument(fcinfo, connector);
 
 	export_run(connector, &format, workers, &export, &totals);

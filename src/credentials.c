@@ -7,290 +7,67 @@
  * meanwhile.  A session is renewed well before its end, and used to its end
  * when that fails: STS may be out of order while S3 is not.
  *
+ * Keys may be signed for by other keys, up to a role that is assumed with the
+ * session of a role of a profile that is assumed with the keys of another.
+ * Each of them lives by itself, and is asked for by whoever signs with it.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include <ctype.h>
 #include <time.h>
 
-#include "utils/datetime.h"
 #include "utils/memutils.h"
 
+#include "ambient.h"
 #include "credentials.h"
 #include "guc.h"
-#include "names.h"
-#include "s3_xml.h"
+#include "metadata.h"
 #include "secret.h"
+#include "sts.h"
 
-#define DEFAULT_REGION "us-east-1"
-
-/* https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html */
-#define STS_VERSION "2011-06-15"
-#define SESSION_SECONDS 3600
-#define SHORTEST_SESSION_SECONDS 900
-#define STS_CONTENT_TYPE "application/x-www-form-urlencoded; charset=utf-8"
-
-/* Renewal is tried in the last quarter, and waited for in the last tenth. */
+/*
+ * Renewal is tried in the last quarter, and waited for in the last tenth.  The
+ * clocks count whole seconds, so the shortest sessions get one or two of them.
+ */
 #define ADVISORY_SECONDS (15 * 60)
 #define MANDATORY_SECONDS (5 * 60)
+#define LEAST_ADVISORY_SECONDS 2
+#define LEAST_MANDATORY_SECONDS 1
 
 /* Between renewals that fail while the old session is good. */
 #define RENEWAL_PAUSE 10     /* s */
 #define MAX_RENEWAL_PAUSE 60 /* s */
-#define RENEWAL_ATTEMPTS 3
 
 #define YOUNG_SESSION 60 /* s */
 
-#define MAX_MESSAGE 1024
-
-typedef struct Session
+/* Keys and their life. */
+typedef struct Keys
 {
-	MemoryContext    context; /* holds this too; overwrites the secrets when it goes */
-	SigV4Credentials keys;
-	char            *assumed_arn;
-	time_t           since; /* by our clock, as is the next */
-	time_t           until;
-} Session;
+	SessionSource *source;  /* NULL: the session there is has no end */
+	Session       *session; /* NULL: none yet */
+
+	bool                     renewing;
+	bool                     superseded; /* what signs the renewal that is under way */
+	int                      failures;   /* of renewals, in a row */
+	time_t                   renew_after;
+	const CredentialFailure *failure; /* they cannot be had; NULL: they can */
+} Keys;
 
 struct Credentials
 {
-	MemoryContext    context;
-	HttpClient      *http;
-	char            *role_arn; /* NULL: "base" is all there is */
-	char            *external_id;
-	char            *session_name;
-	char            *policy;
-	char            *sts_url;
-	char            *sts_host; /* as in the Host header */
-	char            *sts_region;
-	SigV4Credentials base;
-
-	Session          *session; /* NULL: none yet */
-	bool              renewing;
-	int               failures;    /* of renewals, in a row */
-	time_t            renew_after; /* after a failure */
-	bool              failed;      /* for good: see "failure" */
-	CredentialFailure failure;
-	MemoryContext     scratch; /* of one attempt, and of "failure" */
-
-	HttpRequest    request; /* AssumeRole */
-	StringInfoData body;
-	int            duration; /* s, as asked for */
-	bool           clock_corrected;
-	Session       *renewed; /* what judge found in the answer */
+	MemoryContext context;
+	HttpClient   *http;
+	Sts          *sts;
+	Keys         *base;
+	Keys         *role; /* NULL: "base" is all there is */
 };
 
-/* The parts of an error answer. */
-typedef struct StsError
-{
-	char *code; /* "" if there is none, as the next */
-	char *message;
-	char *request_id;
-} StsError;
-
 
 /* ----------------------------------------------------------------
- * AssumeRole: the request
+ * The life of keys
  * ----------------------------------------------------------------
  */
-
-static void
-add_parameter(StringInfo body, const char *name, const char *value)
-{
-	appendStringInfo(body, "&%s=", name);
-	sigv4_uri_encode(body, value, false);
-}
-
-static void
-build_assume_role(Credentials *credentials)
-{
-	StringInfo body = &credentials->body;
-	char       duration[16];
-
-	snprintf(duration, sizeof(duration), "%d", credentials->duration);
-	resetStringInfo(body);
-	appendStringInfoString(body, "Action=AssumeRole");
-	add_parameter(body, "Version", STS_VERSION);
-	add_parameter(body, "RoleArn", credentials->role_arn);
-	add_parameter(body, "RoleSessionName", credentials->session_name);
-	add_parameter(body, "DurationSeconds", duration);
-	if (credentials->external_id != NULL)
-		add_parameter(body, "ExternalId", credentials->external_id);
-	if (credentials->policy != NULL)
-		add_parameter(body, "Policy", credentials->policy);
-	credentials->request.body = body->data;
-	credentials->request.body_len = body->len;
-}
-
-static HttpReadiness
-assume_role_prepare(HttpRequest *request, HttpAttempt *attempt, const char **reason)
-{
-	Credentials  *credentials = request->arg;
-	MemoryContext caller;
-	bool          signed_it;
-	char          date[SIGV4_DATE_LEN + 1];
-	char          hash[SIGV4_SHA256_HEX_LEN + 1];
-	SigV4Header   headers[4] = {
-		  {"content-type", STS_CONTENT_TYPE}, {"host", credentials->sts_host}, {"x-amz-date", date}};
-	SigV4Request signing = {
-		.method = request->method,
-		.path = "/",
-		.headers = headers,
-		.nheaders = 3,
-		.payload_hash = hash,
-		.region = credentials->sts_region,
-		.service = "sts",
-		.normalize_path = true,
-		.encode_path = true,
-	};
-
-	MemoryContextReset(credentials->scratch);
-	sigv4_date(date, http_now(credentials->http));
-	if (credentials->base.session_token != NULL)
-		headers[signing.nheaders++] =
-			(SigV4Header){"x-amz-security-token", credentials->base.session_token};
-
-	appendStringInfoString(&attempt->url, credentials->sts_url);
-	for (int i = 0; i < signing.nheaders; i++)
-		appendStringInfo(&attempt->headers, "%s: %s\n", headers[i].name, headers[i].value);
-	appendStringInfoString(&attempt->headers, "authorization: ");
-	caller = MemoryContextSwitchTo(credentials->scratch);
-	signed_it = sigv4_sha256(request->body, request->body_len, hash) &&
-				sigv4_authorization(&attempt->headers, &signing, &credentials->base, date);
-	MemoryContextSwitchTo(caller);
-	if (!signed_it)
-	{
-		*reason = "the request could not be signed";
-		return HTTP_GIVE_UP;
-	}
-	appendStringInfoChar(&attempt->headers, '\n');
-	return HTTP_SEND;
-}
-
-
-/* ----------------------------------------------------------------
- * AssumeRole: the answer
- * ----------------------------------------------------------------
- */
-
-/*
- * One line in ASCII, of bounded length.  The lines after the first of
- * SignatureDoesNotMatch repeat what was signed, a session token included.
- */
-static char *
-clean_text(const char *text)
-{
-	char *clean = pnstrdup(text, Min(strcspn(text, "\r\n"), MAX_MESSAGE));
-
-	for (char *p = clean; *p != '\0'; p++)
-		if (*p < ' ' || *p > '~')
-			*p = '?';
-	return clean;
-}
-
-/* AWS puts an Error into an ErrorResponse, Ceph answers as S3 does. */
-static char *
-error_text(const HttpResponse *response, const char *in_aws, const char *in_s3)
-{
-	char *text = s3_xml_find(response->body, response->body_len, in_aws);
-
-	if (text == NULL)
-		text = s3_xml_find(response->body, response->body_len, in_s3);
-	return text != NULL ? clean_text(text) : pstrdup("");
-}
-
-static void
-parse_error(const HttpResponse *response, StsError *error)
-{
-	error->code = error_text(response, "ErrorResponse/Error/Code", "Error/Code");
-	error->message = error_text(response, "ErrorResponse/Error/Message", "Error/Message");
-	error->request_id = error_text(response, "ErrorResponse/RequestId", "Error/RequestId");
-}
-
-/* "2026-11-22T11:25:45.739239599Z", with any number of decimals; 0: it is not. */
-static time_t
-parse_timestamp(const char *text)
-{
-	int year;
-	int month;
-	int day;
-	int hour;
-	int minute;
-	int second;
-	int end = 0;
-
-	if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d%n", &year, &month, &day, &hour, &minute, &second,
-			   &end) != 6)
-		return 0;
-	text += end;
-	if (*text == '.')
-		text += 1 + strspn(text + 1, "0123456789");
-	if (strcmp(text, "Z") != 0 || year < 1970 || month < 1 || month > 12 || day < 1 || day > 31 ||
-		hour > 23 || minute > 59 || second > 60)
-		return 0;
-	return (time_t) (date2j(year, month, day) - UNIX_EPOCH_JDATE) * SECS_PER_DAY +
-		   hour * SECS_PER_HOUR + minute * SECS_PER_MINUTE + second;
-}
-
-#define SESSION_PATH "AssumeRoleResponse/AssumeRoleResult/"
-
-static char *
-secret_from_answer(Session *session, const HttpResponse *response, const char *path)
-{
-	char *text = s3_xml_find(response->body, response->body_len, path);
-	char *secret;
-
-	if (text == NULL || text[0] == '\0')
-		return NULL;
-	secret = secret_strdup(session->context, text);
-	secret_wipe(text);
-	return secret;
-}
-
-static char *
-text_from_answer(Session *session, const HttpResponse *response, const char *path)
-{
-	char *text = s3_xml_find(response->body, response->body_len, path);
-
-	return text != NULL ? MemoryContextStrdup(session->context, text) : NULL;
-}
-
-/* NULL if the answer is not what it should be. */
-static Session *
-parse_session(Credentials *credentials, const HttpResponse *response)
-{
-	MemoryContext context =
-		AllocSetContextCreate(credentials->context, "s3export session", ALLOCSET_SMALL_SIZES);
-	Session *session = MemoryContextAllocZero(context, sizeof(Session));
-	time_t   server_now = http_date(response);
-	char    *expiration;
-
-	session->context = context;
-	session->keys.access_key_id =
-		text_from_answer(session, response, SESSION_PATH "Credentials/AccessKeyId");
-	session->keys.secret_access_key =
-		secret_from_answer(session, response, SESSION_PATH "Credentials/SecretAccessKey");
-	session->keys.session_token =
-		secret_from_answer(session, response, SESSION_PATH "Credentials/SessionToken");
-	session->assumed_arn = text_from_answer(session, response, SESSION_PATH "AssumedRoleUser/Arn");
-	expiration = text_from_answer(session, response, SESSION_PATH "Credentials/Expiration");
-
-	/* The end is by the server's clock, of which only the distance counts. */
-	if (server_now == 0)
-		server_now = http_now(credentials->http);
-	session->since = time(NULL);
-	if (expiration != NULL && parse_timestamp(expiration) != 0)
-		session->until = session->since + (parse_timestamp(expiration) - server_now);
-
-	if (session->keys.access_key_id == NULL || session->keys.secret_access_key == NULL ||
-		session->keys.session_token == NULL || session->until <= session->since)
-	{
-		MemoryContextDelete(context);
-		return NULL;
-	}
-	return session;
-}
 
 static bool
 session_is_good(const Session *session)
@@ -298,260 +75,111 @@ session_is_good(const Session *session)
 	return session != NULL && time(NULL) < session->until;
 }
 
-static bool
-is_clock_error(const StsError *error)
+static void
+log_failed_renewal(const Keys *keys, const CredentialFailure *failure)
 {
-	if (strcmp(error->code, "RequestTimeTooSkewed") == 0)
-		return true;
-	return strcmp(error->code, "SignatureDoesNotMatch") == 0 &&
-		   (strncmp(error->message, "Signature expired", 17) == 0 ||
-			strncmp(error->message, "Signature not yet current", 25) == 0);
-}
-
-/* A role may allow less than an hour; Ceph does not say what it objects to. */
-static bool
-is_duration_error(const StsError *error)
-{
-	return (strcmp(error->code, "ValidationError") == 0 ||
-			strcmp(error->code, "InvalidArgument") == 0) &&
-		   (error->message[0] == '\0' || strstr(error->message, "uration") != NULL);
-}
-
-static HttpVerdict
-judge_error(Credentials *credentials, const HttpResponse *response)
-{
-	StsError error;
-
-	if (response->status == 0)
-		return response->transport_final ? HTTP_DONE : HTTP_RETRY;
-	parse_error(response, &error);
-	if (response->status == 503 || response->status == 429 ||
-		strncmp(error.code, "Throttling", 10) == 0 ||
-		strcmp(error.code, "RequestLimitExceeded") == 0)
-		return HTTP_RETRY_THROTTLED;
-	if (response->status >= 500 || response->status == 408 || response->truncated)
-		return HTTP_RETRY;
-	if (is_clock_error(&error) && !credentials->clock_corrected && http_date(response) != 0)
-	{
-		credentials->clock_corrected = true;
-		http_set_clock(credentials->http, http_date(response));
-		return HTTP_RETRY_NOW;
-	}
-	if (is_duration_error(&error) && credentials->duration > SHORTEST_SESSION_SECONDS)
-	{
-		credentials->duration = SHORTEST_SESSION_SECONDS;
-		build_assume_role(credentials);
-		return HTTP_RETRY_NOW;
-	}
-	return HTTP_DONE;
-}
-
-static HttpVerdict
-assume_role_judge(HttpRequest *request, const HttpResponse *response)
-{
-	Credentials  *credentials = request->arg;
-	MemoryContext caller = MemoryContextSwitchTo(credentials->scratch);
-	HttpVerdict   verdict;
-
-	if (response->status == 200)
-	{
-		credentials->renewed = parse_session(credentials, response);
-		verdict = credentials->renewed != NULL ? HTTP_DONE : HTTP_RETRY;
-	}
-	else
-		verdict = judge_error(credentials, response);
-	MemoryContextSwitchTo(caller);
-
-	/* While there is something to fall back on, nobody needs to wait long. */
-	if (verdict != HTTP_RETRY_NOW && response->attempts >= RENEWAL_ATTEMPTS &&
-		session_is_good(credentials->session))
-		verdict = HTTP_DONE;
-	return verdict;
-}
-
-
-/* ----------------------------------------------------------------
- * Why it failed
- * ----------------------------------------------------------------
- */
-
-static char *
-access_denied_hint(const Credentials *credentials)
-{
-	return psprintf(
-		"Check that role \"%s\" exists, that its trust policy allows sts:AssumeRole to "
-		"the owner of access key \"%s\", and that %s.",
-		credentials->role_arn, credentials->base.access_key_id,
-		credentials->external_id != NULL
-			? psprintf("a condition on sts:ExternalId in it says \"%s\"", credentials->external_id)
-			: "it has no condition on sts:ExternalId, since none is sent");
-}
-
-static char *
-failure_hint(const Credentials *credentials, const HttpResponse *response, const StsError *error)
-{
-	const char *code = error->code;
-	const char *key = credentials->base.access_key_id;
-
-	if (response->status == 0)
-		return psprintf("Check that \"%s\" can be reached from this server.", credentials->sts_url);
-	if (is_clock_error(error))
-		return pstrdup("Correct the clock of this server.");
-	if (strcmp(code, "AccessDenied") == 0)
-		return access_denied_hint(credentials);
-	if (strcmp(code, "InvalidClientTokenId") == 0 || strcmp(code, "InvalidAccessKeyId") == 0)
-		return psprintf("Access key \"%s\" does not exist there or is disabled.%s", key,
-						strncmp(key, "ASIA", 4) == 0 && credentials->base.session_token == NULL
-							? " It is a temporary one, which needs its session token."
-							: "");
-	if (strcmp(code, "SignatureDoesNotMatch") == 0)
-		return psprintf("Check the secret access key that belongs to access key \"%s\", and the "
-						"clock of this server.",
-						key);
-	if (strncmp(code, "ExpiredToken", 12) == 0)
-		return psprintf("The session of access key \"%s\" is over. Set new keys.", key);
-	if (strcmp(code, "RegionDisabledException") == 0)
-		return psprintf("Activate STS in region \"%s\" in the account's settings of IAM.",
-						credentials->sts_region);
-	if (strcmp(code, "NoSuchEntity") == 0 || strcmp(code, "NoSuchRole") == 0)
-		return psprintf("Check that role \"%s\" exists.", credentials->role_arn);
-	if (strcmp(code, "ValidationError") == 0 || strcmp(code, "InvalidArgument") == 0)
-		return psprintf(
-			"Check role \"%s\" and the external ID, and that the role allows sessions of "
-			"%d seconds.",
-			credentials->role_arn, credentials->duration);
-	return NULL;
+	ereport(LOG, (errmsg("could not renew %s: %s", keys->source->what, failure->message),
+				  errdetail("Those in use are good for another %ld seconds.",
+							(long) (keys->session->until - time(NULL)))));
 }
 
 static void
-record_failure(Credentials *credentials, const HttpResponse *response)
+keys_renewed(void *arg, Session *session, const CredentialFailure *failure)
 {
-	CredentialFailure *failure = &credentials->failure;
-	MemoryContext      caller = MemoryContextSwitchTo(credentials->scratch);
-	StsError           error;
+	Keys *keys = arg;
+	bool  superseded = keys->superseded;
 
-	parse_error(response, &error);
-	failure->status = response->status;
-	failure->code = error.code[0] != '\0' ? error.code : NULL;
-	failure->request_id = error.request_id[0] != '\0' ? error.request_id : NULL;
-	if (failure->request_id == NULL)
-		failure->request_id = http_header(response, "x-amzn-requestid");
-	if (failure->request_id == NULL)
-		failure->request_id = http_header(response, "x-amz-request-id");
-	if (response->status == 0)
-		failure->message = pstrdup(response->transport_error);
-	else if (error.message[0] != '\0')
-		failure->message = error.message;
-	else if (response->status == 200)
-		failure->message = pstrdup("the answer holds no valid session");
-	else
-		failure->message = psprintf("HTTP status %d", response->status);
-	failure->hint = failure_hint(credentials, response, &error);
-	MemoryContextSwitchTo(caller);
-}
-
-static void
-assume_role_done(HttpRequest *request, const HttpResponse *response)
-{
-	Credentials *credentials = request->arg;
-
-	credentials->renewing = false;
-	if (credentials->renewed != NULL)
+	keys->renewing = keys->superseded = false;
+	if (session != NULL)
 	{
-		if (credentials->session != NULL)
-			MemoryContextDelete(credentials->session->context);
-		credentials->session = credentials->renewed;
-		credentials->renewed = NULL;
-		credentials->failures = 0;
+		if (keys->session != NULL)
+			session_free(keys->session);
+		keys->session = session;
+		keys->failures = 0;
 		return;
 	}
-
-	record_failure(credentials, response);
-	if (!session_is_good(credentials->session))
+	/* It was not the present keys that failed. */
+	if (superseded)
+		return;
+	if (!session_is_good(keys->session))
 	{
-		credentials->failed = true;
+		keys->failure = failure;
 		return;
 	}
-	credentials->failures++;
-	credentials->renew_after =
-		time(NULL) + Min(RENEWAL_PAUSE << Min(credentials->failures - 1, 4), MAX_RENEWAL_PAUSE);
-	ereport(LOG, (errmsg("could not renew the session of role \"%s\": %s", credentials->role_arn,
-						 credentials->failure.message),
-				  errdetail("The session in use is good for another %ld seconds.",
-							(long) (credentials->session->until - time(NULL)))));
+	keys->renew_after =
+		time(NULL) + Min(RENEWAL_PAUSE << Min(keys->failures, 4), MAX_RENEWAL_PAUSE);
+	keys->failures++;
+	log_failed_renewal(keys, failure);
 }
-
-
-/* ----------------------------------------------------------------
- * For those who sign
- * ----------------------------------------------------------------
- */
 
 static void
-start_renewal(Credentials *credentials)
+start_renewal(Keys *keys)
 {
-	HttpRequest *request = &credentials->request;
+	SessionSource *source = keys->source;
 
-	credentials->renewing = true;
-	credentials->clock_corrected = false;
-	build_assume_role(credentials);
-	request->method = "POST";
-	request->timeout = guc_request_timeout;
-	request->prepare = assume_role_prepare;
-	request->judge = assume_role_judge;
-	request->done = assume_role_done;
-	request->arg = credentials;
-	http_submit(credentials->http, request);
+	keys->renewing = true;
+	source->brief = session_is_good(keys->session);
+	source->done = keys_renewed;
+	source->arg = keys;
+	source->fetch(source);
 }
 
-const SigV4Credentials *
-credentials_current(Credentials *credentials, const CredentialFailure **failure)
+/* Answers as credentials_current does. */
+static const SigV4Credentials *
+keys_current(Keys *keys, const CredentialFailure **failure)
 {
-	Session *session = credentials->session;
+	Session *session = keys->session;
 	time_t   now = time(NULL);
+	time_t   length;
+	time_t   left;
 
 	*failure = NULL;
-	if (credentials->role_arn == NULL)
-		return &credentials->base;
-
-	if (session_is_good(session))
-	{
-		time_t length = session->until - session->since;
-		time_t left = session->until - now;
-
-		if (left <= Min(ADVISORY_SECONDS, length / 4) && !credentials->renewing &&
-			now >= credentials->renew_after)
-			start_renewal(credentials);
-		/* Late, a first renewal is waited for; one that fails costs no more time. */
-		if (left <= Min(MANDATORY_SECONDS, length / 10) && credentials->renewing &&
-			credentials->failures == 0)
-			return NULL;
+	if (keys->source == NULL)
 		return &session->keys;
+	if (!session_is_good(session))
+	{
+		*failure = keys->failure;
+		if (keys->failure == NULL && !keys->renewing)
+			start_renewal(keys);
+		return NULL;
 	}
 
-	if (credentials->failed)
-		*failure = &credentials->failure;
-	else if (!credentials->renewing)
-		start_renewal(credentials);
-	return NULL;
+	length = session->until - session->since;
+	left = session->until - now;
+	if (left <= Max(Min(ADVISORY_SECONDS, length / 4), LEAST_ADVISORY_SECONDS) && !keys->renewing &&
+		now > session->since && now >= keys->renew_after)
+		start_renewal(keys);
+	/* Late, a first renewal is waited for; one that fails costs no more time. */
+	if (left <= Max(Min(MANDATORY_SECONDS, length / 10), LEAST_MANDATORY_SECONDS) &&
+		keys->renewing && keys->failures == 0)
+		return NULL;
+	return &session->keys;
 }
 
-bool
-credentials_expired(Credentials *credentials)
+static bool
+keys_expired(Keys *keys)
 {
-	Session *session = credentials->session;
+	Session *session = keys->session;
 
-	if (credentials->role_arn == NULL)
+	if (keys->source == NULL)
 		return false;
-	if (session != NULL && time(NULL) - session->since >= YOUNG_SESSION)
+	if (session != NULL &&
+		time(NULL) - session->since >= Min(YOUNG_SESSION, (session->until - session->since) / 2))
 		session->until = session->since;
 	return true;
 }
 
-const char *
-credentials_assumed_arn(Credentials *credentials)
+/* As an StsSigner has it. */
+static const SigV4Credentials *
+signing_keys(void *arg, const CredentialFailure **failure)
 {
-	return credentials->session != NULL ? credentials->session->assumed_arn : NULL;
+	return keys_current(arg, failure);
+}
+
+static const SigV4Credentials *
+signing_base(void *arg, const CredentialFailure **failure)
+{
+	return keys_current(((Credentials *) arg)->base, failure);
 }
 
 
@@ -560,16 +188,32 @@ credentials_assumed_arn(Credentials *credentials)
  * ----------------------------------------------------------------
  */
 
-static char *
-copy(const char *value)
+static Keys *
+keys_of_source(SessionSource *source)
 {
-	return value != NULL ? pstrdup(value) : NULL;
+	Keys *keys = palloc0(sizeof(Keys));
+
+	keys->source = source;
+	return keys;
 }
 
-static void
-open_secret(Credentials *credentials, const CredentialConfig *config)
+/* NULL when they are malformed. */
+static Keys *
+keys_without_end(const SigV4Credentials *values)
 {
-	Secret *secret;
+	Keys *keys = palloc0(sizeof(Keys));
+
+	keys->session = session_create(CurrentMemoryContext, values, NULL);
+	return keys->session != NULL ? keys : NULL;
+}
+
+static Keys *
+open_stored(const CredentialConfig *config)
+{
+	MemoryContext    context;
+	Secret          *secret;
+	SigV4Credentials values;
+	Keys            *keys;
 
 	if (config->access_key_id == NULL || config->sealed == NULL)
 		ereport(ERROR,
@@ -579,58 +223,199 @@ open_secret(Credentials *credentials, const CredentialConfig *config)
 					 : errmsg("the connector's credentials are missing"),
 				 config->role_arn != NULL ? errhint("Set them with s3export.set_identity.")
 										  : errhint("Set them with s3export.set_credentials.")));
-	secret = secret_open(credentials->context, config->sealed, config->credential_id);
-	credentials->base.access_key_id = pstrdup(config->access_key_id);
-	credentials->base.secret_access_key = secret->secret;
-	credentials->base.session_token = secret->token;
+	context =
+		AllocSetContextCreate(CurrentMemoryContext, "s3export opened secret", ALLOCSET_SMALL_SIZES);
+	secret = secret_open(context, config->sealed, config->credential_id);
+	values = (SigV4Credentials){config->access_key_id, secret->secret, secret->token};
+	keys = keys_without_end(&values);
+	MemoryContextDelete(context);
+	if (keys == NULL)
+		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("stored credentials are malformed"),
+						errhint("Set them again.")));
+	return keys;
 }
 
 static void
-open_sts(Credentials *credentials, const CredentialConfig *config)
+refuse_ambient(const Ambient *ambient, const char *wrong)
 {
-	NamesEndpoint endpoint;
-	const char   *wrong;
-
-	credentials->sts_region = pstrdup(config->region != NULL ? config->region : DEFAULT_REGION);
-	credentials->request.local_allowed = config->sts_endpoint_url != NULL;
-	if (config->sts_endpoint_url == NULL)
-	{
-		/* The global endpoint's sessions are not valid in every region. */
-		credentials->sts_host = psprintf("sts.%s.%s", credentials->sts_region,
-										 names_region_suffix(credentials->sts_region));
-		credentials->sts_url = psprintf("https://%s/", credentials->sts_host);
-		return;
-	}
-	wrong = names_parse_endpoint(config->sts_endpoint_url, &endpoint);
-	if (wrong != NULL)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("invalid STS endpoint \"%s\"", config->sts_endpoint_url),
-						errdetail("%s", wrong)));
-	credentials->sts_host =
-		endpoint.port == 0 ? endpoint.host : psprintf("%s:%d", endpoint.host, endpoint.port);
-	credentials->sts_url = psprintf("%s/", endpoint.url);
+	ereport(ERROR, (errcode(ERRCODE_CONFIG_FILE_ERROR),
+					errmsg("cannot use the ambient credentials in %s", ambient->found_in),
+					errdetail("%s", wrong)));
 }
+
+static StsRole
+role_of_profile(const AmbientRole *role, const char *session_name)
+{
+	return (StsRole){
+		.role_arn = role->role_arn,
+		.session_name = role->session_name != NULL ? role->session_name : session_name,
+		.external_id = role->external_id,
+		.duration = role->duration,
+	};
+}
+
+static Keys *
+open_ambient_keys(const Ambient *ambient)
+{
+	Keys *keys = keys_without_end(&ambient->keys);
+
+	if (keys == NULL)
+		refuse_ambient(ambient, "The keys have spaces, or characters that are not allowed.");
+	return keys;
+}
+
+static Keys *
+open_ambient_source(HttpClient *http, Sts *sts, const Ambient *ambient, const char *session_name)
+{
+	SessionSource *source;
+	const char    *wrong = NULL;
+	StsRole        role;
+
+	if (ambient->kind == AMBIENT_WEB_IDENTITY)
+	{
+		role = role_of_profile(&ambient->web_identity, session_name);
+		source = sts_assume_role_with_web_identity(sts, &role, ambient->token_file);
+	}
+	else if (ambient->kind == AMBIENT_CONTAINER)
+		source =
+			metadata_container(http, ambient->url, ambient->token_file, ambient->token, &wrong);
+	else
+		source = metadata_instance(http, ambient->url, &wrong);
+	if (wrong != NULL)
+		refuse_ambient(ambient, wrong);
+	return keys_of_source(source);
+}
+
+/*
+ * The STS that ambient credentials are shown to is for the server's owner to
+ * choose, and not for that of a connector: a token of web identity is all that
+ * it takes to be us.
+ */
+static Keys *
+open_ambient(HttpClient *http, const CredentialConfig *config, const char *session_name)
+{
+	Ambient  *ambient;
+	Sts      *sts;
+	StsRole   role;
+	StsSigner signer = {.keys = signing_keys};
+	Keys     *keys;
+
+	if (!guc_allow_ambient_credentials)
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("ambient credentials are not allowed"),
+						errhint("The server's administrator can allow them with the setting "
+								"\"%s\".",
+								"s3export.allow_ambient_credentials")));
+	ambient = ambient_find();
+	sts = sts_open(http, ambient->sts_endpoint_url,
+				   ambient->region != NULL ? ambient->region : config->region);
+	if (ambient->kind == AMBIENT_KEYS)
+		keys = open_ambient_keys(ambient);
+	else
+		keys = open_ambient_source(http, sts, ambient, session_name);
+	ambient_wipe(ambient);
+	if (ambient->role.role_arn == NULL)
+		return keys;
+
+	role = role_of_profile(&ambient->role, session_name);
+	signer.arg = keys;
+	return keys_of_source(sts_assume_role(sts, &role, &signer));
+}
+
+static Keys *
+open_base(HttpClient *http, const CredentialConfig *config, const char *session_name)
+{
+	return config->ambient ? open_ambient(http, config, session_name) : open_stored(config);
+}
+
+static char *
+copy(const char *value)
+{
+	return value != NULL ? pstrdup(value) : NULL;
+}
+
+#define DEFAULT_SESSION_NAME "s3export"
 
 Credentials *
 credentials_open(HttpClient *http, const CredentialConfig *config, const char *session_name,
 				 const char *policy)
 {
 	Credentials *credentials = palloc0(sizeof(Credentials));
+	StsSigner    signer = {.keys = signing_base, .arg = credentials};
+	StsRole      role = {
+			 .role_arn = copy(config->role_arn),
+			 .session_name = pstrdup(session_name != NULL ? session_name : DEFAULT_SESSION_NAME),
+			 .external_id = copy(config->external_id),
+			 .policy = copy(policy),
+    };
 
 	credentials->context = CurrentMemoryContext;
 	credentials->http = http;
-	credentials->duration = SESSION_SECONDS;
-	open_secret(credentials, config);
-	if (config->role_arn == NULL)
-		return credentials;
-
-	credentials->role_arn = pstrdup(config->role_arn);
-	credentials->external_id = copy(config->external_id);
-	credentials->session_name = pstrdup(session_name);
-	credentials->policy = copy(policy);
-	credentials->scratch =
-		AllocSetContextCreate(CurrentMemoryContext, "s3export STS call", ALLOCSET_SMALL_SIZES);
-	initStringInfo(&credentials->body);
-	open_sts(credentials, config);
+	credentials->base = open_base(http, config, role.session_name);
+	credentials->sts = sts_open(http, config->sts_endpoint_url, config->region);
+	if (role.role_arn != NULL)
+		credentials->role = keys_of_source(sts_assume_role(credentials->sts, &role, &signer));
 	return credentials;
+}
+
+
+/* ----------------------------------------------------------------
+ * For those who sign
+ * ----------------------------------------------------------------
+ */
+
+/* Those that sign S3's requests. */
+static Keys *
+last_keys(const Credentials *credentials)
+{
+	return credentials->role != NULL ? credentials->role : credentials->base;
+}
+
+const SigV4Credentials *
+credentials_current(Credentials *credentials, const CredentialFailure **failure)
+{
+	return keys_current(last_keys(credentials), failure);
+}
+
+bool
+credentials_expired(Credentials *credentials)
+{
+	return keys_expired(last_keys(credentials));
+}
+
+const char *
+credentials_assumed_arn(Credentials *credentials)
+{
+	const Session *session = last_keys(credentials)->session;
+
+	return session != NULL ? session->arn : NULL;
+}
+
+bool
+credentials_caller_identity(Credentials *credentials, char **account, char **arn,
+							const CredentialFailure **failure)
+{
+	StsSigner signer = {.keys = signing_base, .arg = credentials};
+
+	return sts_caller_identity(credentials->sts, &signer, account, arn, failure);
+}
+
+void
+credentials_replace(Credentials *credentials, const CredentialConfig *config)
+{
+	MemoryContext caller = MemoryContextSwitchTo(credentials->context);
+	Keys         *old = credentials->base;
+	Keys         *role = credentials->role;
+
+	credentials->base = open_base(credentials->http, config, DEFAULT_SESSION_NAME);
+	MemoryContextSwitchTo(caller);
+	/* A session's source may still have a request under way. */
+	if (old->source == NULL)
+		session_free(old->session);
+	if (role == NULL)
+		return;
+	role->superseded = role->renewing;
+	role->failure = NULL;
+	role->failures = 0;
+	role->renew_after = 0;
 }

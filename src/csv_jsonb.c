@@ -143,20 +143,21 @@ put_piece(char *dst, const char *src, size_t len)
 static char *
 put_string(Writer *w, char *dst, const char *src, size_t len)
 {
-	w->needs_quotes = true;
-	dst = csv_block_room(w->block, dst, 4);
-	*dst++ = '"';
-	*dst++ = '"';
-	while (len > 0)
-	{
-		size_t n = Min(len, PIECE);
+	size_t n = Min(len, PIECE);
 
-		dst = csv_block_room(w->block, dst, n * ESCAPED + CHUNK);
-		dst = put_piece(dst, src, n);
+	/* one question for room is enough for most strings, marks and all */
+	w->needs_quotes = true;
+	dst = csv_block_room(w->block, dst, n * ESCAPED + CHUNK + 4);
+	*dst++ = '"';
+	*dst++ = '"';
+	dst = put_piece(dst, src, n);
+	while ((len -= n) > 0)
+	{
 		src += n;
-		len -= n;
+		n = Min(len, PIECE);
+		dst = csv_block_room(w->block, dst, n * ESCAPED + CHUNK + 2);
+		dst = put_piece(dst, src, n);
 	}
-	dst = csv_block_room(w->block, dst, 4);
 	*dst++ = '"';
 	*dst++ = '"';
 	return dst;

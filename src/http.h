@@ -19,6 +19,8 @@
 
 #include "lib/stringinfo.h"
 
+#include "address.h"
+
 typedef struct HttpClient  HttpClient;
 typedef struct HttpRequest HttpRequest;
 
@@ -79,12 +81,13 @@ typedef enum HttpVerdict
 
 struct HttpRequest
 {
-	const char *method;
-	const char *body; /* must stay until "done"; NULL: none; prepare may replace it */
-	size_t      body_len;
-	int         timeout;       /* ms for one attempt; 0: none */
-	int         stall_timeout; /* ms without progress; 0: none */
-	bool        local_allowed; /* may the address be loopback?  Link-local never may. */
+	const char   *method;
+	const char   *body; /* must stay until "done"; NULL: none; prepare may replace it */
+	size_t        body_len;
+	int           timeout;       /* ms for one attempt; 0: none */
+	int           stall_timeout; /* ms without progress; 0: none */
+	AddressPolicy addresses;     /* that it may go to */
+	bool          direct;        /* past the proxy, on a connection that nothing else uses */
 	HttpReadiness (*prepare)(HttpRequest *request, HttpAttempt *attempt, const char **reason);
 	HttpVerdict (*judge)(HttpRequest *request, const HttpResponse *response);
 	void (*done)(HttpRequest *request, const HttpResponse *response);

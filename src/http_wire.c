@@ -59,10 +59,11 @@ typedef struct Received
 
 struct Exchange
 {
-	dlist_node node; /* in HttpWire.exchanges */
-	HttpWire  *wire;
-	void      *owner;
-	bool       local_allowed;
+	dlist_node    node; /* in HttpWire.exchanges */
+	HttpWire     *wire;
+	void         *owner;
+	AddressPolicy addresses;
+	bool          proxied;
 
 	CURL              *easy; /* NULL: finished */
 	struct curl_slist *headers;
@@ -244,8 +245,8 @@ open_socket_callback(void *arg, curlsocktype purpose pg_attribute_unused(),
 	int         fd;
 
 	/* A proxy's address is the administrator's choice. */
-	refused = address_refused(&address->addr,
-							  exchange->local_allowed || exchange->wire->options.proxy != NULL);
+	refused =
+		address_refused(&address->addr, exchange->proxied ? ADDRESS_LOCAL : exchange->addresses);
 	if (refused != NULL)
 	{
 		exchange->refused = refused;
@@ -443,7 +444,7 @@ free_headers(struct curl_slist **list)
 	} while (0)
 
 static CURLcode
-set_connection_options(Exchange *exchange, bool fresh_connection)
+set_connection_options(Exchange *exchange, const HttpRequest *request, bool fresh_connection)
 {
 	CURL              *easy = exchange->easy;
 	const HttpOptions *options = &exchange->wire->options;
@@ -475,14 +476,16 @@ set_connection_options(Exchange *exchange, bool fresh_connection)
 	}
 
 	/* Unset, these would come from the postmaster's environment. */
-	SET(CURLOPT_PROXY, options->proxy != NULL ? options->proxy : "");
+	SET(CURLOPT_PROXY, exchange->proxied ? options->proxy : "");
 	SET(CURLOPT_NOPROXY, "");
 	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
 
 	SET(CURLOPT_CONNECTTIMEOUT_MS, (long) options->connect_timeout);
 	SET(CURLOPT_TCP_KEEPALIVE, 1L);
 	SET(CURLOPT_MAXAGE_CONN, (long) MAX_IDLE_CONNECTION);
-	SET(CURLOPT_FRESH_CONNECT, fresh_connection ? 1L : 0L);
+	/* The address of a connection is judged when it is made, not when it is used again. */
+	SET(CURLOPT_FRESH_CONNECT, fresh_connection || request->direct ? 1L : 0L);
+	SET(CURLOPT_FORBID_REUSE, request->direct ? 1L : 0L);
 	SET(CURLOPT_OPENSOCKETFUNCTION, open_socket_callback);
 	SET(CURLOPT_OPENSOCKETDATA, exchange);
 	SET(CURLOPT_CLOSESOCKETFUNCTION, close_socket_callback);
@@ -555,14 +558,15 @@ http_wire_send(HttpWire *wire, const HttpRequest *request, HttpAttempt *attempt,
 
 	exchange->wire = wire;
 	exchange->owner = owner;
-	exchange->local_allowed = request->local_allowed;
+	exchange->addresses = request->addresses;
+	exchange->proxied = wire->options.proxy != NULL && !request->direct;
 	dlist_push_tail(&wire->exchanges, &exchange->node);
 
 	exchange->easy = curl_easy_init();
 	if (exchange->easy == NULL || !build_headers(&exchange->headers, &attempt->headers))
 		code = CURLE_OUT_OF_MEMORY;
 	else
-		code = set_connection_options(exchange, fresh_connection);
+		code = set_connection_options(exchange, request, fresh_connection);
 	if (code == CURLE_OK)
 		code = set_request_options(exchange, request, attempt->url.data);
 	if (code == CURLE_OK && curl_multi_add_handle(wire->multi, exchange->easy) != CURLM_OK)

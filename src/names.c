@@ -205,6 +205,73 @@ names_check_session_token(const char *value)
 	return "A session token has 1 to 16384 printable ASCII characters, without spaces.";
 }
 
+const char *
+names_check_kms_key_id(const char *value)
+{
+	if (has_length(value, 1, 2048) &&
+		consists_of(value, strlen(value), LOWER UPPER DIGITS "_+=,.@:/-"))
+		return NULL;
+	return "A KMS key is named by its ID, its ARN, or an alias such as \"alias/exports\".";
+}
+
+const char *
+names_check_storage_class(const char *value)
+{
+	if (has_length(value, 1, 128) && consists_of(value, strlen(value), LOWER UPPER DIGITS "_-"))
+		return NULL;
+	return "A storage class has 1 to 128 letters, digits, underscores and hyphens, for example "
+		   "\"STANDARD_IA\".";
+}
+
+const char *
+names_check_acl(const char *value)
+{
+	static const char *const acls[] = {"private",
+									   "public-read",
+									   "public-read-write",
+									   "aws-exec-read",
+									   "authenticated-read",
+									   "bucket-owner-read",
+									   "bucket-owner-full-control"};
+
+	for (size_t i = 0; i < lengthof(acls); i++)
+	{
+		if (strcmp(value, acls[i]) == 0)
+			return NULL;
+	}
+	return "It is a canned ACL: \"private\", \"public-read\", \"public-read-write\", "
+		   "\"aws-exec-read\", \"authenticated-read\", \"bucket-owner-read\" or "
+		   "\"bucket-owner-full-control\".";
+}
+
+/* Blanks stand before parameters ("text/csv; charset=utf-8"), not at an end. */
+const char *
+names_check_content_type(const char *value)
+{
+	size_t len = strlen(value);
+	size_t type = strcspn(value, "/");
+	bool   printable = has_length(value, 3, 255) && value[len - 1] != ' ';
+
+	for (const char *c = value; *c; c++)
+	{
+		if (*c < ' ' || *c > '~')
+			printable = false;
+	}
+	if (printable && type > 0 && consists_of(value, type, LOWER UPPER DIGITS "!#$&^_.+-") &&
+		type + 1 < len && strchr(" /;", value[type + 1]) == NULL)
+		return NULL;
+	return "A content type has 3 to 255 printable ASCII characters, for example \"text/csv; "
+		   "charset=utf-8\".";
+}
+
+const char *
+names_check_account(const char *value)
+{
+	if (strlen(value) == 12 && consists_of(value, 12, DIGITS))
+		return NULL;
+	return "An AWS account has 12 digits.";
+}
+
 /* The rules that folders and keys share; an empty path has an empty segment. */
 static const char *
 check_path(const char *path)
@@ -349,21 +416,43 @@ names_parse_endpoint(const char *value, NamesEndpoint *endpoint)
 	return NULL;
 }
 
+/* https://docs.aws.amazon.com/general/latest/gr/rande.html */
+typedef struct Partition
+{
+	const char *prefix; /* of its regions */
+	const char *name;
+	const char *suffix;
+} Partition;
+
+static const Partition *
+partition_of(const char *region)
+{
+	static const Partition partitions[] = {
+		{"cn-", "aws-cn", "amazonaws.com.cn"},       {"us-gov-", "aws-us-gov", "amazonaws.com"},
+		{"eusc-", "aws-eusc", "amazonaws.eu"},       {"us-iso-", "aws-iso", "c2s.ic.gov"},
+		{"us-isob-", "aws-iso-b", "sc2s.sgov.gov"},  {"us-isof-", "aws-iso-f", "csp.hci.ic.gov"},
+		{"eu-isoe-", "aws-iso-e", "cloud.adc-e.uk"},
+	};
+	static const Partition aws = {"", "aws", "amazonaws.com"};
+
+	for (size_t i = 0; region != NULL && i < lengthof(partitions); i++)
+	{
+		if (begins_with(region, partitions[i].prefix))
+			return &partitions[i];
+	}
+	return &aws;
+}
+
 const char *
 names_region_suffix(const char *region)
 {
-	static const char *const partitions[][2] = {
-		{"cn-", "amazonaws.com.cn"},    {"eusc-", "amazonaws.eu"},
-		{"us-iso-", "c2s.ic.gov"},      {"us-isob-", "sc2s.sgov.gov"},
-		{"us-isof-", "csp.hci.ic.gov"}, {"eu-isoe-", "cloud.adc-e.uk"},
-	};
+	return partition_of(region)->suffix;
+}
 
-	for (size_t i = 0; i < lengthof(partitions); i++)
-	{
-		if (begins_with(region, partitions[i][0]))
-			return partitions[i][1];
-	}
-	return "amazonaws.com";
+const char *
+names_region_partition(const char *region)
+{
+	return partition_of(region)->name;
 }
 
 bool

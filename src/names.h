@@ -34,6 +34,19 @@ extern const char *names_check_secret(const char *value);
 extern const char *names_check_session_token(const char *value);
 
 /*
+ * What objects are created with.  Stores other than AWS have keys and storage
+ * classes of their own naming.
+ * https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html
+ */
+extern const char *names_check_kms_key_id(const char *value);
+extern const char *names_check_storage_class(const char *value);
+extern const char *names_check_acl(const char *value);
+extern const char *names_check_content_type(const char *value);
+
+/* An AWS account: 12 digits. */
+extern const char *names_check_account(const char *value);
+
+/*
  * Folder paths and keys: slashes at either end are removed from a folder;
  * "." and ".." and empty segments, control characters and more than 1,024
  * bytes are refused.  "" is the bucket's root.  The normalised value is put
@@ -59,6 +72,9 @@ extern const char *names_parse_endpoint(const char *value, NamesEndpoint *endpoi
 
 /* The DNS suffix of a region's partition, such as "amazonaws.com.cn". */
 extern const char *names_region_suffix(const char *region);
+
+/* The partition in the ARNs of a region, such as "aws-cn"; NULL is a region of "aws". */
+extern const char *names_region_partition(const char *region);
 
 /* Is this one label that a wild-card certificate covers (no dot, lower case)? */
 extern bool names_bucket_is_dns_label(const char *bucket);

@@ -285,7 +285,7 @@ pipe_send(Pipe *pipe, PipeBlockKind kind, const char *data, size_t len, uint64 r
 char
 pipe_wait_reply(Pipe *pipe, StringInfo reply)
 {
-	char letter;
+	char letter = 0;
 
 	do
 		(void) take_reply(pipe, false, &letter, reply);

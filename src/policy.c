@@ -49,14 +49,68 @@ append_literal(StringInfo buf, const char *value)
 }
 
 static void
-append_resource(StringInfo buf, const char *partition, const char *bucket)
+append_bucket(StringInfo buf, const PolicyScope *scope)
 {
-	appendStringInfo(buf, "\"Resource\": \"arn:%s:s3:::", partition);
-	append_literal(buf, bucket);
+	appendStringInfo(buf, "\"Resource\": \"arn:%s:s3:::", scope->partition);
+	append_literal(buf, scope->bucket);
+}
+
+/* The actions on objects; their resource follows. */
+static void
+append_object_actions(StringInfo buf, const PolicyScope *scope)
+{
+	appendStringInfoString(buf, "{\"Effect\": \"Allow\", \"Action\": [\"s3:PutObject\", "
+								"\"s3:GetObject\", ");
+	if (scope->need_delete)
+		appendStringInfoString(buf, "\"s3:DeleteObject\", ");
+	appendStringInfoString(buf, "\"s3:AbortMultipartUpload\"");
+	if (scope->sets_acl)
+		appendStringInfoString(buf, ", \"s3:PutObjectAcl\"");
+	if (scope->sets_tags)
+		appendStringInfoString(buf, ", \"s3:PutObjectTagging\"");
+	appendStringInfoString(buf, "], ");
+	append_bucket(buf, scope);
+	appendStringInfoChar(buf, '/');
+}
+
+/*
+ * A policy names keys, not aliases: an alias is a condition on any key there.
+ * Parts are encrypted under the key of the whole, which Complete has to read.
+ * https://docs.aws.amazon.com/kms/latest/developerguide/alias-authorization.html
+ */
+static void
+append_kms(StringInfo buf, const char *partition, const char *key)
+{
+	bool        is_arn = strncmp(key, "arn:", 4) == 0;
+	const char *alias = NULL;
+
+	if (is_arn)
+		alias = strstr(key, ":alias/");
+	else if (strncmp(key, "alias/", 6) == 0)
+		alias = key;
+
+	appendStringInfoString(buf, ", {\"Effect\": \"Allow\", \"Action\": "
+								"[\"kms:GenerateDataKey\", \"kms:Decrypt\"], \"Resource\": \"");
+	if (alias != NULL)
+	{
+		if (is_arn)
+			appendStringInfo(buf, "%.*s", (int) (alias - key), key);
+		else
+			appendStringInfo(buf, "arn:%s:kms:*:*", partition);
+		appendStringInfoString(buf, ":key/*\", \"Condition\": {\"ForAnyValue:StringEquals\": "
+									"{\"kms:ResourceAliases\": \"");
+		append_escaped(buf, is_arn ? alias + 1 : alias);
+		appendStringInfoString(buf, "\"}}}");
+		return;
+	}
+	if (!is_arn)
+		appendStringInfo(buf, "arn:%s:kms:*:*:key/", partition);
+	append_literal(buf, key);
+	appendStringInfoString(buf, "\"}");
 }
 
 char *
-policy_for_connector(const char *bucket, const char *folder, bool need_delete)
+policy_for_connector(const PolicyScope *scope, const char *folder)
 {
 	StringInfoData buf;
 
@@ -64,19 +118,18 @@ policy_for_connector(const char *bucket, const char *folder, bool need_delete)
 	appendStringInfoString(&buf, "{\"Version\": \"2012-10-17\", \"Statement\": ["
 								 "{\"Effect\": \"Allow\", "
 								 "\"Action\": [\"s3:ListBucket\", \"s3:GetBucketLocation\"], ");
-	append_resource(&buf, "aws", bucket);
-	appendStringInfo(&buf,
-					 "\"}, {\"Effect\": \"Allow\", \"Action\": [\"s3:PutObject\", "
-					 "\"s3:GetObject\", %s\"s3:AbortMultipartUpload\"], ",
-					 need_delete ? "\"s3:DeleteObject\", " : "");
-	append_resource(&buf, "aws", bucket);
-	appendStringInfoChar(&buf, '/');
+	append_bucket(&buf, scope);
+	appendStringInfoString(&buf, "\"}, ");
+	append_object_actions(&buf, scope);
 	if (folder != NULL && folder[0])
 	{
 		append_literal(&buf, folder);
 		appendStringInfoChar(&buf, '/');
 	}
-	appendStringInfoString(&buf, "*\"}]}");
+	appendStringInfoString(&buf, "*\"}");
+	if (scope->kms_key_id != NULL)
+		append_kms(&buf, scope->partition, scope->kms_key_id);
+	appendStringInfoString(&buf, "]}");
 	return buf.data;
 }
 
@@ -97,24 +150,38 @@ policy_for_trust(const char *principal_arn, const char *external_id)
 }
 
 char *
-policy_for_session(const char *partition, const char *bucket, const char *key, bool kms)
+policy_for_session(const PolicyScope *scope, const char *key)
 {
 	StringInfoData buf;
 
 	initStringInfo(&buf);
 	appendStringInfoString(&buf, "{\"Version\": \"2012-10-17\", \"Statement\": ["
 								 "{\"Effect\": \"Allow\", \"Action\": \"s3:ListBucket\", ");
-	append_resource(&buf, partition, bucket);
-	appendStringInfoString(&buf, "\"}, {\"Effect\": \"Allow\", \"Action\": [\"s3:PutObject\", "
-								 "\"s3:GetObject\", \"s3:AbortMultipartUpload\"], ");
-	append_resource(&buf, partition, bucket);
-	appendStringInfoChar(&buf, '/');
+	append_bucket(&buf, scope);
+	appendStringInfoString(&buf, "\"}, ");
+	append_object_actions(&buf, scope);
 	append_literal(&buf, key);
 	appendStringInfoString(&buf, "\"}");
-	if (kms)
+	if (scope->uses_kms)
 		appendStringInfoString(&buf,
 							   ", {\"Effect\": \"Allow\", \"Action\": [\"kms:GenerateDataKey\", "
 							   "\"kms:Decrypt\"], \"Resource\": \"*\"}");
 	appendStringInfoString(&buf, "]}");
 	return buf.len > MAX_SESSION_POLICY ? NULL : buf.data;
+}
+
+/* arn:aws:sts::account:assumed-role/role/session to arn:aws:iam::account:role/role */
+char *
+policy_principal(const char *caller_arn)
+{
+	const char *sts = strstr(caller_arn, ":sts::");
+	const char *role = strstr(caller_arn, ":assumed-role/");
+	const char *name;
+
+	if (sts == NULL || role == NULL || role < sts)
+		return pstrdup(caller_arn);
+	name = role + strlen(":assumed-role/");
+	return psprintf("%.*s:iam::%.*s:role/%.*s", (int) (sts - caller_arn), caller_arn,
+					(int) (role - sts - strlen(":sts::")), sts + strlen(":sts::"),
+					(int) strcspn(name, "/"), name);
 }

@@ -12,10 +12,17 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/timestamp.h"
 
+#include "compat.h"
 #include "probe.h"
 
 #define SESSION_NAME "s3export-check"
+
+/* Between attempts to assume a role that AWS may not know yet; ms */
+#define FIRST_ROLE_PAUSE 1000
+#define MAX_ROLE_PAUSE 5000
 
 typedef struct Probe
 {
@@ -57,7 +64,7 @@ refuse(Probe *probe, const char *check, const char *action, const S3Error *error
 static bool
 skipped(Probe *probe, const char *check, const char *action)
 {
-	ProbeResult result = {.check = check, .action = action};
+	ProbeResult result = {.check = check, .skipped = true, .action = action};
 
 	if (probe->skip == NULL)
 		return false;
@@ -66,25 +73,146 @@ skipped(Probe *probe, const char *check, const char *action)
 	return true;
 }
 
-static void
-check_role(Probe *probe, HttpClient *http, Credentials *credentials, const char *role_arn)
+/* Opens the credentials and has the role assumed; *failure is NULL when it was. */
+static Credentials *
+assume_role(HttpClient *http, const CredentialConfig *config, const CredentialFailure **failure)
 {
-	const CredentialFailure *failure = NULL;
-	const char              *assumed;
+	Credentials *credentials = credentials_open(http, config, SESSION_NAME, NULL);
+
+	*failure = NULL;
+	while (credentials_current(credentials, failure) == NULL && *failure == NULL)
+		http_drive(http, -1);
+	return credentials;
+}
+
+static bool
+is_denied(const CredentialFailure *failure)
+{
+	return failure->code != NULL && strcmp(failure->code, "AccessDenied") == 0;
+}
+
+/* A pause of its own name for pg_stat_activity; interrupts end it. */
+static void
+pause_before_retry(HttpClient *http, long ms)
+{
+	static uint32 wait_event = 0;
+	TimestampTz   until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+
+	for (;;)
+	{
+		long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+
+		if (left <= 0)
+			return;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, left,
+						 compat_wait_event(wait_event, "S3exportNewRole"));
+		http_drive(http, 0);
+	}
+}
+
+/*
+ * AWS gives the same answer for a role that it does not know yet and for one
+ * that does not trust us, so only time can tell.
+ */
+static Credentials *
+assume_new_role(HttpClient *http, const CredentialConfig *config, int wait,
+				const CredentialFailure **failure)
+{
+	TimestampTz  until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
+	long         pause = FIRST_ROLE_PAUSE;
+	Credentials *credentials;
+
+	for (;;)
+	{
+		long left;
+
+		credentials = assume_role(http, config, failure);
+		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		if (*failure == NULL || !is_denied(*failure) || left <= 0)
+			return credentials;
+		pause_before_retry(http, Min(pause, left));
+		pause = Min(pause * 2, MAX_ROLE_PAUSE);
+	}
+}
+
+static char *
+denied_hint(const S3Error *error, int wait)
+{
+	const char *hint = s3_error_hint(error);
+
+	return psprintf(
+		"%s%sA role or trust policy made a moment ago takes a while to be known to "
+		"AWS%s.",
+		hint ? hint : "", hint ? " " : "",
+		wait > 0 ? psprintf(", here more than %d s; a longer wait may help", (wait + 999) / 1000)
+				 : ": try again, with a wait such as '1 min'");
+}
+
+static Credentials *
+check_role(Probe *probe, HttpClient *http, const CredentialConfig *config, int wait)
+{
+	const CredentialFailure *failure;
+	Credentials             *credentials = assume_new_role(http, config, wait, &failure);
+	const char              *assumed = credentials_assumed_arn(credentials);
 	S3Error                  error;
 
-	while (credentials_current(credentials, &failure) == NULL && failure == NULL)
-		http_drive(http, -1);
 	if (failure == NULL)
 	{
-		assumed = credentials_assumed_arn(credentials);
 		pass(probe, "assume role", "sts:AssumeRole",
-			 psprintf("The role was assumed as \"%s\".", assumed ? assumed : role_arn));
-		return;
+			 psprintf("The role was assumed as \"%s\".", assumed ? assumed : config->role_arn));
+		return credentials;
 	}
 	s3_error_set_credentials(&error, failure, probe->config->bucket);
-	refuse(probe, "assume role", "sts:AssumeRole", &error, NULL);
+	refuse(probe, "assume role", "sts:AssumeRole", &error,
+		   is_denied(failure) ? denied_hint(&error, wait) : NULL);
 	probe->skip = "the role could not be assumed";
+	return credentials;
+}
+
+/*
+ * A role that trusts us without the external ID can be used through us by
+ * anybody who knows its ARN.
+ * https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html
+ */
+static void
+check_external_id(Probe *probe, HttpClient *http, const CredentialConfig *config)
+{
+	CredentialConfig         without = *config;
+	const CredentialFailure *failure;
+	ProbeResult result = {.check = "external id", .action = "sts:AssumeRole", .advisory = true};
+	S3Error     error;
+
+	if (skipped(probe, result.check, result.action))
+		return;
+	without.external_id = NULL;
+	(void) assume_role(http, &without, &failure);
+	if (failure != NULL && is_denied(failure))
+	{
+		pass(probe, result.check, result.action,
+			 "The role cannot be assumed without the external ID.");
+		return;
+	}
+	if (failure == NULL)
+	{
+		result.message = psprintf("Role \"%s\" can be assumed without the external ID, so whoever "
+								  "uses the same base identity can use it.",
+								  config->role_arn);
+		result.hint =
+			psprintf("Add the condition that sts:ExternalId is \"%s\" to its trust policy, "
+					 "as s3export.trust_policy() shows it.",
+					 config->external_id);
+	}
+	else
+	{
+		s3_error_set_credentials(&error, failure, probe->config->bucket);
+		result.code = failure->code;
+		result.request_id = failure->request_id;
+		result.message = psprintf("Whether the role can be assumed without the external ID could "
+								  "not be found out: %s",
+								  s3_error_detail(&error));
+		result.hint = s3_error_hint(&error);
+	}
+	probe->emit(probe->arg, &result);
 }
 
 /* Does S3 refuse the credentials themselves, whatever they ask for? */
@@ -119,9 +247,9 @@ bucket_message(const Probe *probe)
 }
 
 /*
- * The answer to HeadBucket has no body.  Status 403 may mean that the keys are
- * wrong or that the bucket, which does exist, may not be listed; the answer to
- * ListObjects says which.
+ * The answer to HeadBucket has no body.  Status 400 and 403 may mean that the
+ * keys are wrong or that the bucket, which does exist, may not be listed; the
+ * answer to ListObjects says which.
  */
 static void
 check_bucket(Probe *probe)
@@ -132,7 +260,8 @@ check_bucket(Probe *probe)
 
 	if (!skipped(probe, "bucket", action))
 	{
-		if (!s3_perform(probe->s3, &head) && head.error.http_status != 403)
+		if (!s3_perform(probe->s3, &head) && head.error.http_status != 400 &&
+			head.error.http_status != 403)
 		{
 			refuse(probe, "bucket", action, &head.error, NULL);
 			probe->skip = "the bucket was not reached";
@@ -141,6 +270,11 @@ check_bucket(Probe *probe)
 		{
 			refuse(probe, "bucket", action, &list.error, NULL);
 			probe->skip = "S3 does not accept the credentials";
+		}
+		else if (!list.ok && list.error.http_status != 403)
+		{
+			refuse(probe, "bucket", action, &list.error, NULL);
+			probe->skip = "the bucket was not reached";
 		}
 		else
 			pass(probe, "bucket", action, bucket_message(probe));
@@ -265,7 +399,7 @@ check_delete(Probe *probe)
 
 void
 probe_permissions(HttpClient *http, const S3Config *s3, const CredentialConfig *credentials,
-				  const S3Timeouts *timeouts, const char *key_prefix, bool need_delete,
+				  const S3Timeouts *timeouts, int wait, const char *key_prefix, bool need_delete,
 				  void (*emit)(void *arg, const ProbeResult *result), void *arg, char **region)
 {
 	Probe probe = {
@@ -275,16 +409,20 @@ probe_permissions(HttpClient *http, const S3Config *s3, const CredentialConfig *
 		.emit = emit,
 		.arg = arg,
 	};
-	Credentials *keys = credentials_open(http, credentials, SESSION_NAME, NULL);
+	Credentials *keys;
 	char         token[S3_TOKEN_LEN + 1];
 	const char  *found;
 
 	s3_make_token(token);
 	probe.key = psprintf("%ss3export-check-%s", key_prefix, token);
+	if (credentials->role_arn != NULL)
+		keys = check_role(&probe, http, credentials, wait);
+	else
+		keys = credentials_open(http, credentials, SESSION_NAME, NULL);
+	if (credentials->external_id != NULL)
+		check_external_id(&probe, http, credentials);
 	probe.s3 = s3_open(http, s3, keys, timeouts);
 
-	if (credentials->role_arn != NULL)
-		check_role(&probe, http, keys, credentials->role_arn);
 	check_bucket(&probe);
 	check_location(&probe);
 	check_put(&probe);

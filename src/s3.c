@@ -13,7 +13,7 @@
 #include "s3_internal.h"
 
 #define DEFAULT_REGION "us-east-1"
-#define MAX_HEADERS 16
+#define MAX_HEADERS 24
 
 /* SHA-256 of a request without a body */
 #define EMPTY_SHA256 "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -210,6 +210,34 @@ add_checksum_headers(const S3Call *call, HeaderList *list)
 		add_header(list, "x-amz-mp-object-size", psprintf(UINT64_FORMAT, call->object_size));
 }
 
+/*
+ * What an object is created with.  S3 refuses these headers, or most of them,
+ * on requests that do not create one.
+ */
+static void
+add_object_headers(const S3Call *call, const S3Config *config, HeaderList *list)
+{
+	const struct
+	{
+		const char *name;
+		const char *value;
+	} headers[] = {
+		{"content-type", config->content_type ? config->content_type : call->content_type},
+		{"x-amz-server-side-encryption", config->server_side_encryption},
+		{"x-amz-server-side-encryption-aws-kms-key-id", config->kms_key_id},
+		{"x-amz-server-side-encryption-bucket-key-enabled", config->bucket_key},
+		{"x-amz-storage-class", config->storage_class},
+		{"x-amz-tagging", config->tags},
+		{"x-amz-acl", config->acl},
+	};
+
+	for (size_t i = 0; i < lengthof(headers); i++)
+	{
+		if (headers[i].value != NULL)
+			add_header(list, headers[i].name, headers[i].value);
+	}
+}
+
 /* What the verb asks for; all of it is signed. */
 static void
 add_verb_headers(const S3Call *call, HeaderList *list)
@@ -217,10 +245,10 @@ add_verb_headers(const S3Call *call, HeaderList *list)
 	const S3Config *config = call->state->session->config;
 	bool            creates = call->verb == S3_PUT_OBJECT || call->verb == S3_CREATE_UPLOAD;
 
-	if (creates && call->content_type)
-		add_header(list, "content-type", call->content_type);
-	if (creates && config->server_side_encryption)
-		add_header(list, "x-amz-server-side-encryption", config->server_side_encryption);
+	if (creates)
+		add_object_headers(call, config, list);
+	if (config->expected_bucket_owner)
+		add_header(list, "x-amz-expected-bucket-owner", config->expected_bucket_owner);
 	if (creates && call->token)
 		add_header(list, S3_TOKEN_HEADER, call->token);
 	if (call->verb == S3_COMPLETE_UPLOAD)
@@ -509,7 +537,7 @@ make_state(S3Session *session, S3Call *call)
 
 	state->action = verbs[call->verb].action;
 	state->http.method = verbs[call->verb].method;
-	state->http.local_allowed = !s3_is_aws(session);
+	state->http.addresses = s3_is_aws(session) ? ADDRESS_REMOTE : ADDRESS_LOCAL;
 	state->http.prepare = prepare;
 	state->http.judge = s3_judge;
 	state->http.done = done;

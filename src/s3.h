@@ -30,7 +30,16 @@ typedef struct S3Config
 	char        *bucket;
 	char        *region; /* NULL: found out (AWS), "us-east-1" (others) */
 	S3Addressing addressing;
-	char        *server_side_encryption; /* NULL: off */
+	char        *expected_bucket_owner;  /* an account; NULL: any */
+	char        *server_side_encryption; /* "AES256", "aws:kms"; NULL: off */
+
+	/* what else objects are created with; NULL: as the bucket, or S3, has it */
+	char *kms_key_id;
+	char *bucket_key; /* "true" or "false" */
+	char *storage_class;
+	char *tags;         /* "name=value&...", encoded as in a URL */
+	char *acl;          /* a canned one */
+	char *content_type; /* NULL: that of what is exported */
 } S3Config;
 
 /* ms, each for one attempt */

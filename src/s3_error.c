@@ -71,7 +71,6 @@ static const struct
 	{"EntityTooSmall", "Increase s3export.part_size: S3 takes parts of at least 5 MB."},
 	{"EntityTooLarge", "Reduce s3export.part_size."},
 	{"QuotaExceeded", "The quota of the bucket or of its owner is used up."},
-	{"InsufficientStorage", "The server has no space left."},
 };
 
 void
@@ -157,6 +156,23 @@ set_code(S3Error *error, const HttpResponse *response)
 	}
 }
 
+/* Both clocks, of which one must be wrong. */
+static void
+add_times(S3Error *error, const HttpResponse *response)
+{
+	size_t len = strlen(error->message);
+	char   ours[64];
+	char   theirs[64];
+
+	clean_or_empty(ours, sizeof(ours),
+				   s3_xml_find(response->body, response->body_len, "Error/RequestTime"));
+	clean_or_empty(theirs, sizeof(theirs),
+				   s3_xml_find(response->body, response->body_len, "Error/ServerTime"));
+	if (ours[0] != '\0' && theirs[0] != '\0')
+		snprintf(error->message + len, sizeof(error->message) - len,
+				 " It was sent at %s and received at %s.", ours, theirs);
+}
+
 void
 s3_error_set(S3Error *error, const HttpResponse *response, const char *action, const char *resource)
 {
@@ -179,6 +195,8 @@ s3_error_set(S3Error *error, const HttpResponse *response, const char *action, c
 	set_region(error, response);
 	clean_or_empty(error->message, sizeof(error->message),
 				   s3_xml_find(response->body, response->body_len, "Error/Message"));
+	if (s3_error_is(error, "RequestTimeTooSkewed"))
+		add_times(error, response);
 	request_id = http_header(response, "x-amz-request-id");
 	if (request_id == NULL)
 		request_id = s3_xml_find(response->body, response->body_len, "Error/RequestId");
@@ -195,7 +213,9 @@ s3_error_set_credentials(S3Error *error, const CredentialFailure *failure, const
 {
 	memset(error, 0, sizeof(*error));
 	error->http_status = failure->status;
-	error->action = "sts:AssumeRole";
+	error->attempts = failure->attempts;
+	error->service = failure->service;
+	error->action = failure->action;
 	s3_clean_text(error->resource, sizeof(error->resource), resource);
 	s3_clean_text(error->code, sizeof(error->code), failure->code ? failure->code : "");
 	if (failure->message != NULL &&
@@ -212,13 +232,27 @@ s3_error_is(const S3Error *error, const char *code)
 	return strcmp(error->code, code) == 0;
 }
 
+/* Was it who was to give us keys, and not S3? */
+static bool
+is_session_error(const S3Error *error)
+{
+	return error->service != NULL;
+}
+
 static bool
 is_credentials_error(const S3Error *error)
 {
 	return error->http_status == 401 || error->http_status == 403 ||
 		   s3_error_is(error, "ExpiredToken") || s3_error_is(error, "ExpiredTokenException") ||
 		   s3_error_is(error, "TokenRefreshRequired") || s3_error_is(error, "InvalidToken") ||
-		   strncmp(error->action, "sts:", 4) == 0;
+		   (is_session_error(error) && error->http_status < 500);
+}
+
+/* The code may be a general one where the status is not. */
+static bool
+is_no_space(const S3Error *error)
+{
+	return error->http_status == 507 || s3_error_is(error, "InsufficientStorage");
 }
 
 int
@@ -226,7 +260,7 @@ s3_error_sqlstate(const S3Error *error)
 {
 	if (error->http_status == 0)
 		return ERRCODE_CONNECTION_FAILURE;
-	if (s3_error_is(error, "QuotaExceeded") || s3_error_is(error, "InsufficientStorage") ||
+	if (s3_error_is(error, "QuotaExceeded") || is_no_space(error) ||
 		s3_error_is(error, "EntityTooLarge") || s3_error_is(error, "EntityTooSmall"))
 		return ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
 	if (is_credentials_error(error))
@@ -251,7 +285,7 @@ char *
 s3_error_detail(const S3Error *error)
 {
 	StringInfoData buf;
-	const char    *who = strncmp(error->action, "sts:", 4) == 0 ? "STS" : "S3";
+	const char    *who = is_session_error(error) ? error->service : "S3";
 
 	initStringInfo(&buf);
 	if (error->http_status == 0)
@@ -324,6 +358,9 @@ s3_error_hint(const S3Error *error)
 	if (error->http_status == 0)
 		return pstrdup("Check that the server can reach the endpoint, and the settings "
 					   "s3export.proxy and s3export.ca_file where they apply.");
+	/* What is said of S3's refusals does not fit others'. */
+	if (is_session_error(error) && error->http_status < 500 && error->http_status != 429)
+		return NULL;
 	if (is_region_error(error))
 	{
 		if (error->region[0] != '\0')
@@ -344,8 +381,15 @@ s3_error_hint(const S3Error *error)
 	if (error->http_status == 403)
 		return access_denied_hint(error);
 	if (error->http_status == 503 || error->http_status == 429)
-		return pstrdup("S3 asks for fewer requests: reduce s3export.max_concurrent_parts, or try "
-					   "again later.");
+		return is_session_error(error)
+				   ? pstrdup("Try again later.")
+				   : pstrdup("S3 asks for fewer requests: reduce s3export.max_concurrent_parts, or "
+							 "try again later.");
+	if (is_no_space(error))
+		return pstrdup("The server has no space left.");
+	if (error->http_status >= 500 && error->http_status != 501)
+		return pstrdup("The server fails, and did so until s3export.retry_timeout was over. If it "
+					   "is your own, look at its logs and its disks; else try again later.");
 	if (error->encryption != NULL && (error->http_status == 400 || error->http_status == 501))
 		return psprintf("Check that the server supports server_side_encryption '%s'.",
 						error->encryption);
@@ -359,6 +403,8 @@ s3_report(int elevel, const S3Error *error, const char *what)
 	char *hint = s3_error_hint(error);
 	bool  exists = error->http_status == 412;
 
+	if (is_session_error(error))
+		what = "could not get credentials for object";
 	ereport(elevel, (errcode(s3_error_sqlstate(error)),
 					 exists ? errmsg("object \"s3://%s\" already exists", error->resource)
 							: errmsg("%s \"s3://%s\"", what, error->resource),

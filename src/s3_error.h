@@ -19,6 +19,7 @@ typedef struct S3Error
 {
 	int         http_status;       /* 0: no answer came */
 	int         attempts;          /* requests sent */
+	const char *service;           /* that was asked for credentials; NULL: S3 was asked */
 	const char *action;            /* IAM's name of what was asked: "s3:PutObject" */
 	const char *principal;         /* the role's session that asked; NULL: not a role */
 	const char *encryption;        /* the encryption asked for; NULL: none */

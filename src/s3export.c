@@ -37,6 +37,7 @@ char *guc_allowed_endpoints = "";
 char *guc_ca_file = "";
 char *guc_proxy = "";
 char *guc_key_file = "";
+bool  guc_allow_ambient_credentials = false;
 bool  guc_fast_output = true;
 
 extern PGDLLEXPORT void _PG_init(void);
@@ -128,6 +129,11 @@ define_administration(void)
 							   "Sets the file with the key that seals stored secrets.",
 							   "Empty means s3export.key in the data directory, made when needed.",
 							   &guc_key_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomBoolVariable(
+		"s3export.allow_ambient_credentials",
+		"Allows connectors to use the credentials that the server finds around itself.",
+		"Those in its environment, its AWS profile, its container or its EC2 instance.",
+		&guc_allow_ambient_credentials, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("s3export.fast_output",
 							 "Enables output routines of our own for common types.",
 							 "They write what the types' output functions write.", &guc_fast_output,

@@ -41,10 +41,11 @@
 
 #define REQUEST_EXPORT 'e'
 #define REQUEST_CHECK 'c'
+#define REQUEST_IDENTITY 'i'
 
 #define REPLY_BEGUN 'b'    /* the export has begun */
 #define REPLY_CHECK 'c'    /* one check's result */
-#define REPLY_FINISHED 'f' /* totals, or the region */
+#define REPLY_FINISHED 'f' /* totals, the region, or the identity */
 
 /* How long cleaning up may take: after an error, and when the server stops. */
 #define ABORT_TIMEOUT 5000
@@ -52,6 +53,9 @@
 
 /* A person waits for a check, and a mistyped host will not come to life. */
 #define CHECK_RETRY_TIMEOUT 5000
+
+/* How often an export looks whether its keys have been replaced; ms */
+#define REFRESH_INTERVAL 1000
 
 typedef struct Export
 {
@@ -63,6 +67,8 @@ typedef struct Export
 	char          *key;      /* UTF-8, as S3 wants it */
 	char          *uri;
 	HttpClient    *http;
+	Credentials   *credentials;
+	TimestampTz    refreshed_at;
 	S3Session     *s3;
 	Upload        *upload; /* NULL before the first block */
 	StringInfoData header;
@@ -99,20 +105,21 @@ get_export(StringInfo buf, UploaderExport *export)
 	export->on_empty = (UploaderOnEmpty) wire_get_int64(buf);
 }
 
-static Pipe *
-start(char kind, const Connector *connector, const UploaderExport *export, int workers)
+static void
+begin_request(StringInfo request, char kind, const Connector *connector)
 {
-	StringInfoData request;
-	Pipe          *pipe;
+	initStringInfo(request);
+	appendStringInfoChar(request, kind);
+	guc_serialize(request);
+	connector_serialize(request, connector);
+}
 
-	initStringInfo(&request);
-	appendStringInfoChar(&request, kind);
-	guc_serialize(&request);
-	connector_serialize(&request, connector);
-	if (export != NULL)
-		put_export(&request, export);
-	pipe = pipe_open(&request, workers);
-	pfree(request.data);
+static Pipe *
+send_request(StringInfo request, int workers)
+{
+	Pipe *pipe = pipe_open(request, workers);
+
+	pfree(request->data);
 	return pipe;
 }
 
@@ -130,11 +137,26 @@ expect_reply(Pipe *pipe, char expected, StringInfo reply)
 Pipe *
 uploader_start_export(const Connector *connector, const UploaderExport *export, int workers)
 {
-	Pipe          *pipe = start(REQUEST_EXPORT, connector, export, workers);
+	MemoryContext  context = CurrentMemoryContext;
+	StringInfoData request;
 	StringInfoData reply;
+	Pipe          *pipe;
 
+	begin_request(&request, REQUEST_EXPORT, connector);
+	put_export(&request, export);
+	pipe = send_request(&request, workers);
 	initStringInfo(&reply);
-	expect_reply(pipe, REPLY_BEGUN, &reply);
+	PG_TRY();
+	{
+		expect_reply(pipe, REPLY_BEGUN, &reply);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		pipe_set_error(pipe, CopyErrorData());
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	pfree(reply.data);
 	return pipe;
 }
@@ -156,13 +178,17 @@ uploader_finish_export(Pipe *pipe, UploaderTotals *totals)
 }
 
 List *
-uploader_check(const Connector *connector, char **region)
+uploader_check(const Connector *connector, int wait, char **region)
 {
-	Pipe          *pipe = start(REQUEST_CHECK, connector, NULL, 0);
 	List          *results = NIL;
+	StringInfoData request;
 	StringInfoData reply;
+	Pipe          *pipe;
 	char           letter;
 
+	begin_request(&request, REQUEST_CHECK, connector);
+	wire_put_int64(&request, wait);
+	pipe = send_request(&request, 0);
 	initStringInfo(&reply);
 	while ((letter = pipe_wait_reply(pipe, &reply)) == REPLY_CHECK)
 	{
@@ -170,6 +196,8 @@ uploader_check(const Connector *connector, char **region)
 
 		result->check = wire_get_string(&reply);
 		result->ok = wire_get_int64(&reply) != 0;
+		result->advisory = wire_get_int64(&reply) != 0;
+		result->skipped = wire_get_int64(&reply) != 0;
 		result->action = wire_get_string(&reply);
 		result->code = wire_get_string(&reply);
 		result->request_id = wire_get_string(&reply);
@@ -183,6 +211,28 @@ uploader_check(const Connector *connector, char **region)
 	pfree(reply.data);
 	pipe_close(pipe);
 	return results;
+}
+
+UploaderIdentity *
+uploader_identity(const Connector *connector)
+{
+	UploaderIdentity *identity = palloc0(sizeof(UploaderIdentity));
+	StringInfoData    request;
+	StringInfoData    reply;
+	Pipe             *pipe;
+
+	begin_request(&request, REQUEST_IDENTITY, connector);
+	pipe = send_request(&request, 0);
+	initStringInfo(&reply);
+	expect_reply(pipe, REPLY_FINISHED, &reply);
+	identity->account = wire_get_string(&reply);
+	identity->arn = wire_get_string(&reply);
+	identity->sqlerrcode = (int) wire_get_int64(&reply);
+	identity->detail = wire_get_string(&reply);
+	identity->hint = wire_get_string(&reply);
+	pfree(reply.data);
+	pipe_close(pipe);
+	return identity;
 }
 
 /* ---- the uploader's side: checks ---- */
@@ -235,6 +285,8 @@ reply_check(void *arg, const ProbeResult *result)
 	initStringInfo(&reply);
 	wire_put_string(&reply, result->check);
 	wire_put_int64(&reply, result->ok);
+	wire_put_int64(&reply, result->advisory);
+	wire_put_int64(&reply, result->skipped);
 	wire_put_string(&reply, result->action);
 	wire_put_string(&reply, result->code);
 	wire_put_string(&reply, result->request_id);
@@ -260,16 +312,56 @@ run_check(Pipe *pipe, StringInfo request)
 	Connector     *connector = connector_deserialize(request);
 	HttpClient    *http = open_http(2, Min(guc_retry_timeout, CHECK_RETRY_TIMEOUT));
 	S3Timeouts     limits = timeouts();
+	int            wait = (int) wire_get_int64(request);
+	char          *prefix = "";
 	char          *region;
 	StringInfoData reply;
 
 	http_set_watch(http, watch_leader, pipe);
-	probe_permissions(http, &connector->s3, &connector->credentials, &limits,
-					  connector->folder_path[0] ? psprintf("%s/", connector->folder_path) : "",
+	if (connector->folder_path[0])
+		prefix = pg_server_to_any(psprintf("%s/", connector->folder_path),
+								  (int) strlen(connector->folder_path) + 1, PG_UTF8);
+	probe_permissions(http, &connector->s3, &connector->credentials, &limits, wait, prefix,
 					  strcmp(connector->kind, "data_export") == 0, reply_check, pipe, &region);
 
 	initStringInfo(&reply);
 	wire_put_string(&reply, region);
+	pipe_reply(pipe, REPLY_FINISHED, &reply);
+}
+
+static void
+run_identity(Pipe *pipe, StringInfo request)
+{
+	Connector               *connector = connector_deserialize(request);
+	HttpClient              *http = open_http(1, Min(guc_retry_timeout, CHECK_RETRY_TIMEOUT));
+	Credentials             *credentials;
+	const CredentialFailure *failure;
+	char                    *account;
+	char                    *arn;
+	StringInfoData           reply;
+
+	http_set_watch(http, watch_leader, pipe);
+	credentials = credentials_open(http, &connector->credentials, NULL, NULL);
+	initStringInfo(&reply);
+	if (credentials_caller_identity(credentials, &account, &arn, &failure))
+	{
+		wire_put_string(&reply, account);
+		wire_put_string(&reply, arn);
+		wire_put_int64(&reply, 0);
+		wire_put_string(&reply, NULL);
+		wire_put_string(&reply, NULL);
+	}
+	else
+	{
+		S3Error error;
+
+		s3_error_set_credentials(&error, failure, "");
+		wire_put_string(&reply, NULL);
+		wire_put_string(&reply, NULL);
+		wire_put_int64(&reply, s3_error_sqlstate(&error));
+		wire_put_string(&reply, s3_error_detail(&error));
+		wire_put_string(&reply, s3_error_hint(&error));
+	}
 	pipe_reply(pipe, REPLY_FINISHED, &reply);
 }
 
@@ -319,50 +411,102 @@ begin_job(Export *export)
 static char *
 session_policy(const Export *export)
 {
-	const char *arn = export->connector->credentials.role_arn;
-	const char *partition = arn + strlen("arn:");
+	const S3Config *s3 = &export->connector->s3;
+	const char     *partition = export->connector->credentials.role_arn + strlen("arn:");
+	PolicyScope     scope = {
+			.partition = pnstrdup(partition, strcspn(partition, ":")),
+			.bucket = s3->bucket,
+			.sets_acl = s3->acl != NULL,
+			.sets_tags = s3->tags != NULL,
+			.uses_kms = s3->server_side_encryption != NULL &&
+						strcmp(s3->server_side_encryption, "aws:kms") == 0,
+    };
 
-	return policy_for_session(pnstrdup(partition, strcspn(partition, ":")),
-							  export->connector->s3.bucket, export->key, false);
+	return policy_for_session(&scope, export->key);
+}
+
+/*
+ * Keys that somebody replaces while we run serve the next request: the old ones
+ * may be deleted as soon as the new ones are stored.
+ */
+static void
+refresh_keys(Export *export)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!TimestampDifferenceExceeds(export->refreshed_at, now, REFRESH_INTERVAL))
+		return;
+	export->refreshed_at = now;
+	if (connector_refresh_keys(export->connector))
+		credentials_replace(export->credentials, &export->connector->credentials);
+}
+
+static void
+watch_export(void *arg)
+{
+	Export *export = arg;
+
+	watch_leader(export->pipe);
+	refresh_keys(export);
+}
+
+static void
+watch_completion(void *arg)
+{
+	watch_shutdown(NULL);
+	refresh_keys(arg);
 }
 
 static void
 open_store(Export *export)
 {
 	CredentialConfig *config = &export->connector->credentials;
-	Credentials      *credentials;
 	S3Timeouts        limits = timeouts();
 
 	export->http = open_http(guc_max_concurrent_parts + 2, guc_retry_timeout);
-	http_set_watch(export->http, watch_leader, export->pipe);
-	credentials =
+	export->credentials =
 		credentials_open(export->http, config, psprintf("s3export-" INT64_FORMAT, export->job_id),
 						 config->role_arn ? session_policy(export) : NULL);
-	export->s3 = s3_open(export->http, &export->connector->s3, credentials, &limits);
+	http_set_watch(export->http, watch_export, export);
+	export->s3 = s3_open(export->http, &export->connector->s3, export->credentials, &limits);
+}
+
+/* Is there an object, be it one without a first byte, or one in an archive? */
+static bool
+object_exists(const S3Call *get)
+{
+	return get->ok || s3_error_is(&get->error, "InvalidRange") ||
+		   s3_error_is(&get->error, "InvalidObjectState");
 }
 
 /*
  * Whether there is an object in the way is asked before the query runs, so
- * that an hour's work is not thrown away; so is whether S3 can be reached with
- * these credentials at all.  A store that does not let us look (403) will
- * refuse to overwrite the object, if it can.
+ * that an hour's work is not thrown away; so is whether S3 accepts these
+ * credentials and knows the bucket, which is why it is not asked by HEAD: the
+ * answers to that have no body to say what is wrong.  A store that does not
+ * let us look will refuse to overwrite the object, if it can.
  */
 static void
-refuse_existing(Export *export)
+check_destination(Export *export)
 {
-	S3Call head = {.verb = S3_HEAD_OBJECT, .key = export->key};
+	S3Call         get = {.verb = S3_GET_OBJECT, .key = export->key};
+	const S3Error *error = &get.error;
 
-	if (export->request.overwrite)
-		return;
-	if (s3_perform(export->s3, &head))
+	(void) s3_perform(export->s3, &get);
+	if (object_exists(&get))
+	{
+		if (export->request.overwrite)
+			return;
 		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
 						errmsg("object \"%s\" already exists", export->uri),
 						errhint("Choose another path, or use if_exists => 'overwrite'.")));
-	if (head.error.http_status == 404)
+	}
+	if (s3_error_is(error, "NoSuchKey") || s3_error_is(error, "NotFound"))
 		return;
-	if (head.error.http_status == 403 && strncmp(head.error.action, "s3:", 3) == 0)
+	if (strncmp(error->action, "s3:", 3) == 0 &&
+		(s3_error_is(error, "AccessDenied") || s3_error_is(error, "Forbidden")))
 		return;
-	s3_report(ERROR, &head.error, "could not look for object");
+	s3_report(ERROR, error, "could not look for object");
 }
 
 static void
@@ -377,7 +521,7 @@ upload_completes(void *arg)
 	Export *export = arg;
 
 	job_set_completing(export->job_id);
-	http_set_watch(export->http, watch_shutdown, NULL);
+	http_set_watch(export->http, watch_completion, export);
 }
 
 static void
@@ -510,7 +654,7 @@ perform(Export *export, StringInfo request)
 
 	begin_job(export);
 	open_store(export);
-	refuse_existing(export);
+	check_destination(export);
 	pipe_reply(export->pipe, REPLY_BEGUN, &nothing);
 	take_blocks(export);
 	finish_object(export);
@@ -643,6 +787,8 @@ s3export_uploader_main(Datum arg)
 	guc_restore(&request);
 	if (kind == REQUEST_EXPORT)
 		run_export(pipe, &request);
-	else
+	else if (kind == REQUEST_CHECK)
 		run_check(pipe, &request);
+	else
+		run_identity(pipe, &request);
 }

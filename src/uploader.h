@@ -54,8 +54,20 @@ extern void uploader_finish_export(Pipe *pipe, UploaderTotals *totals);
 
 /*
  * Checks a connector, saved or not, in an uploader started for that.  Returns
- * a list of ProbeResult, palloc'd; *region as probe_permissions says.
+ * a list of ProbeResult, palloc'd; "wait" and *region as probe_permissions says.
  */
-extern List *uploader_check(const Connector *connector, char **region);
+extern List *uploader_check(const Connector *connector, int wait, char **region);
+
+/* Whom STS takes the keys of a connector for; palloc'd. */
+typedef struct UploaderIdentity
+{
+	char *account;
+	char *arn; /* NULL: it could not be found out, and the rest says why */
+	int   sqlerrcode;
+	char *detail;
+	char *hint; /* NULL: none */
+} UploaderIdentity;
+
+extern UploaderIdentity *uploader_identity(const Connector *connector);
 
 #endif /* UPLOADER_H */

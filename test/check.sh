@@ -162,8 +162,8 @@ regress() {
 # The tests and their servers run as one user, who may not be able to read the
 # working tree: they run on a copy.
 start_rgw() {
-    cp -r test "$WORK/test"
-    chmod -R a+rX "$WORK/test"
+    cp -r test README.md "$WORK/"
+    chmod -R a+rX "$WORK/test" "$WORK/README.md"
     server_directory "$WORK/tap"
     server_directory "$WORK/tmp"
     server_directory "$WORK/rgw"

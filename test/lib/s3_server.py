@@ -19,8 +19,8 @@ Control: POST http://127.0.0.1:CONTROL/<call> with a JSON object of arguments.  
   configure {setting: value}    region (of STS), virtual_suffixes ["localhost", "s3.test"], min_part_size,
                                 max_parts, max_skew (s), etag_style quot|num|plain|bare|empty, opaque_etags,
                                 complete_repeat ok|NoSuchUpload, checksums verify|refuse, explain_denied,
-                                min_duration (s; of sessions), expiration_format seconds|millis|nanos,
-                                sts_disabled_regions, kms_keys [ARN or id], list_page.  Defaults: as AWS
+                                min_duration (s; of sessions), longest_session (s; STS grants no more, whatever is
+                                asked for), expiration_format seconds|millis|nanos, sts_disabled_regions, kms_keys [ARN or id], list_page.  Defaults: as AWS
   add_user {access_key_id, secret_access_key, name?, account?, policy?, known_after?}   -> arn, user_id, account
   add_role {name, trust, account?, policy?, max_session_duration?, known_after?}        -> arn
                                 policy and trust are IAM documents as one would paste them into AWS (Allow and Deny,
@@ -32,6 +32,7 @@ Control: POST http://127.0.0.1:CONTROL/<call> with a JSON object of arguments.  
   set_trust {arn, trust}
   start_session {role, duration?, name?, session_policy?}   -> access_key_id, secret_access_key, session_token, expires
   expire_sessions {}            every session ends now
+  secrets {}                    -> secrets: every secret key and session token so far
   add_web_identity {token, issuer, sub, aud?, expires_in?}  for AssumeRoleWithWebIdentity
   set_instance_role {role, duration?, renew?}               what IMDS hands out; renew: seconds before the end
                                 from which a new session is made.  role null: 404

@@ -625,6 +625,17 @@ def test_assume_role(server):
     equal(session.send("PUT", "/bucket/in/a", body=b"x").status, 200, "session policy: allowed by both")
     ok("no session policy" in session.send("PUT", "/bucket/in/b", body=b"x").tag("Message"), "session policy: allowed by the role only")
     ok("no identity-based" in session.send("PUT", "/bucket/out/a", body=b"x").tag("Message"), "session policy: allowed by it only")
+    literal = json.dumps(statement("s3:PutObject", "arn:aws:s3:::bucket/in/${*}${$}"))
+    session = session_of(server, assume(ExternalId="ext-42", Policy=literal))
+    equal(session.send("PUT", "/bucket/in/%2A%24", body=b"x").status, 200, "session policy: characters that are patterns elsewhere")
+    equal(session.send("PUT", "/bucket/in/ab", body=b"x").summary, (403, "AccessDenied"), "session policy: and are none here")
+
+    ok(answer.tag("SessionToken") is None and session.token in server.control("secrets")["secrets"], "secrets")
+    server.control("configure", longest_session=5)
+    answer = assume(ExternalId="ext-42", DurationSeconds="3600")
+    left = datetime.strptime(answer.tag("Expiration"), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc).timestamp() - time.time()
+    ok(3 < left <= 5, "longest_session", left)
+    server.control("configure", longest_session=None)
 
     server.control("configure", min_duration=900)
     ok("900" in assume(ExternalId="ext-42", DurationSeconds="899").tag("Message"), "AWS's minimum")

@@ -24,7 +24,7 @@ END $$;
 SELECT p.oid::regproc AS function, has_function_privilege('public', p.oid, 'EXECUTE') AS public
 	FROM pg_proc p WHERE pronamespace = 's3export'::regnamespace
 	AND proname IN ('create_connector', 'alter_connector', 'drop_connector', 'set_credentials', 'set_identity',
-		'grant_usage', 'revoke_usage', 'test_credentials', 'refuse_direct_writes')
+		'grant_usage', 'revoke_usage', 'test_credentials', 'refuse_direct_writes', 'identity', 'iam_policy', 'trust_policy')
 	ORDER BY proname COLLATE "C";
 SELECT relname FROM pg_class
 	WHERE relnamespace = 's3export'::regnamespace AND relname IN ('connector', 'credential', 'secret', 'connector_grant',

@@ -79,10 +79,54 @@ test_addresses(void)
 		struct sockaddr_storage address;
 
 		parse(cases[i].address, &address);
-		is(address_refused((struct sockaddr *) &address, false), cases[i].refused, "%s",
+		is(address_refused((struct sockaddr *) &address, ADDRESS_REMOTE), cases[i].refused, "%s",
 		   cases[i].address);
-		is(address_refused((struct sockaddr *) &address, true), cases[i].refused_locally,
+		is(address_refused((struct sockaddr *) &address, ADDRESS_LOCAL), cases[i].refused_locally,
 		   "%s where loopback is allowed", cases[i].address);
+	}
+}
+
+static void
+test_metadata(void)
+{
+	static const struct
+	{
+		const char *address;
+		bool        container;
+		bool        instance;
+	} cases[] = {
+		{"169.254.170.2", true, false},
+		{"169.254.170.23", true, false},
+		{"fd00:ec2::23", true, false},
+		{"169.254.169.254", false, true},
+		{"fd00:ec2::254", false, true},
+		{"127.0.0.1", true, true},
+		{"127.3.2.1", true, true},
+		{"::1", true, true},
+		{"169.254.170.3", false, false},
+		{"169.254.1.1", false, false},
+		{"fd00:ec2::1", false, false},
+		{"fe80::1", false, false},
+		{"::ffff:169.254.169.254", false, false},
+		{"::ffff:169.254.170.2", false, false},
+		{"10.0.0.1", false, false},
+		{"52.216.1.1", false, false},
+		{"2600:1f18::1", false, false},
+		{"0.0.0.0", false, false},
+		{"::", false, false},
+	};
+
+	for (size_t i = 0; i < lengthof(cases); i++)
+	{
+		struct sockaddr_storage address;
+
+		parse(cases[i].address, &address);
+		is(address_refused((struct sockaddr *) &address, ADDRESS_CONTAINER),
+		   cases[i].container ? NULL : "not one of a container's credentials",
+		   "%s for the credentials of a container", cases[i].address);
+		is(address_refused((struct sockaddr *) &address, ADDRESS_INSTANCE),
+		   cases[i].instance ? NULL : "not one of EC2's instance metadata",
+		   "%s for the metadata of an instance", cases[i].address);
 	}
 }
 
@@ -100,8 +144,10 @@ test_text(void)
 	address_text((struct sockaddr *) &address, buf);
 	is(buf, "fd00:ec2::254", "an IPv6 address as text");
 
-	is(address_refused((struct sockaddr *) &other, true), "not an internet address",
+	is(address_refused((struct sockaddr *) &other, ADDRESS_LOCAL), "not an internet address",
 	   "a Unix socket is refused");
+	is(address_refused((struct sockaddr *) &other, ADDRESS_INSTANCE),
+	   "not one of EC2's instance metadata", "a Unix socket has no metadata");
 	address_text((struct sockaddr *) &other, buf);
 	is(buf, "of another family", "a Unix socket has no text");
 }
@@ -110,6 +156,7 @@ int
 main(void)
 {
 	test_addresses();
+	test_metadata();
 	test_text();
 	return done_testing();
 }

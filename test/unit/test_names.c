@@ -286,6 +286,59 @@ test_endpoints(void)
 	accepts(check_endpoint, "endpoint", psprintf("https://%s", repeat('a', 63)));
 }
 
+static void
+test_objects(void)
+{
+	accepts(names_check_kms_key_id, "KMS key", "1234abcd-12ab-34cd-56ef-1234567890ab");
+	accepts(names_check_kms_key_id, "KMS key", "alias/exports");
+	accepts(names_check_kms_key_id, "KMS key",
+			"arn:aws:kms:eu-west-1:123456789012:key/mrk-1234abcd12ab34cd56ef1234567890ab");
+	refuses(names_check_kms_key_id, "KMS key", "", "alias");
+	refuses(names_check_kms_key_id, "KMS key", "a b", "alias");
+	refuses(names_check_kms_key_id, "KMS key", "a\"b", "alias");
+	refuses(names_check_kms_key_id, "KMS key", "key/*", "alias");
+
+	accepts(names_check_storage_class, "storage class", "STANDARD_IA");
+	accepts(names_check_storage_class, "storage class", "cold-hdd");
+	refuses(names_check_storage_class, "storage class", "", "letters");
+	refuses(names_check_storage_class, "storage class", "A\nb", "letters");
+	refuses(names_check_storage_class, "storage class", repeat('A', 129), "128");
+
+	accepts(names_check_acl, "ACL", "bucket-owner-full-control");
+	refuses(names_check_acl, "ACL", "", "canned");
+	refuses(names_check_acl, "ACL", "Private", "canned");
+	refuses(names_check_acl, "ACL", "log-delivery-write", "canned");
+
+	accepts(names_check_content_type, "content type", "text/csv");
+	accepts(names_check_content_type, "content type", "text/csv; charset=utf-8");
+	accepts(names_check_content_type, "content type",
+			"application/vnd.acme+csv; header=\"present\"");
+	refuses(names_check_content_type, "content type", "", "text/csv");
+	refuses(names_check_content_type, "content type", "csv", "text/csv");
+	refuses(names_check_content_type, "content type", "/csv", "text/csv");
+	refuses(names_check_content_type, "content type", "text/", "text/csv");
+	refuses(names_check_content_type, "content type", "text/ csv", "text/csv");
+	refuses(names_check_content_type, "content type", "text/csv ", "text/csv");
+	refuses(names_check_content_type, "content type", "text/csv\r\nx: y", "text/csv");
+	refuses(names_check_content_type, "content type", "t\xc3\xa4xt/csv", "text/csv");
+
+	accepts(names_check_account, "account", "123456789012");
+	refuses(names_check_account, "account", "12345678901", "12 digits");
+	refuses(names_check_account, "account", "1234-5678-9012", "12 digits");
+	refuses(names_check_account, "account", "12345678901x", "12 digits");
+}
+
+static void
+test_partitions(void)
+{
+	is(names_region_partition(NULL), "aws", "the partition without a region");
+	is(names_region_partition("eu-west-1"), "aws", "the partition of eu-west-1");
+	is(names_region_partition("cn-north-1"), "aws-cn", "the partition of cn-north-1");
+	is(names_region_partition("us-gov-east-1"), "aws-us-gov", "the partition of us-gov-east-1");
+	is(names_region_suffix("us-gov-east-1"), "amazonaws.com", "its suffix");
+	is(names_region_partition("us-isob-east-1"), "aws-iso-b", "the partition of us-isob-east-1");
+}
+
 int
 main(void)
 {
@@ -295,5 +348,7 @@ main(void)
 	test_secrets();
 	test_paths();
 	test_endpoints();
+	test_objects();
+	test_partitions();
 	return done_testing();
 }

@@ -81,6 +81,11 @@ class Control:
                 if identity.expires is not None:
                     identity.expires = min(identity.expires, self.world.now())
 
+    def secrets(self):
+        """Every secret key and session token so far, to be looked for where none must be."""
+        with self.world.lock:
+            return {"secrets": [s for i in self.world.keys.values() for s in (i.secret, i.token) if s]}
+
     def add_web_identity(self, token, issuer, sub, aud="sts.amazonaws.com", expires_in=None):
         with self.world.lock:
             expires = None if expires_in is None else self.world.now() + expires_in

@@ -13,8 +13,9 @@ def _list(value):
 
 
 def like(pattern, value, ignore_case=False):
-    """IAM's wildcards: * is any run of characters, ? is one."""
-    expression = "".join({"*": ".*", "?": "."}.get(c) or re.escape(c) for c in pattern)
+    """IAM's wildcards: * is any run of characters, ? is one; ${*}, ${?} and ${$} are those characters."""
+    tokens = re.findall(r"\$\{[*?$]\}|.", pattern, re.DOTALL)
+    expression = "".join({"*": ".*", "?": "."}.get(t) or re.escape(t[2] if len(t) > 1 else t) for t in tokens)
     return re.fullmatch(expression, value, re.DOTALL | (re.IGNORECASE if ignore_case else 0)) is not None
 
 
@@ -50,6 +51,8 @@ def check(document, trust=False):
         for resource in _list(statement.get("Resource", [])):
             if resource != "*" and not resource.startswith("arn:aws"):
                 raise ValueError("a Resource is * or an ARN, not %r" % resource)
+            if "${" in re.sub(r"\$\{[*?$]\}", "", resource):
+                raise ValueError("variables are not understood here: %r" % resource)
         for operator, tests in statement.get("Condition", {}).items():
             if operator.removesuffix("IfExists") not in _OPERATORS or not isinstance(tests, dict):
                 raise ValueError("unknown condition %r" % operator)

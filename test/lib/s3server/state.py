@@ -23,6 +23,7 @@ DEFAULTS = {
     "checksums": "verify",              # or refuse
     "explain_denied": True,             # AWS's long AccessDenied texts
     "min_duration": 900,                # of role sessions
+    "longest_session": None,            # seconds; longer ones are granted so much
     "expiration_format": "seconds",     # millis, nanos
     "sts_disabled_regions": [],
     "kms_keys": [],                     # ARNs, key ids and aliases that exist

@@ -140,7 +140,7 @@ def _duration(world, form, role, chained):
         raise StsError("ValidationError", "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining.")
     if role and "DurationSeconds" in form and seconds > role.max_session_duration:
         raise StsError("ValidationError", "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
-    return seconds
+    return min(seconds, world.config["longest_session"] or seconds)
 
 
 def _session_policy(form):

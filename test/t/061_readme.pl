@@ -1,0 +1,120 @@
+# The README's SQL, run as it is written there.  Only what the reader puts in
+# himself is put in: keys, the account's number, the path of a file.  What he does
+# in the AWS console is done to the scripted server.
+use strict;
+use warnings;
+use lib 'test/lib';
+use Cwd qw(abs_path);
+use File::Basename qw(dirname);
+use JSON::PP qw(decode_json);
+use PostgreSQL::Test::Utils;
+use S3Export;
+use S3Faults;
+use ScriptedS3;
+use Test::More;
+
+my $readme = slurp_file(dirname(abs_path(__FILE__)) . '/../../README.md');
+my $account = '111122223333';
+my $s3 = scripted_s3();
+my $node = s3export_node('main', aws_settings($s3));
+my $secret_file = $node->basedir . '/identity.secret';
+my %secrets = map { $_ => join '', map { ('a' .. 'z', 'A' .. 'Z', 0 .. 9)[rand 62] } 1 .. 40 } qw(user identity);
+
+s3_secret(values %secrets);
+$s3->call('add_bucket', name => 'acme-exports');
+
+# The fenced blocks of a section, without the indentation of a list.
+sub blocks
+{
+	my ($heading, $language) = @_;
+	my ($section) = $readme =~ /^#+ \Q$heading\E\n(.*?)(?=^#+ [^#]|\z)/ms or die "README has no section \"$heading\"";
+	my @found;
+
+	while ($section =~ /^( *)(?:\d+\. )?```\Q$language\E\n(.*?)^ *```/msg)
+	{
+		push @found, $2 =~ s/^ +(?=\S)//rmg;
+	}
+	return @found;
+}
+
+# Runs a block with the reader's own values; returns what the last statement gave.
+sub run
+{
+	my ($sql, $what, %keys) = @_;
+	my ($status, $out, $err);
+
+	$sql =~ s/'AKIA\.\.\.'/'$keys{id}'/g;
+	$sql =~ s/'\.\.\.'/'$keys{secret}'/g;
+	$sql =~ s/123456789012/$account/g;
+	$sql =~ s{/etc/s3export/identity\.secret}{$secret_file}g;
+	($status, $out, $err) = $node->psql('postgres', $sql, on_error_stop => 1);
+	is($status, 0, $what) or diag("$sql\n$err");
+	return $out;
+}
+
+sub start_over
+{
+	$node->safe_psql('postgres', 'SELECT s3export.drop_connector(name) FROM s3export.connectors');
+	return;
+}
+
+$node->safe_psql('postgres', <<'SQL');
+CREATE TABLE orders AS SELECT current_date - 1 AS day, n AS id FROM generate_series(1, 100) n;
+CREATE SCHEMA cron;
+CREATE FUNCTION cron.schedule(job_name text, schedule text, command text) RETURNS bigint LANGUAGE plpgsql AS
+	$$BEGIN EXECUTE command; RETURN 1; END$$;
+SQL
+
+# ---- Install
+like((blocks('Install', 'sql'))[0], qr/^CREATE EXTENSION s3export;/, 'the extension is created as the README says');
+
+# ---- the policy, and a connector with a key
+my ($policy_sql) = blocks('1. The policy', 'sql');
+my ($policy_json) = blocks('1. The policy', 'json');
+my $policy = run($policy_sql, 'iam_policy');
+is_deeply(decode_json($policy), decode_json($policy_json), 'the policy is the one that the README shows');
+$s3->call('add_user', access_key_id => 'AKIAREADMEUSER000001', secret_access_key => $secrets{user}, name => 'user', policy => decode_json($policy));
+
+my %user = (id => 'AKIAREADMEUSER000001', secret => $secrets{user});
+run((blocks('2a. A connector with a secret key', 'sql'))[0], 'a connector with a secret key', %user);
+is($node->safe_psql('postgres', 'SELECT region, auth_method FROM s3export.connectors'), 'us-east-1|secret_key', 'its region was found out');
+is($node->safe_psql('postgres', q(SELECT bool_and(ok) FROM s3export.test_credentials('lake'))), 't', 'the policy allows all that is tested');
+
+# ---- rotation
+{
+	my $out = run((blocks('3. Rotation', 'sql'))[0], 'rotation and shared credentials', %user);
+
+	is($node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT access_key_id) FROM s3export.connectors'), '2|1', 'two connectors, one key');
+}
+
+# ---- a connector with a role
+start_over();
+{
+	my ($identity, $trust, $connector) = blocks('2b. A connector with a role', 'sql');
+	my ($assume) = blocks('2b. A connector with a role', 'json');
+	my $document;
+
+	$s3->call('add_user', access_key_id => 'AKIAREADMEIDENTITY01', secret_access_key => $secrets{identity}, name => 's3export',
+		policy => decode_json($assume));
+	open my $file, '>', $secret_file or die "could not write $secret_file: $!";
+	print $file "$secrets{identity}\n";
+	close $file;
+	like(run($identity, 'the identity', id => 'AKIAREADMEIDENTITY01'),
+		qr/$account\|arn:aws:iam::$account:user\/s3export\|s3export-[0-9a-f]{32}$/, 'is told, and the external ID');
+	$document = run($trust, 'the trust policy');
+	$s3->call('add_role', name => 's3export-acme', trust => decode_json($document), policy => decode_json($policy));
+	run($connector, 'a connector with a role');
+	is($node->safe_psql('postgres', q(SELECT bool_and(ok) FROM s3export.test_credentials('lake'))), 't',
+		'the role is refused without the external ID, and allows all that is tested with it');
+}
+
+# ---- a first export, and pg_cron
+start_over();
+run((blocks('A first export', 'sql'))[0], 'a first export', %user);
+is(scalar(() = $s3->object('acme-exports', 'orders/yesterday.csv') =~ /\n/g), 101, 'arrives');
+run((blocks('Scheduling with pg_cron', 'sql'))[0], 'the schedule\'s command');
+like((join ' ', $s3->keys_of('acme-exports')), qr{orders/orders/\d{4}-\d\d-\d\d\.csv\.gz}, 'writes its file');
+
+$node->stop;
+$s3->stop;
+done_testing();
