@@ -12,6 +12,8 @@ OBJS = \
 	src/setup_api.o \
 	src/copy_api.o \
 	src/export.o \
+	src/parallel.o \
+	src/output.o \
 	src/connector_args.o \
 	src/connector_args_credentials.o \
 	src/connector.o \

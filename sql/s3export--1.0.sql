@@ -411,6 +411,7 @@ CREATE FUNCTION s3export.copy_to(
 	compression_level integer DEFAULT NULL,
 	if_exists text DEFAULT 'error',
 	on_empty text DEFAULT 'file',
+	parallel integer DEFAULT NULL,
 	server_side_encryption text DEFAULT NULL,
 	kms_key_id text DEFAULT NULL,
 	bucket_key boolean DEFAULT NULL,

@@ -36,6 +36,13 @@
 #define compat_can_set_role(member, role) is_member_of_role((member), (role))
 #endif
 
+/* Runs a query once, to its end. */
+#if PG_VERSION_NUM >= 180000
+#define compat_executor_run(query) ExecutorRun((query), ForwardScanDirection, 0)
+#else
+#define compat_executor_run(query) ExecutorRun((query), ForwardScanDirection, 0, true)
+#endif
+
 /* WaitEventSets belong to a resource owner from 17 on. */
 #if PG_VERSION_NUM >= 170000
 #define compat_create_wait_event_set(n) CreateWaitEventSet(NULL, (n))

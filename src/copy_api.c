@@ -19,6 +19,7 @@
 #include "compat.h"
 #include "connector_args.h"
 #include "export.h"
+#include "guc.h"
 #include "names.h"
 
 SQL_FUNCTION(s3export_copy_to);
@@ -40,6 +41,7 @@ enum
 	ARG_COMPRESSION_LEVEL,
 	ARG_IF_EXISTS,
 	ARG_ON_EMPTY,
+	ARG_PARALLEL,
 	ARG_OBJECT /* and the next, as args_set_object wants them */
 };
 
@@ -97,7 +99,7 @@ list_argument(FunctionCallInfo fcinfo, int number)
 	return list;
 }
 
-static CsvOptions *
+static const CsvOptions *
 csv_arguments(FunctionCallInfo fcinfo)
 {
 	if (PG_ARGISNULL(ARG_HEADER))
@@ -119,6 +121,22 @@ compression_arguments(FunctionCallInfo fcinfo)
 					 PG_ARGISNULL(ARG_COMPRESSION_LEVEL) ? NULL : &level,
 					 text_argument(fcinfo, ARG_PATH));
 	return options;
+}
+
+/* Like VACUUM's option, the argument asks for less than the setting allows. */
+static int
+parallel_argument(FunctionCallInfo fcinfo)
+{
+	int workers;
+
+	if (PG_ARGISNULL(ARG_PARALLEL))
+		return guc_max_parallel_workers;
+	workers = PG_GETARG_INT32(ARG_PARALLEL);
+	if (workers < 0)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("invalid value for argument \"parallel\": %d", workers),
+						errdetail("It is a number of parallel workers, or 0 for none.")));
+	return Min(workers, guc_max_parallel_workers);
 }
 
 /* The path below the folder; the whole key is what S3 limits. */
@@ -194,11 +212,11 @@ s3export_copy_to(PG_FUNCTION_ARGS)
 	static const char *const if_exists[] = {"error", "overwrite", NULL};
 	static const char *const on_empty[] = {"file", "skip", "error", NULL};
 	UploaderExport export = {0};
-	UploaderTotals  totals;
-	Connector      *connector;
-	CsvOptions     *csv;
-	CompressOptions compression;
-	char           *name;
+	UploaderTotals totals;
+	Connector     *connector;
+	OutputFormat   format;
+	char          *name;
+	int            workers;
 
 	PreventCommandDuringRecovery("s3export.copy_to()");
 
@@ -209,16 +227,17 @@ s3export_copy_to(PG_FUNCTION_ARGS)
 									   "It is \"error\" or \"overwrite\".") == 1;
 	export.on_empty = (UploaderOnEmpty) choice_argument(fcinfo, ARG_ON_EMPTY, "on_empty", on_empty,
 														"It is \"file\", \"skip\" or \"error\".");
-	csv = csv_arguments(fcinfo);
-	compression = compression_arguments(fcinfo);
-	export.suffix = psprintf(".csv%s", compress_suffix(compression.method));
-	export.content_type = compress_content_type(compression.method);
+	format.csv = *csv_arguments(fcinfo);
+	format.compression = compression_arguments(fcinfo);
+	export.suffix = psprintf(".csv%s", compress_suffix(format.compression.method));
+	export.content_type = compress_content_type(format.compression.method);
+	workers = parallel_argument(fcinfo);
 
 	connector = connector_load(name, CONNECTOR_USAGE);
 	connector_require_credentials(connector);
 	override_object(fcinfo, connector);
 	export.path = path_argument(fcinfo, connector);
 
-	export_run(connector, csv, &compression, &export, &totals);
+	export_run(connector, &format, workers, &export, &totals);
 	PG_RETURN_DATUM(totals_row(fcinfo, &totals));
 }

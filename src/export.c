@@ -21,6 +21,7 @@
 #include "utils/varlena.h"
 
 #include "export.h"
+#include "parallel.h"
 
 /*
  * No query is a list of identifiers joined by dots, and every table's name
@@ -123,55 +124,39 @@ prepare(const char *source, char **stem)
 	return plan;
 }
 
-/* Where CSV goes from the receiver. */
-typedef struct Output
-{
-	Pipe       *pipe;
-	Compressor *compressor; /* NULL: none */
-} Output;
 
 static void
-send_output(Output *output, PipeBlockKind kind, const char *data, size_t len, uint64 rows)
+execute_alone(SPIPlanPtr plan, Output *output)
 {
-	if (output->compressor != NULL)
-		compress_block(output->compressor, data, len, &data, &len);
-	pipe_send(output->pipe, kind, data, len, rows);
-}
-
-static void
-send_header(void *arg, const char *data, size_t len)
-{
-	send_output((Output *) arg, PIPE_HEADER, data, len, 0);
-}
-
-static void
-send_block(void *arg, const char *data, size_t len, uint64 rows)
-{
-	send_output((Output *) arg, PIPE_ROWS, data, len, rows);
-}
-
-static void
-execute(SPIPlanPtr plan, const CsvOptions *csv, const CompressOptions *compression, Pipe *pipe)
-{
-	bool    compressed = compression->method != COMPRESS_NONE;
-	Output  output = {.pipe = pipe, .compressor = compressed ? compress_open(compression) : NULL};
-	CsvSink sink = {.header = send_header, .block = send_block, .arg = &output};
-	DestReceiver *receiver =
-		csv_receiver_create(csv, &sink, compressed ? COMPRESS_BLOCK_SIZE : PIPE_BLOCK_SIZE);
 	SPIExecuteOptions options = {
 		.read_only = true,
-		.dest = receiver,
+		.dest = output_receiver(output),
 	};
 	int result = SPI_execute_plan_extended(plan, &options);
 
 	if (result < 0)
 		elog(ERROR, "could not execute the query: %s", SPI_result_code_string(result));
-	receiver->rDestroy(receiver);
-	send_output(&output, PIPE_END, "", 0, 0);
+}
+
+static void
+execute(SPIPlanPtr plan, int workers, const OutputFormat *format, Pipe *pipe)
+{
+	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
+	Output           *output = output_open(format, pipe);
+	PlannedStmt      *parallel = NULL;
+
+	if (workers > 0)
+		parallel =
+			parallel_plan(linitial_node(Query, source->query_list), source->query_string, workers);
+	if (parallel != NULL)
+		parallel_execute(parallel, source->query_string, format, pipe, output);
+	else
+		execute_alone(plan, output);
+	output_close(output);
 }
 
 void
-export_run(const Connector *connector, const CsvOptions *csv, const CompressOptions *compression,
+export_run(const Connector *connector, const OutputFormat *format, int workers,
 		   UploaderExport *export, UploaderTotals *totals)
 {
 	MemoryContext context = CurrentMemoryContext;
@@ -182,10 +167,10 @@ export_run(const Connector *connector, const CsvOptions *csv, const CompressOpti
 		elog(ERROR, "SPI_connect failed");
 	plan = prepare(export->source, &export->stem);
 
-	pipe = uploader_start_export(connector, export);
+	pipe = uploader_start_export(connector, export, workers);
 	PG_TRY();
 	{
-		execute(plan, csv, compression, pipe);
+		execute(plan, workers, format, pipe);
 		MemoryContextSwitchTo(context);
 		uploader_finish_export(pipe, totals);
 	}

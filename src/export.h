@@ -8,17 +8,16 @@
 #ifndef EXPORT_H
 #define EXPORT_H
 
-#include "compress.h"
-#include "csv.h"
+#include "output.h"
 #include "uploader.h"
 
 /*
  * Runs "source", a query or the name of a table, as the current user and in
  * the current snapshot, and has the result uploaded.  Refuses what is not one
  * SELECT, VALUES or TABLE before S3 hears of it.  "export" lacks only "stem".
+ * Up to "workers" parallel workers take part where the query allows it.
  */
-extern void
-export_run(const Connector *connector, const CsvOptions *csv, const CompressOptions *compression,
-		   UploaderExport *export, UploaderTotals *totals);
+extern void export_run(const Connector *connector, const OutputFormat *format, int workers,
+					   UploaderExport *export, UploaderTotals *totals);
 
 #endif /* EXPORT_H */

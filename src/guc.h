@@ -16,6 +16,8 @@ extern int guc_upload_memory;        /* kB, all part buffers of one export */
 extern int guc_part_size;            /* kB, the first parts' size */
 extern int guc_max_concurrent_parts; /* parts in flight, at most */
 
+extern int guc_max_parallel_workers; /* of one export; 0: the leader scans alone */
+
 /* how long to wait for a server */
 extern int guc_connect_timeout;  /* ms, one TCP and TLS handshake */
 extern int guc_request_timeout;  /* ms, one request with a short answer */

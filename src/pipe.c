@@ -1,10 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * pipe.c
- *	  What passes between a leader and its uploader: a request, blocks, replies.
+ *	  What passes between scan processes and their uploader: a request, blocks, replies.
  *
- * The segment is a shm_toc of a fixed header, the request, and two shm_mq.
- * A block travels as a head and its bytes in one message.
+ * The segment is a shm_toc of a fixed header, the request, a shm_mq for replies
+ * and one for the blocks of each process that scans.  A block travels as a head
+ * and its bytes in one message.
  *
  * A leader that gives up detaches: its detach callback sets a flag, and
  * detaching a shm_mq sets the uploader's latch.  The flag is needed because
@@ -31,12 +32,12 @@
 #include "pipe.h"
 
 /* Changes with the layout, since an old backend may meet a new library. */
-#define PIPE_MAGIC 0x53330001
+#define PIPE_MAGIC 0x53330002
 
 #define KEY_HEAD 0
 #define KEY_REQUEST 1
-#define KEY_BLOCKS 2
-#define KEY_REPLIES 3
+#define KEY_REPLIES 2
+#define KEY_BLOCKS 3 /* the leader's; then those of its workers */
 
 #define BLOCKS_QUEUE_SIZE (1024 * 1024)
 #define REPLIES_QUEUE_SIZE (64 * 1024)
@@ -50,6 +51,8 @@ typedef struct PipeHead
 	Oid              database;
 	int              leader_pid;
 	uint32           request_len;
+	int              sources;        /* queues of blocks */
+	pg_atomic_uint32 workers_joined; /* in what order does not matter */
 	pg_atomic_uint32 leader_gone;
 
 	/* why, when sqlerrcode is not 0; written before leader_gone */
@@ -65,14 +68,30 @@ typedef struct BlockHead
 	uint64 kind;
 } BlockHead;
 
+/* A queue of blocks, as the uploader sees it. */
+typedef struct Source
+{
+	shm_mq_handle *blocks;
+	bool           ended;
+} Source;
+
 struct Pipe
 {
-	dsm_segment            *segment;
-	PipeHead               *head;
-	shm_mq_handle          *blocks;
-	shm_mq_handle          *replies;
-	BackgroundWorkerHandle *worker;       /* leader only */
-	ErrorData               leader_error; /* uploader only */
+	dsm_segment   *segment;
+	PipeHead      *head;
+	shm_mq_handle *blocks;  /* not in the uploader */
+	shm_mq_handle *replies; /* not in parallel workers */
+
+	/* leader only */
+	BackgroundWorkerHandle *uploader;
+
+	/* uploader only */
+	Source   *sources; /* the leader's is the first */
+	int       next;    /* to be asked for a block */
+	bool      workers_seen;
+	uint32    workers_ended;
+	PipeBlock end; /* the leader's */
+	ErrorData leader_error;
 };
 
 PGDLLEXPORT void s3export_uploader_main(Datum arg);
@@ -97,7 +116,7 @@ leader_detaches(dsm_segment *segment pg_attribute_unused(), Datum arg)
 }
 
 static dsm_segment *
-create_segment(const StringInfoData *request)
+create_segment(const StringInfoData *request, int sources)
 {
 	shm_toc_estimator estimator;
 	dsm_segment      *segment;
@@ -109,9 +128,10 @@ create_segment(const StringInfoData *request)
 	shm_toc_initialize_estimator(&estimator);
 	shm_toc_estimate_chunk(&estimator, sizeof(PipeHead));
 	shm_toc_estimate_chunk(&estimator, request->len);
-	shm_toc_estimate_chunk(&estimator, BLOCKS_QUEUE_SIZE);
 	shm_toc_estimate_chunk(&estimator, REPLIES_QUEUE_SIZE);
-	shm_toc_estimate_keys(&estimator, 4);
+	for (int i = 0; i < sources; i++)
+		shm_toc_estimate_chunk(&estimator, BLOCKS_QUEUE_SIZE);
+	shm_toc_estimate_keys(&estimator, KEY_BLOCKS + sources);
 	size = shm_toc_estimate(&estimator);
 
 	segment = dsm_create(size, DSM_CREATE_NULL_IF_MAXSEGMENTS);
@@ -129,6 +149,8 @@ create_segment(const StringInfoData *request)
 	head->database = MyDatabaseId;
 	head->leader_pid = MyProcPid;
 	head->request_len = request->len;
+	head->sources = sources;
+	pg_atomic_init_u32(&head->workers_joined, 0);
 	pg_atomic_init_u32(&head->leader_gone, 0);
 	shm_toc_insert(toc, KEY_HEAD, head);
 
@@ -136,15 +158,16 @@ create_segment(const StringInfoData *request)
 	memcpy(bytes, request->data, request->len);
 	shm_toc_insert(toc, KEY_REQUEST, bytes);
 
-	shm_toc_insert(toc, KEY_BLOCKS,
-				   shm_mq_create(shm_toc_allocate(toc, BLOCKS_QUEUE_SIZE), BLOCKS_QUEUE_SIZE));
 	shm_toc_insert(toc, KEY_REPLIES,
 				   shm_mq_create(shm_toc_allocate(toc, REPLIES_QUEUE_SIZE), REPLIES_QUEUE_SIZE));
+	for (int i = 0; i < sources; i++)
+		shm_toc_insert(toc, KEY_BLOCKS + i,
+					   shm_mq_create(shm_toc_allocate(toc, BLOCKS_QUEUE_SIZE), BLOCKS_QUEUE_SIZE));
 	return segment;
 }
 
 static BackgroundWorkerHandle *
-start_worker(dsm_segment *segment)
+start_uploader(dsm_segment *segment)
 {
 	BackgroundWorker        worker;
 	BackgroundWorkerHandle *handle;
@@ -169,14 +192,14 @@ start_worker(dsm_segment *segment)
 }
 
 Pipe *
-pipe_open(const StringInfoData *request)
+pipe_open(const StringInfoData *request, int workers)
 {
 	Pipe    *pipe = palloc0(sizeof(Pipe));
 	shm_toc *toc;
 	shm_mq  *blocks;
 	shm_mq  *replies;
 
-	pipe->segment = create_segment(request);
+	pipe->segment = create_segment(request, 1 + workers);
 	toc = shm_toc_attach(PIPE_MAGIC, dsm_segment_address(pipe->segment));
 	pipe->head = lookup(toc, KEY_HEAD);
 	blocks = lookup(toc, KEY_BLOCKS);
@@ -184,11 +207,11 @@ pipe_open(const StringInfoData *request)
 	shm_mq_set_sender(blocks, MyProc);
 	shm_mq_set_receiver(replies, MyProc);
 
-	pipe->worker = start_worker(pipe->segment);
+	pipe->uploader = start_uploader(pipe->segment);
 
-	/* With the handle, waiting ends when the worker dies before it attaches. */
-	pipe->blocks = shm_mq_attach(blocks, pipe->segment, pipe->worker);
-	pipe->replies = shm_mq_attach(replies, pipe->segment, pipe->worker);
+	/* With the handle, waiting ends when the uploader dies before it attaches. */
+	pipe->blocks = shm_mq_attach(blocks, pipe->segment, pipe->uploader);
+	pipe->replies = shm_mq_attach(replies, pipe->segment, pipe->uploader);
 
 	/* Registered last, hence called first: the flag is set before the latch. */
 	on_dsm_detach(pipe->segment, leader_detaches, PointerGetDatum(pipe->head));
@@ -234,22 +257,29 @@ take_reply(Pipe *pipe, bool nowait, char *letter, StringInfo reply)
 	return true;
 }
 
-void
+uint32
+pipe_handle(Pipe *pipe)
+{
+	return dsm_segment_handle(pipe->segment);
+}
+
+bool
 pipe_send(Pipe *pipe, PipeBlockKind kind, const char *data, size_t len, uint64 rows)
 {
-	BlockHead     head = {.rows = rows, .kind = kind};
-	shm_mq_iovec  iov[2] = {{(const char *) &head, sizeof(head)}, {data, len}};
-	shm_mq_result result = shm_mq_sendv(pipe->blocks, iov, len > 0 ? 2 : 1, false, true);
+	BlockHead      head = {.rows = rows, .kind = kind};
+	shm_mq_iovec   iov[2] = {{(const char *) &head, sizeof(head)}, {data, len}};
+	shm_mq_result  result = shm_mq_sendv(pipe->blocks, iov, len > 0 ? 2 : 1, false, true);
+	StringInfoData reply;
 
-	if (result == SHM_MQ_DETACHED)
-	{
-		StringInfoData reply;
+	if (result != SHM_MQ_DETACHED)
+		return true;
+	if (pipe->replies == NULL)
+		return false;
 
-		/* The uploader has failed; this raises its error, or says that it has none. */
-		initStringInfo(&reply);
-		for (;;)
-			(void) pipe_wait_reply(pipe, &reply);
-	}
+	/* The uploader has failed; this raises its error, or says that it has none. */
+	initStringInfo(&reply);
+	for (;;)
+		(void) pipe_wait_reply(pipe, &reply);
 }
 
 char
@@ -279,22 +309,18 @@ void
 pipe_close(Pipe *pipe)
 {
 	dsm_detach(pipe->segment);
-	pfree(pipe->worker);
+	pfree(pipe->uploader);
 	pfree(pipe);
 }
 
-/* ---- the uploader's end ---- */
+/* ---- the ends of those that the leader has started ---- */
 
-Pipe *
-pipe_attach(Datum arg, StringInfo request)
+static shm_toc *
+attach_segment(Pipe *pipe, dsm_handle handle)
 {
-	Pipe    *pipe = palloc0(sizeof(Pipe));
 	shm_toc *toc = NULL;
-	shm_mq  *blocks;
-	shm_mq  *replies;
 
-	CurrentResourceOwner = ResourceOwnerCreate(NULL, "s3export uploader");
-	pipe->segment = dsm_attach(DatumGetUInt32(arg));
+	pipe->segment = dsm_attach(handle);
 	if (pipe->segment != NULL)
 		toc = shm_toc_attach(PIPE_MAGIC, dsm_segment_address(pipe->segment));
 	if (toc == NULL)
@@ -303,14 +329,51 @@ pipe_attach(Datum arg, StringInfo request)
 				 errmsg("could not attach to the segment of the export"),
 				 errdetail("The session that asked for it has ended, or runs another version of "
 						   "the library.")));
-
 	pipe->head = lookup(toc, KEY_HEAD);
-	appendBinaryStringInfo(request, lookup(toc, KEY_REQUEST), (int) pipe->head->request_len);
-	blocks = lookup(toc, KEY_BLOCKS);
-	replies = lookup(toc, KEY_REPLIES);
-	shm_mq_set_receiver(blocks, MyProc);
-	shm_mq_set_sender(replies, MyProc);
+	return toc;
+}
+
+Pipe *
+pipe_join(uint32 handle, int number)
+{
+	Pipe    *pipe = palloc0(sizeof(Pipe));
+	shm_toc *toc = attach_segment(pipe, handle);
+	shm_mq  *blocks = lookup(toc, KEY_BLOCKS + 1 + number);
+
+	shm_mq_set_sender(blocks, MyProc);
 	pipe->blocks = shm_mq_attach(blocks, pipe->segment, NULL);
+	(void) pg_atomic_fetch_add_u32(&pipe->head->workers_joined, 1);
+	return pipe;
+}
+
+void
+pipe_leave(Pipe *pipe)
+{
+	dsm_detach(pipe->segment);
+	pfree(pipe);
+}
+
+Pipe *
+pipe_attach(Datum arg, StringInfo request)
+{
+	Pipe    *pipe = palloc0(sizeof(Pipe));
+	shm_toc *toc;
+	shm_mq  *replies;
+
+	CurrentResourceOwner = ResourceOwnerCreate(NULL, "s3export uploader");
+	toc = attach_segment(pipe, DatumGetUInt32(arg));
+	appendBinaryStringInfo(request, lookup(toc, KEY_REQUEST), (int) pipe->head->request_len);
+
+	pipe->sources = palloc0(pipe->head->sources * sizeof(Source));
+	for (int i = 0; i < pipe->head->sources; i++)
+	{
+		shm_mq *blocks = lookup(toc, KEY_BLOCKS + i);
+
+		shm_mq_set_receiver(blocks, MyProc);
+		pipe->sources[i].blocks = shm_mq_attach(blocks, pipe->segment, NULL);
+	}
+	replies = lookup(toc, KEY_REPLIES);
+	shm_mq_set_sender(replies, MyProc);
 	pipe->replies = shm_mq_attach(replies, pipe->segment, NULL);
 	pq_redirect_to_shm_mq(pipe->segment, pipe->replies);
 
@@ -318,15 +381,26 @@ pipe_attach(Datum arg, StringInfo request)
 	return pipe;
 }
 
-bool
-pipe_receive(Pipe *pipe, PipeBlock *block)
+/* ---- the uploader's end: blocks ---- */
+
+static bool
+take_block(Pipe *pipe, Source *source, PipeBlock *block)
 {
 	Size          len;
 	void         *data;
 	BlockHead     head;
-	shm_mq_result result = shm_mq_receive(pipe->blocks, &len, &data, true);
+	shm_mq_result result;
 
-	/* A leader that went away is noticed by whoever asks pipe_leader_gone. */
+	if (source->ended)
+		return false;
+	result = shm_mq_receive(source->blocks, &len, &data, true);
+
+	/*
+	 * A leader that went away is noticed by whoever asks pipe_leader_gone.  One
+	 * that lost a worker will go away; it must not have reported success.
+	 */
+	if (result == SHM_MQ_DETACHED && pipe->sources[0].ended)
+		elog(ERROR, "a parallel worker of the export ended too early");
 	if (result != SHM_MQ_SUCCESS)
 		return false;
 
@@ -337,6 +411,68 @@ pipe_receive(Pipe *pipe, PipeBlock *block)
 	block->len = len - sizeof(head);
 	return true;
 }
+
+static void
+source_ends(Pipe *pipe, int number, const PipeBlock *block)
+{
+	pipe->sources[number].ended = true;
+	if (number == 0)
+		pipe->end = *block;
+	else
+		pipe->workers_ended++;
+}
+
+/*
+ * When the leader has ended all workers have, so no more can join.  Their last
+ * blocks may still be in their queues.
+ */
+static bool
+all_ended(Pipe *pipe)
+{
+	return pipe->sources[0].ended &&
+		   pipe->workers_ended == pg_atomic_read_u32(&pipe->head->workers_joined);
+}
+
+/*
+ * The header was in the leader's queue before any worker joined: so whoever
+ * knows that one has joined, and asks the leader's queue next, has it before
+ * their rows.
+ */
+static int
+count_sources(Pipe *pipe)
+{
+	if (!pipe->workers_seen && pg_atomic_read_u32(&pipe->head->workers_joined) > 0)
+	{
+		pg_read_barrier();
+		pipe->workers_seen = true;
+		pipe->next = 0;
+	}
+	return pipe->workers_seen ? pipe->head->sources : 1;
+}
+
+bool
+pipe_receive(Pipe *pipe, PipeBlock *block)
+{
+	int sources = count_sources(pipe);
+
+	for (int i = 0; i < sources; i++)
+	{
+		int number = pipe->next;
+
+		pipe->next = (number + 1) % sources;
+		if (!take_block(pipe, &pipe->sources[number], block))
+			continue;
+		if (block->kind != PIPE_END)
+			return true;
+		source_ends(pipe, number, block);
+	}
+	if (!all_ended(pipe))
+		return false;
+	*block = pipe->end;
+	return true;
+}
+
+/* ---- the uploader's end: replies ---- */
 
 void
 pipe_reply(Pipe *pipe, char letter, const StringInfoData *reply)

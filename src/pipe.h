@@ -1,13 +1,17 @@
 /*-------------------------------------------------------------------------
  *
  * pipe.h
- *	  What passes between a leader and its uploader: a request, blocks, replies.
+ *	  What passes between scan processes and their uploader: a request, blocks, replies.
  *
  * The leader is the process that wants something uploaded or checked.  It makes
- * a dynamic shared memory segment with the request, a queue of blocks towards
+ * a dynamic shared memory segment with the request, queues of blocks towards
  * the uploader and a queue of replies from it, and starts the uploader, a
  * dynamic background worker.  Errors and notices of the uploader come back
  * through the replies and are raised in the leader as they were.
+ *
+ * Parallel workers of the leader may send blocks too, each through a queue of
+ * its own.  Blocks of one process arrive in order, and the leader's header
+ * before everybody's rows.
  *
  * Whoever goes away, for whatever reason, detaches the segment, and the other
  * end learns it: nothing has to be said by a process that dies.
@@ -29,21 +33,29 @@ typedef enum PipeBlockKind
 {
 	PIPE_HEADER, /* the line that begins each file */
 	PIPE_ROWS,   /* whole rows */
-	PIPE_END     /* there is no more; without it the leader has failed.  Its bytes
-				  * are what an object without header and rows consists of. */
+	PIPE_END     /* there is no more; without it the sender has failed.  The leader's
+				  * bytes are what an object without header and rows consists of. */
 } PipeBlockKind;
 
 /* ---- the leader's end ---- */
 
 /*
- * Starts an uploader for "request", and waits until it runs.  The pipe belongs
- * to the current resource owner.  Raises an error when no worker or segment
- * is to be had.
+ * Starts an uploader for "request", and waits until it runs.  Up to "workers"
+ * parallel workers may join, after the leader's header.  The pipe belongs to
+ * the current resource owner.  Raises an error when no worker or segment is to
+ * be had.
  */
-extern Pipe *pipe_open(const StringInfoData *request);
+extern Pipe *pipe_open(const StringInfoData *request, int workers);
 
-/* Waits while the queue is full; raises the uploader's error if it has one. */
-extern void pipe_send(Pipe *pipe, PipeBlockKind kind, const char *data, size_t len, uint64 rows);
+/* What pipe_join needs. */
+extern uint32 pipe_handle(Pipe *pipe);
+
+/*
+ * Waits while the queue is full.  When the uploader is gone, raises its error in
+ * the leader; in a parallel worker returns false, as the leader will know why.
+ * The leader sends PIPE_END when all its workers have ended.
+ */
+extern bool pipe_send(Pipe *pipe, PipeBlockKind kind, const char *data, size_t len, uint64 rows);
 
 /*
  * Waits for the next reply, a letter and its contents; raises the uploader's
@@ -55,6 +67,16 @@ extern char pipe_wait_reply(Pipe *pipe, StringInfo reply);
 extern void pipe_set_error(Pipe *pipe, const ErrorData *edata);
 
 extern void pipe_close(Pipe *pipe);
+
+/* ---- a parallel worker's end ---- */
+
+/*
+ * "number" counts from 0, and no other worker has it.  The pipe belongs to the
+ * current resource owner.
+ */
+extern Pipe *pipe_join(uint32 handle, int number);
+
+extern void pipe_leave(Pipe *pipe);
 
 /* ---- the uploader's end ---- */
 
@@ -72,7 +94,10 @@ typedef struct PipeBlock
 	uint64        rows;
 } PipeBlock;
 
-/* The next block; false when there is none now: the latch will be set. */
+/*
+ * The next block; false when there is none now: the latch will be set.
+ * PIPE_END comes once, when every process that joined has sent it.
+ */
 extern bool pipe_receive(Pipe *pipe, PipeBlock *block);
 
 extern void pipe_reply(Pipe *pipe, char letter, const StringInfoData *reply);

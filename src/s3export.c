@@ -10,12 +10,14 @@
 #include <limits.h>
 
 #include "miscadmin.h"
+#include "postmaster/bgworker_internals.h"
 #include "utils/builtins.h"
 
 #include "compat.h"
 #include "compress.h"
 #include "guc.h"
 #include "http.h"
+#include "parallel.h"
 #include "wire.h"
 
 PG_MODULE_MAGIC;
@@ -25,6 +27,7 @@ SQL_FUNCTION(s3export_version);
 int   guc_upload_memory = 128 * 1024;
 int   guc_part_size = 16 * 1024;
 int   guc_max_concurrent_parts = 8;
+int   guc_max_parallel_workers = 2;
 int   guc_connect_timeout = 5000;
 int   guc_request_timeout = 30000;
 int   guc_stall_timeout = 30000;
@@ -76,6 +79,11 @@ define_upload_settings(void)
 							"Sets the number of parts that one export sends at the same time.",
 							NULL, &guc_max_concurrent_parts, 8, 1, 64, PGC_SUSET, 0, NULL, NULL,
 							NULL);
+	DefineCustomIntVariable("s3export.max_parallel_workers",
+							"Sets the number of parallel workers that help to scan for one export.",
+							"0 means none.  They count towards max_parallel_workers.",
+							&guc_max_parallel_workers, 2, 0, MAX_PARALLEL_WORKER_LIMIT, PGC_USERSET,
+							0, NULL, NULL, NULL);
 }
 
 static void
@@ -141,6 +149,7 @@ _PG_init(void)
 	define_timeouts();
 	define_administration();
 	MarkGUCPrefixReserved("s3export");
+	parallel_init();
 }
 
 Datum

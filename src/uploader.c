@@ -115,9 +115,9 @@ begin_request(StringInfo request, char kind, const Connector *connector)
 }
 
 static Pipe *
-send_request(StringInfo request)
+send_request(StringInfo request, int workers)
 {
-	Pipe *pipe = pipe_open(request);
+	Pipe *pipe = pipe_open(request, workers);
 
 	pfree(request->data);
 	return pipe;
@@ -135,7 +135,7 @@ expect_reply(Pipe *pipe, char expected, StringInfo reply)
 /* ---- the callers' side ---- */
 
 Pipe *
-uploader_start_export(const Connector *connector, const UploaderExport *export)
+uploader_start_export(const Connector *connector, const UploaderExport *export, int workers)
 {
 	MemoryContext  context = CurrentMemoryContext;
 	StringInfoData request;
@@ -144,7 +144,7 @@ uploader_start_export(const Connector *connector, const UploaderExport *export)
 
 	begin_request(&request, REQUEST_EXPORT, connector);
 	put_export(&request, export);
-	pipe = send_request(&request);
+	pipe = send_request(&request, workers);
 	initStringInfo(&reply);
 	PG_TRY();
 	{
@@ -188,7 +188,7 @@ uploader_check(const Connector *connector, int wait, char **region)
 
 	begin_request(&request, REQUEST_CHECK, connector);
 	wire_put_int64(&request, wait);
-	pipe = send_request(&request);
+	pipe = send_request(&request, 0);
 	initStringInfo(&reply);
 	while ((letter = pipe_wait_reply(pipe, &reply)) == REPLY_CHECK)
 	{
@@ -222,7 +222,7 @@ uploader_identity(const Connector *connector)
 	Pipe             *pipe;
 
 	begin_request(&request, REQUEST_IDENTITY, connector);
-	pipe = send_request(&request);
+	pipe = send_request(&request, 0);
 	initStringInfo(&reply);
 	expect_reply(pipe, REPLY_FINISHED, &reply);
 	identity->account = wire_get_string(&reply);
@@ -565,7 +565,7 @@ take_end(Export *export, const PipeBlock *block)
 		appendBinaryStringInfo(&export->header, block->data, (int) block->len);
 }
 
-/* Takes blocks until the leader says that there are no more. */
+/* Takes blocks until there are no more. */
 static void
 take_blocks(Export *export)
 {

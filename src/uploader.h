@@ -45,10 +45,12 @@ typedef struct UploaderTotals
 /*
  * Starts an uploader and waits until its job has begun: credentials are at
  * hand, and nothing is in the way of the object.  The caller then sends blocks
- * and PIPE_END, and calls uploader_finish, which closes the pipe.
+ * and PIPE_END, and calls uploader_finish, which closes the pipe.  "workers" is
+ * as for pipe_open.
  */
-extern Pipe *uploader_start_export(const Connector *connector, const UploaderExport *export);
-extern void  uploader_finish_export(Pipe *pipe, UploaderTotals *totals);
+extern Pipe *
+uploader_start_export(const Connector *connector, const UploaderExport *export, int workers);
+extern void uploader_finish_export(Pipe *pipe, UploaderTotals *totals);
 
 /*
  * Checks a connector, saved or not, in an uploader started for that.  Returns

@@ -16,7 +16,8 @@ LAYERS='
 s3export
 connector_api setup_api copy_api
 connector_args export
-uploader
+parallel
+output uploader
 probe
 connector job
 catalog

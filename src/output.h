@@ -1,0 +1,41 @@
+/*-------------------------------------------------------------------------
+ *
+ * output.h
+ *	  From an executor's rows to the pipe: CSV, compressed where asked for.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTPUT_H
+#define OUTPUT_H
+
+#include "compress.h"
+#include "csv.h"
+#include "pipe.h"
+
+typedef struct OutputFormat
+{
+	CsvOptions      csv;
+	CompressOptions compression;
+} OutputFormat;
+
+typedef struct Output Output;
+
+/*
+ * All of it belongs to the current memory context, but for "pipe" and "format",
+ * which must live as long.
+ */
+extern Output *output_open(const OutputFormat *format, Pipe *pipe);
+
+/* Takes the rows of one query. */
+extern DestReceiver *output_receiver(Output *output);
+
+/* Has the uploader gone?  In a leader that is an error at once. */
+extern bool output_is_lost(const Output *output);
+
+/* Rows that the uploader was given. */
+extern uint64 output_rows(const Output *output);
+
+/* When the receiver has been shut down: sends PIPE_END. */
+extern void output_close(Output *output);
+
+#endif /* OUTPUT_H */
