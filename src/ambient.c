@@ -160,12 +160,15 @@ static char *
 home_directory(void)
 {
 	char          *home = environment("HOME");
-	struct passwd *user;
+	struct passwd  entry;
+	struct passwd *found;
+	char           buf[BUFSIZ];
 
 	if (home != NULL)
 		return home;
-	user = getpwuid(geteuid());
-	return user != NULL ? pstrdup(user->pw_dir) : NULL;
+	if (getpwuid_r(geteuid(), &entry, buf, sizeof(buf), &found) != 0 || found == NULL)
+		return NULL;
+	return pstrdup(entry.pw_dir);
 }
 
 /* NULL: there is none, which is an error only where the environment names it. */

@@ -232,6 +232,15 @@ TEXT
 		qq(ERROR:  28000: could not start upload of object "s3://exports/FOLDER/FILE.csv"\n$error), 'without s3:PutObject: a multipart upload');
 }
 {
+	my $name = connector(at_aws(), user_without('s3:PutObject'), server_side_encryption => 'aws:kms');
+	my $hint = allow_it('s3:PutObject', 'exports/FOLDER/*')
+	  =~ s/ A policy/ Encryption by aws:kms needs kms:GenerateDataKey and kms:Decrypt on its key, too. A policy/r;
+
+	is(error_text($node, "SELECT s3export.copy_to('$name', 'VALUES (1)', '$name.csv')"),
+		qq(ERROR:  28000: could not upload object "s3://exports/FOLDER/FILE.csv"\nDETAIL:  S3 answered AccessDenied (HTTP status 403) to s3:PutObject: )
+		  . denied('s3:PutObject', 'exports/FOLDER/FILE.csv') . "\nHINT:  $hint\n", 'without the right to a KMS key: copy_to');
+}
+{
 	my $name = connector(at_aws(), user_without('s3:AbortMultipartUpload'));
 	my $message = denied('s3:AbortMultipartUpload', 'exports/FOLDER/s3export-check-TOKEN');
 

@@ -255,6 +255,10 @@ is_deeply([ map { $_->{signature} } grep { $_->{worked} } $server->log(operation
 is(scalar($server->log(operation => 'ContainerCredentials')), 0, 'the container was not asked');
 file('web', "$web_token-forged");
 invalid(qr/STS answered InvalidIdentityToken .* to sts:AssumeRoleWithWebIdentity/, qr/token in file "\Q$dir\E\/web" is renewed.* It was written at 20/, 'a token that nobody knows');
+file('web', "$web_token\n");
+$server->call('add_fault', do => 'error', code => 'IDPRejectedClaim', match => { operation => 'AssumeRoleWithWebIdentity' });
+invalid(qr/STS answered IDPRejectedClaim \(HTTP status 403\) to sts:AssumeRoleWithWebIdentity/, qr/token in file "\Q$dir\E\/web" is renewed/, 'a token that the issuer takes back');
+$server->call('clear_faults');
 file('web', '');
 invalid(qr/the file "\Q$dir\E\/web" has no web identity token/, qr/./, 'an empty token file');
 unlink "$dir/web";
