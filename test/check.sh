@@ -1,7 +1,7 @@
 #!/bin/bash
 # check.sh: installs what is missing, builds, and runs every test.
 #
-# usage: check.sh [all | lint | unit | regress [NAME...] | tap [FILE...]]
+# usage: check.sh [all | lint | unit | regress [NAME...] | tap [FILE...] | demo]
 #
 # Needs Debian, and root or sudo for its packages and for "make install", which
 # goes to the system's PostgreSQL.  Starts servers of its own, on loopback, and
@@ -15,7 +15,7 @@ cd "$ROOT"
 PART=${1:-all}
 [ $# -eq 0 ] || shift
 case $PART in
-    all | lint | unit | regress | tap) ;;
+    all | lint | unit | regress | tap | demo) ;;
     *)
         sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p}' "$0" >&2
         exit 2
@@ -234,6 +234,16 @@ secrets() {
     return "$found"
 }
 
+# The quick start compares what arrives with what COPY writes.
+demo() {
+    local S3EXPORT_DEMO_DIR=$WORK/demo
+
+    export S3EXPORT_DEMO_DIR
+    bash test/demo.sh
+    bash test/demo.sh stop
+    echo "1 0" >"$COUNT"
+}
+
 # ---------------------------------------------------------------------- main
 
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/s3export-check.XXXXXX")
@@ -258,6 +268,7 @@ if wanted regress || wanted tap; then
         part secrets
     fi
 fi
+! wanted demo || part demo
 
 say "=== summary"
 printf '%s\n' "${SUMMARY[@]}"
