@@ -15,12 +15,16 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "executor/executor.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "storage/fd.h"
+#include "tcop/tcopprot.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/plancache.h"
+#include "utils/snapmgr.h"
 
 #include "compat.h"
 #include "csv.h"
@@ -108,6 +112,26 @@ text_list_arg(FunctionCallInfo fcinfo, int i)
 	return list;
 }
 
+static void
+execute(SPIPlanPtr plan, DestReceiver *receiver, const Probe *probe)
+{
+	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
+	PlannedStmt      *planned = pg_plan_query(copyObject(linitial_node(Query, source->query_list)),
+											  source->query_string, CURSOR_OPT_PARALLEL_OK, NULL);
+	QueryDesc        *query = CreateQueryDesc(planned, source->query_string, GetActiveSnapshot(),
+											  InvalidSnapshot, receiver, NULL, NULL, 0);
+
+	ExecutorStart(query, 0);
+	csv_receiver_watch(receiver, query->planstate);
+	compat_executor_run(query);
+	if (query->estate->es_processed != probe->rows)
+		elog(ERROR, "rows of the executor and of the sink differ");
+	receiver->rDestroy(receiver);
+	ExecutorFinish(query);
+	ExecutorEnd(query);
+	FreeQueryDesc(query);
+}
+
 Datum
 csv_probe(PG_FUNCTION_ARGS)
 {
@@ -115,7 +139,6 @@ csv_probe(PG_FUNCTION_ARGS)
 	const char       *path = text_arg(fcinfo, 1);
 	Probe             probe = {.block_size = PG_GETARG_INT32(9)};
 	CsvSink           sink = {.header = probe_header, .block = probe_block, .arg = &probe};
-	SPIExecuteOptions execute = {.read_only = true};
 	CsvOptions       *options;
 	SPIPlanPtr        plan;
 
@@ -129,12 +152,7 @@ csv_probe(PG_FUNCTION_ARGS)
 	plan = SPI_prepare_cursor(query, 0, NULL, CURSOR_OPT_PARALLEL_OK);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare: %s", SPI_result_code_string(SPI_result));
-	execute.dest = csv_receiver_create(options, &sink, probe.block_size);
-	if (SPI_execute_plan_extended(plan, &execute) < 0)
-		elog(ERROR, "could not execute: %s", SPI_result_code_string(SPI_result));
-	if (SPI_processed != probe.rows)
-		elog(ERROR, "rows of the executor and of the sink differ");
-	execute.dest->rDestroy(execute.dest);
+	execute(plan, csv_receiver_create(options, &sink, probe.block_size), &probe);
 	SPI_finish();
 
 	if (probe.file && FreeFile(probe.file) != 0)
