@@ -379,9 +379,10 @@ receive_row(TupleTableSlot *slot, DestReceiver *self)
 {
 	CsvReceiver *r = (CsvReceiver *) self;
 
-	csv_receive_slot(self, slot);
 	if (r->scan != NULL)
-		csv_scan_rest_of_page(r->scan, slot);
+		csv_scan_page(r->scan, slot);
+	else
+		csv_receive_slot(self, slot);
 	return true;
 }
 

@@ -34,12 +34,10 @@ extern CsvLayout *csv_layout_of_desc(TupleDesc desc, MemoryContext context);
  * Of rows of which a target list takes columns.  NULL if it does anything else
  * with them, or takes none, or in another order.
  */
-extern CsvLayout *
-csv_layout_of_targets(TupleDesc desc, const List *targets, MemoryContext context);
+extern CsvLayout *csv_layout_of_targets(TupleDesc desc, const List *targets, MemoryContext context);
 
 /* Takes a row that fits the layout. */
-extern void
-csv_receive_tuple(DestReceiver *self, const CsvLayout *layout, HeapTupleHeader tuple);
+extern void csv_receive_tuple(DestReceiver *self, const CsvLayout *layout, HeapTupleHeader tuple);
 
 /* Not if the row is older than one of the columns. */
 static inline bool

@@ -26,8 +26,17 @@
 #include "csv_layout.h"
 #include "csv_scan.h"
 
-/* Memory that is fetched at once, on most machines. */
+/* What memory is fetched by, on most machines. */
 #define LINE 64
+
+#ifdef __GNUC__
+#define PREFETCH(address) __builtin_prefetch(address)
+#else
+#define PREFETCH(address) ((void) 0)
+#endif
+
+/* How many pages to pass without a look at the next, after one that was not in memory. */
+#define PATIENCE 64
 
 struct CsvScan
 {
@@ -36,6 +45,10 @@ struct CsvScan
 	MemoryContext context;
 	SeqScanState *node;   /* that the last row came from; NULL: none yet */
 	CsvLayout    *layout; /* of its rows; NULL: they have to be computed */
+	const char   *ahead;  /* of the next page, what has not been asked for */
+	size_t        left;   /* bytes of it */
+	size_t        step;   /* with each row */
+	int           patience;
 };
 
 CsvScan *
@@ -93,6 +106,7 @@ enter(CsvScan *scan, SeqScanState *node)
 	if (scan->layout != NULL)
 		pfree(scan->layout);
 	scan->node = node;
+	scan->patience = 0;
 	scan->layout = csv_layout_of_targets(RelationGetDescr(node->ss.ss_currentRelation),
 										 node->ss.ps.plan->targetlist, scan->context);
 }
@@ -124,15 +138,48 @@ give_row(CsvScan *scan, HeapScanDesc heap)
 	return true;
 }
 
+/*
+ * Most of a scan's time would go into waiting for memory.  So while the rows of
+ * a page are written the next one is brought into the processor's cache, a few
+ * lines with each row.  The executor will most likely go there; where it does
+ * not, or where the page is evicted in between, nothing but time is lost.
+ */
+static void
+look_ahead(CsvScan *scan, HeapScanDesc heap, int rows)
+{
+	PrefetchBufferResult next;
+
+	scan->left = 0;
+	if (heap->rs_cblock + 1 >= heap->rs_nblocks || --scan->patience > 0)
+		return;
+	next = PrefetchBuffer(heap->rs_base.rs_rd, MAIN_FORKNUM, heap->rs_cblock + 1);
+	if (!BufferIsValid(next.recent_buffer))
+	{
+		scan->patience = PATIENCE;
+		return;
+	}
+	scan->ahead = (const char *) BufferGetBlock(next.recent_buffer);
+	scan->left = BLCKSZ;
+	scan->step = TYPEALIGN(LINE, BLCKSZ / rows);
+}
+
+static inline void
+fetch_ahead(CsvScan *scan)
+{
+	size_t step = Min(scan->step, scan->left);
+
+	for (size_t i = 0; i < step; i += LINE)
+		PREFETCH(scan->ahead + i);
+	scan->ahead += step;
+	scan->left -= step;
+}
+
+/* Returns the number of rows that were wanted. */
 static uint64
 give_rest(CsvScan *scan, HeapScanDesc heap)
 {
 	Page   page = BufferGetPage(heap->rs_cbuf);
 	uint64 rows = 0;
-	int left = heap->rs_ntuples - heap->rs_cindex - 1;
-	const char *ahead = heap->rs_strategy == NULL && heap->rs_cbuf > 0 && heap->rs_cbuf < NBuffers ? (char *) BufferGetBlock(heap->rs_cbuf + 1) : NULL;
-	int lines = ahead && left > 0 ? (BLCKSZ / LINE + left - 1) / left : 0;
-	int line = 0;
 
 	while (heap->rs_cindex + 1 < heap->rs_ntuples)
 	{
@@ -144,9 +191,8 @@ give_rest(CsvScan *scan, HeapScanDesc heap)
 		ItemPointerSet(&heap->rs_ctup.t_self, heap->rs_cblock, number);
 		pgstat_count_heap_getnext(heap->rs_base.rs_rd);
 
-		for (int n = 0; n < lines && line < BLCKSZ / LINE; n++)
-			__builtin_prefetch(ahead + LINE * line++);
 		CHECK_FOR_INTERRUPTS();
+		fetch_ahead(scan);
 		if (give_row(scan, heap))
 			rows++;
 	}
@@ -172,13 +218,21 @@ count(PlanState *plan, uint64 rows)
 }
 
 void
-csv_scan_rest_of_page(CsvScan *scan, TupleTableSlot *slot)
+csv_scan_page(CsvScan *scan, TupleTableSlot *slot)
 {
 	SeqScanState *node = node_of(scan->plan, slot);
+	HeapScanDesc  heap;
 
 	if (node == NULL || !has_list(node))
+	{
+		csv_receive_slot(scan->receiver, slot);
 		return;
+	}
 	if (node != scan->node)
 		enter(scan, node);
-	count(scan->plan, give_rest(scan, (HeapScanDesc) node->ss.ss_currentScanDesc));
+	heap = (HeapScanDesc) node->ss.ss_currentScanDesc;
+	look_ahead(scan, heap, heap->rs_ntuples - heap->rs_cindex);
+	fetch_ahead(scan);
+	csv_receive_slot(scan->receiver, slot);
+	count(scan->plan, give_rest(scan, heap));
 }

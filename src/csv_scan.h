@@ -17,12 +17,12 @@ typedef struct CsvScan CsvScan;
 extern CsvScan *csv_scan_create(DestReceiver *receiver, PlanState *plan, MemoryContext context);
 
 /*
- * After the receiver has taken a row that the plan returned: gives it the rows
- * that the plan would return next, as far as they are on the same page.
+ * Gives the receiver a row that the plan has returned, and those that it would
+ * return next as far as they are on the same page.
  */
-extern void csv_scan_rest_of_page(CsvScan *scan, TupleTableSlot *slot);
+extern void csv_scan_page(CsvScan *scan, TupleTableSlot *slot);
 
-/* Takes one row and none that follow. */
+/* What the receiver does with one row. */
 extern void csv_receive_slot(DestReceiver *self, TupleTableSlot *slot);
 
 #endif /* CSV_SCAN_H */

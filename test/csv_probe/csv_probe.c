@@ -135,12 +135,12 @@ execute(SPIPlanPtr plan, DestReceiver *receiver, const Probe *probe)
 Datum
 csv_probe(PG_FUNCTION_ARGS)
 {
-	const char       *query = text_arg(fcinfo, 0);
-	const char       *path = text_arg(fcinfo, 1);
-	Probe             probe = {.block_size = PG_GETARG_INT32(9)};
-	CsvSink           sink = {.header = probe_header, .block = probe_block, .arg = &probe};
-	CsvOptions       *options;
-	SPIPlanPtr        plan;
+	const char *query = text_arg(fcinfo, 0);
+	const char *path = text_arg(fcinfo, 1);
+	Probe       probe = {.block_size = PG_GETARG_INT32(9)};
+	CsvSink     sink = {.header = probe_header, .block = probe_block, .arg = &probe};
+	CsvOptions *options;
+	SPIPlanPtr  plan;
 
 	options = csv_options(!PG_ARGISNULL(2) && PG_GETARG_BOOL(2), text_arg(fcinfo, 3),
 						  text_arg(fcinfo, 4), text_arg(fcinfo, 5), text_arg(fcinfo, 6),
