@@ -37,6 +37,7 @@ typedef enum Method
 {
 	BY_OUTPUT_FUNCTION,
 	BY_WRITER,
+	BY_WRITER_IN_QUOTES,
 	AS_TEXT, /* the output function would return the stored bytes */
 	AS_NAME,
 	AS_JSONB
@@ -44,11 +45,12 @@ typedef enum Method
 
 typedef struct Column
 {
-	Method         method;
-	bool           force_quote;
-	const CsvType *type;  /* of BY_WRITER */
-	void          *state; /* its own */
-	FmgrInfo       output;
+	Method   method;
+	bool     force_quote;
+	CsvWrite write; /* NULL: there is no writer */
+	size_t   width; /* of what it writes */
+	void    *state; /* its own */
+	FmgrInfo output;
 } Column;
 
 typedef struct CsvReceiver
@@ -205,18 +207,21 @@ put_by_output_function(CsvReceiver *r, char *dst, Column *column, Datum value)
 static pg_attribute_always_inline char *
 put_by_writer(CsvReceiver *r, char *dst, Column *column, Datum value)
 {
-	char *end;
+	char *end = column->write(dst, value, column->state);
 
-	if (!column->force_quote)
-		end = column->type->write(dst, value, column->state);
-	else
-	{
-		*dst = r->marks.quote;
-		end = column->type->write(dst + 1, value, column->state);
-		if (end != NULL)
-			*end++ = r->marks.quote;
-	}
-	return end != NULL ? end : put_by_output_function(r, dst, column, value);
+	return likely(end != NULL) ? end : put_by_output_function(r, dst, column, value);
+}
+
+static pg_noinline char *
+put_by_writer_in_quotes(CsvReceiver *r, char *dst, Column *column, Datum value)
+{
+	char *end = column->write(dst + 1, value, column->state);
+
+	if (end == NULL)
+		return put_by_output_function(r, dst, column, value);
+	*dst = r->marks.quote;
+	*end++ = r->marks.quote;
+	return end;
 }
 
 static pg_noinline char *
@@ -239,6 +244,8 @@ put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
 	{
 		case BY_WRITER:
 			return put_by_writer(r, dst, column, value);
+		case BY_WRITER_IN_QUOTES:
+			return put_by_writer_in_quotes(r, dst, column, value);
 		case AS_TEXT:
 			text = (struct varlena *) DatumGetPointer(value);
 			if (VARATT_IS_COMPRESSED(text) || VARATT_IS_EXTERNAL(text))
@@ -279,38 +286,56 @@ put_slot(CsvReceiver *r, char *dst, TupleTableSlot *slot)
 	return dst;
 }
 
-/*
- * Writes a row from where it is stored, so that it need not be taken apart
- * first.  There is at least one column to write, and none is missing.
- */
-static char *
-put_tuple(CsvReceiver *r, char *dst, const CsvLayout *layout, HeapTupleHeader tuple)
+/* Writes a stored value and a delimiter, and steps over it. */
+static pg_attribute_always_inline char *
+put_stored(CsvReceiver *r, char *dst, const CsvAttribute *attribute, const char **data)
 {
-	const bits8 *present = (tuple->t_infomask & HEAP_HASNULL) ? tuple->t_bits : NULL;
-	const char  *data = (const char *) tuple + tuple->t_hoff;
+	const char *value = csv_attribute_align(attribute, *data);
+
+	if (attribute->column >= 0)
+	{
+		dst = put_value(r, dst, &r->columns[attribute->column],
+						fetch_att(value, attribute->byval, attribute->len));
+		*dst++ = r->marks.delimiter;
+	}
+	*data = att_addlength_pointer(value, attribute->len, value);
+	return dst;
+}
+
+static pg_noinline char *
+put_tuple_with_nulls(CsvReceiver *r, char *dst, const CsvLayout *layout, HeapTupleHeader tuple)
+{
+	const char *data = (const char *) tuple + tuple->t_hoff;
 
 	for (int i = 0; i < layout->natts; i++)
 	{
 		const CsvAttribute *attribute = &layout->attributes[i];
 
-		if (present != NULL && att_isnull(i, present))
+		if (!att_isnull(i, tuple->t_bits))
+			dst = put_stored(r, dst, attribute, &data);
+		else if (attribute->column >= 0)
 		{
-			if (attribute->column < 0)
-				continue;
 			dst = put_null(r, dst);
+			*dst++ = r->marks.delimiter;
 		}
-		else
-		{
-			data = csv_attribute_align(attribute, data);
-			if (attribute->column >= 0)
-				dst = put_value(r, dst, &r->columns[attribute->column],
-								fetch_att(data, attribute->byval, attribute->len));
-			data = att_addlength_pointer(data, attribute->len, data);
-			if (attribute->column < 0)
-				continue;
-		}
-		*dst++ = r->marks.delimiter;
 	}
+	return dst - 1;
+}
+
+/*
+ * Writes a row from where it is stored, so that it need not be taken apart
+ * first.  There is at least one column to write, and none is missing.
+ */
+static inline char *
+put_tuple(CsvReceiver *r, char *dst, const CsvLayout *layout, HeapTupleHeader tuple)
+{
+	const CsvAttribute *end = layout->attributes + layout->natts;
+	const char         *data = (const char *) tuple + tuple->t_hoff;
+
+	if (tuple->t_infomask & HEAP_HASNULL)
+		return put_tuple_with_nulls(r, dst, layout, tuple);
+	for (const CsvAttribute *attribute = layout->attributes; attribute < end; attribute++)
+		dst = put_stored(r, dst, attribute, &data);
 	return dst - 1; /* there is no delimiter after the last */
 }
 
@@ -341,7 +366,10 @@ csv_receive_tuple(DestReceiver *self, const CsvLayout *layout, HeapTupleHeader t
 	end_row(r, dst, caller);
 }
 
-/* The row as it is stored, if the slot has it and it has all columns. */
+/*
+ * The row as it is stored, if the slot has it and it has all columns.  A slot
+ * for stored rows may have values instead.
+ */
 static HeapTupleHeader
 stored_row(const CsvReceiver *r, TupleTableSlot *slot)
 {
@@ -351,7 +379,7 @@ stored_row(const CsvReceiver *r, TupleTableSlot *slot)
 		return NULL;
 	if (TTS_IS_BUFFERTUPLE(slot) || TTS_IS_HEAPTUPLE(slot))
 		tuple = ((HeapTupleTableSlot *) slot)->tuple;
-	else if (TTS_IS_MINIMALTUPLE(slot))
+	else if (TTS_IS_MINIMALTUPLE(slot) && ((MinimalTupleTableSlot *) slot)->mintuple != NULL)
 		tuple = ((MinimalTupleTableSlot *) slot)->tuple;
 	return tuple != NULL && csv_layout_fits(r->layout, tuple->t_data) ? tuple->t_data : NULL;
 }
@@ -465,8 +493,9 @@ choose_method(const CsvReceiver *r, Column *column)
 		column->method = AS_JSONB;
 	else if (type != NULL && writer_suits(r, type, column->force_quote))
 	{
-		column->method = BY_WRITER;
-		column->type = type;
+		column->method = column->force_quote ? BY_WRITER_IN_QUOTES : BY_WRITER;
+		column->write = type->write;
+		column->width = type->width;
 		column->state = palloc0(type->state_size);
 	}
 }
@@ -502,8 +531,8 @@ fixed_size(const CsvReceiver *r)
 	{
 		size_t width = r->null_print_len;
 
-		if (r->columns[i].method == BY_WRITER)
-			width = Max(width, r->columns[i].type->width + 2);
+		if (r->columns[i].write != NULL)
+			width = Max(width, r->columns[i].width + 2);
 		size += width + 1;
 	}
 	return size;

@@ -6,14 +6,17 @@
  * csv_probe(query, path, header, delimiter, quote, escape, null, force_quote,
  * encoding, block_size) writes to a file of the server, or nowhere if "path"
  * is NULL, and returns the number of rows.  It fails if the receiver breaks
- * its promises to a sink.  float8_of_bits and float4_of_bits make floats that
- * no literal would think of; to_upper is an encoding conversion that changes
- * ASCII.
+ * its promises to a sink.  csv_probe_slots() is the number of rows of the last
+ * run that the executor has handed over itself.  float8_of_bits and
+ * float4_of_bits make floats that no literal would think of; to_upper is an
+ * encoding conversion that changes ASCII; other_heap is a table access method
+ * that is not heap, though it does the same.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/tableam.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
@@ -45,6 +48,8 @@ _PG_init(void)
 }
 
 SQL_FUNCTION(csv_probe);
+SQL_FUNCTION(csv_probe_slots);
+SQL_FUNCTION(other_heap);
 SQL_FUNCTION(float8_of_bits);
 SQL_FUNCTION(float4_of_bits);
 SQL_FUNCTION(to_upper);
@@ -57,6 +62,16 @@ typedef struct Probe
 	uint64 blocks;
 	uint64 rows;
 } Probe;
+
+static int64 slots;
+static bool (*receive_slot)(TupleTableSlot *slot, DestReceiver *self);
+
+static bool
+count_slot(TupleTableSlot *slot, DestReceiver *self)
+{
+	slots++;
+	return receive_slot(slot, self);
+}
 
 static void
 write_bytes(Probe *probe, const char *data, size_t len)
@@ -121,6 +136,9 @@ execute(SPIPlanPtr plan, DestReceiver *receiver, const Probe *probe)
 	QueryDesc        *query = CreateQueryDesc(planned, source->query_string, GetActiveSnapshot(),
 											  InvalidSnapshot, receiver, NULL, NULL, 0);
 
+	slots = 0;
+	receive_slot = receiver->receiveSlot;
+	receiver->receiveSlot = count_slot;
 	ExecutorStart(query, 0);
 	csv_receiver_watch(receiver, query->planstate);
 	compat_executor_run(query);
@@ -158,6 +176,21 @@ csv_probe(PG_FUNCTION_ARGS)
 	if (probe.file && FreeFile(probe.file) != 0)
 		ereport(ERROR, (errcode_for_file_access(), errmsg("could not close \"%s\": %m", path)));
 	PG_RETURN_INT64(probe.rows);
+}
+
+Datum
+csv_probe_slots(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(slots);
+}
+
+Datum
+other_heap(PG_FUNCTION_ARGS)
+{
+	static TableAmRoutine routine;
+
+	routine = *GetHeapamTableAmRoutine();
+	PG_RETURN_POINTER(&routine);
 }
 
 Datum
