@@ -82,7 +82,7 @@ like($node->safe_psql('utf8', "LOAD '$module'; SELECT compare('{text,types,compo
 	qr/^[1-9]\d* compared, 0 failed alike, 0 differ$/, 'queries do not fail');
 
 compare('utf8', 'text,shapes,tables', 'plain');
-compare('utf8', 'tables', 'o %');
+compare('utf8', 'tables', $_) foreach ('o header', 'o all%', 'o null 0');
 compare('utf8', 'tables', 'plain', enable_seqscan => 'off');
 compare('utf8', 'tables', 'plain', jit => 'on', jit_above_cost => 0);
 compare('utf8', 'text,shapes,types', 'o %');
@@ -126,7 +126,8 @@ foreach my $encoding (qw(LATIN1 SQL_ASCII))
 		INSERT INTO queries VALUES ('bytes', $$SELECT chr(c) AS v, 'x' || chr(c) || 'y', repeat(chr(c), 30) FROM generate_series(128, 255) c$$);
 		INSERT INTO options (name, encoding) SELECT 'x ' || e, e
 			FROM unnest('{UTF8,LATIN1,LATIN2,SJIS,GB18030,EUC_JP,SQL_ASCII}'::text[]) e});
-	compare($name, 'types,text,shapes,random,bytes,tables', 'x %');
+	compare($name, 'types,text,shapes,random,bytes', 'x %');
+	compare($name, 'tables', 'x LATIN%');
 	compare($name, 'types,text', 'o %');
 }
 $node->safe_psql('latin1', q{INSERT INTO options (name, delimiter, quote, escape, nul, force_quote, encoding) VALUES
