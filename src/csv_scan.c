@@ -35,7 +35,10 @@
 #define PREFETCH(address) ((void) 0)
 #endif
 
-/* How many pages to pass without a look at the next, after one that was not in memory. */
+/*
+ * How many pages to pass without a look at the next, after one that was not in
+ * the buffers: what is read from disk or through a ring is in the cache anyway.
+ */
 #define PATIENCE 64
 
 struct CsvScan
@@ -150,7 +153,12 @@ look_ahead(CsvScan *scan, HeapScanDesc heap, int rows)
 	PrefetchBufferResult next;
 
 	scan->left = 0;
-	if (heap->rs_cblock + 1 >= heap->rs_nblocks || --scan->patience > 0)
+	if (scan->patience > 0)
+	{
+		scan->patience--;
+		return;
+	}
+	if (heap->rs_cblock + 1 >= heap->rs_nblocks)
 		return;
 	next = PrefetchBuffer(heap->rs_base.rs_rd, MAIN_FORKNUM, heap->rs_cblock + 1);
 	if (!BufferIsValid(next.recent_buffer))
