@@ -181,7 +181,7 @@ $node->safe_psql('utf8', $start . q{
 	CREATE ACCESS METHOD also_heap TYPE TABLE HANDLER heap_tableam_handler;
 	CREATE ACCESS METHOD other_heap TYPE TABLE HANDLER other_heap;
 	CREATE TABLE by_also_heap USING also_heap AS SELECT * FROM patterns;
-	CREATE TABLE by_other_heap USING other_heap AS SELECT * FROM patterns;
+	CREATE TABLE by_other_heap USING other_heap AS SELECT i2, i8, b, f8 FROM patterns; -- without TOAST, whose index heap alone can build
 	CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
 	COPY patterns TO PROGRAM 'cat >} . $dir . q{/patterns.csv' (FORMAT csv);
 	CREATE FOREIGN TABLE from_file (c "char", i2 int2, i8 int8, t text, b bool, f8 float8, n numeric, i4 int4, nm name, u uuid, s varchar, ts timestamptz)
@@ -233,9 +233,9 @@ is( $node->safe_psql('utf8', "LOAD '$module'; " . q{CREATE FUNCTION in_block(q t
 		DECLARE c CURSOR FOR SELECT i4 FROM patterns; before int; after int; n bigint; result text = ''; BEGIN
 		OPEN c; FETCH c INTO before;
 		BEGIN n := } . (probe('x', undef) =~ s/'x'/q/r) . q{; RAISE EXCEPTION 'after %', n; EXCEPTION WHEN OTHERS THEN result := SQLERRM; END;
-		BEGIN PERFORM } . (probe('x', undef) =~ s/'x'/'SELECT 1 \/ (i4 - 4000) FROM patterns'/r) . q{; EXCEPTION WHEN division_by_zero THEN result := result || ', failed'; END;
-		FETCH c INTO after; RETURN result || ', ' || before || ' ' || after; END $$; SELECT in_block('SELECT * FROM patterns'), in_block('SELECT * FROM patterns WHERE b')}),
-	'after 4096, failed, 0 1|after 1024, failed, 0 1', 'in subtransactions, beside a cursor on the same table');
+		BEGIN PERFORM } . (probe('x', undef) =~ s/'x'/'SELECT 1 \/ (i4 - 3935) FROM patterns'/r) . q{; EXCEPTION WHEN division_by_zero THEN result := result || ', failed'; END;
+		FETCH c INTO after; CLOSE c; RETURN result || ', ' || before || ' ' || after; END $$; SELECT in_block('SELECT * FROM patterns'), in_block('SELECT * FROM patterns WHERE b')}),
+	'after 4096, failed, 0 1|after 683, failed, 0 1', 'in subtransactions, beside a cursor on the same table');
 
 # Row security, of partitions too.
 $node->safe_psql('utf8', q{
@@ -248,7 +248,7 @@ is(slurp_file("$dir/ours.csv") =~ tr/\n//, 1000, 'there are rows that the role m
 same('SELECT a FROM parted WHERE a < 9000', 'rights on the parent alone', before => 'SET ROLE reader');
 foreach my $query ('SELECT * FROM owned', 'SELECT * FROM hidden', 'SELECT * FROM parted_1')
 {
-	my ($status, $out, $error) = $node->psql('utf8', "SET ROLE reader; LOAD '$module'; SELECT " . probe($query));
+	my ($status, $out, $error) = $node->psql('utf8', "LOAD '$module'; SET ROLE reader; SELECT " . probe($query));
 
 	like($error, qr/permission denied for table/, "no rights: $query");
 }
