@@ -24,6 +24,8 @@ OBJS = \
 	src/catalog.o \
 	src/names.o \
 	src/csv.o \
+	src/csv_scan.o \
+	src/csv_layout.o \
 	src/csv_types.o \
 	src/csv_time.o \
 	src/csv_jsonb.o \
