@@ -20,11 +20,12 @@
 #include "csv_text.h"
 
 /*
- * Long values come from memory that no cache has seen yet, and the comparisons
- * leave too few loads under way at a time.  Asking for what is beyond a value
- * does no harm.
+ * Long values come from memory that no cache has seen yet, and what the
+ * processor asks for by itself ends with each of its pages.  A page of a table
+ * ahead is where, in a table that was read in order, the same place of the
+ * next page is.  Asking for memory that is something else does no harm.
  */
-#define AHEAD 2048
+#define AHEAD BLCKSZ
 #ifdef __GNUC__
 #define PREFETCH(address) __builtin_prefetch(address)
 #else
@@ -151,14 +152,55 @@ escape_slowly(char *dst, const char *src, size_t len, const CsvMarks *marks)
 	return dst;
 }
 
+/* Bytes that are looked at together where long values are escaped. */
+#define STRIDE (2 * CHUNK)
+
+/* Copies a chunk; tells before which of its bytes there has to be an escape. */
+static inline uint32
+copy_and_find(char *dst, const char *src, Chunk quote, Chunk escape)
+{
+	Chunk chunk = chunk_load(src);
+
+	chunk_store(dst, chunk);
+	return chunk_bits(chunk_or(chunk_equal(chunk, quote), chunk_equal(chunk, escape)));
+}
+
+/*
+ * Writes the first STRIDE bytes of at least twice as many.  An escape moves
+ * what comes after it by one.  As much is copied each time, since a length
+ * would have to be decided upon; what is copied too far is what comes there.
+ */
+static inline char *
+escape_stride(char *dst, const char *src, char mark, Chunk quote, Chunk escape)
+{
+	uint32 bits = copy_and_find(dst, src, quote, escape) |
+				  copy_and_find(dst + CHUNK, src + CHUNK, quote, escape) << CHUNK;
+
+	for (; bits != 0; bits &= bits - 1)
+	{
+		int n = pg_rightmost_one_pos32(bits);
+
+		dst[n] = mark;
+		memcpy(dst + n + 1, src + n, STRIDE);
+		dst++;
+	}
+	return dst + STRIDE;
+}
+
 char *
 csv_copy_quoted(char *dst, const char *src, size_t len, const CsvMarks *marks)
 {
 	const Chunk quote = chunk_of(marks->quote);
 	const Chunk escape = chunk_of(marks->escape);
+	bool        bytes = marks->mblen_encoding < 0;
 
 	*dst++ = marks->quote;
-	while (len >= CHUNK && marks->mblen_encoding < 0)
+	for (; bytes && len >= 2 * STRIDE; src += STRIDE, len -= STRIDE)
+	{
+		PREFETCH(src + AHEAD);
+		dst = escape_stride(dst, src, marks->escape, quote, escape);
+	}
+	while (bytes && len >= CHUNK)
 	{
 		Chunk chunk = chunk_load(src);
 		Chunk hit = chunk_or(chunk_equal(chunk, quote), chunk_equal(chunk, escape));
