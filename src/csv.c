@@ -27,6 +27,7 @@
 #include "csv_block.h"
 #include "csv_jsonb.h"
 #include "csv_text.h"
+#include "csv_toast.h"
 #include "csv_types.h"
 #include "guc.h"
 
@@ -44,6 +45,7 @@ typedef struct Column
 {
 	Method         method;
 	bool           force_quote;
+	bool           may_be_external;
 	const CsvType *type;  /* of BY_WRITER */
 	void          *state; /* its own */
 	FmgrInfo       output;
@@ -58,6 +60,7 @@ typedef struct CsvReceiver
 	CsvSink           sink;
 	size_t            block_size;
 	CsvBlock          block;
+	CsvToast         *toast;
 
 	CsvMarks marks;
 	size_t   null_len;   /* of options->null_print */
@@ -231,6 +234,10 @@ put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
 {
 	struct varlena *text;
 
+	if (column->may_be_external && VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(value)))
+		value =
+			PointerGetDatum(csv_toast_fetch(r->toast, (struct varlena *) DatumGetPointer(value)));
+
 	switch (column->method)
 	{
 		case BY_WRITER:
@@ -365,6 +372,7 @@ static void
 prepare_columns(CsvReceiver *r, TupleDesc desc)
 {
 	r->natts = desc->natts;
+	r->toast = csv_toast_create();
 	r->columns = palloc0(sizeof(Column) * Max(r->natts, 1));
 	mark_force_quote(r, desc);
 	for (int i = 0; i < r->natts; i++)
@@ -375,6 +383,7 @@ prepare_columns(CsvReceiver *r, TupleDesc desc)
 
 		getTypeOutputInfo(TupleDescAttr(desc, i)->atttypid, &function, &is_varlena);
 		fmgr_info(function, &column->output);
+		column->may_be_external = is_varlena && guc_fast_output;
 		choose_method(r, column);
 	}
 }

@@ -96,6 +96,29 @@ csv_copy_plain(char *dst, const char *src, size_t len, const CsvMarks *marks, bo
 	return !chunk_any(hit);
 }
 
+void
+csv_copy_page(char *dst, const char *src, size_t len)
+{
+	size_t i = 0;
+
+	if (len < CHUNK)
+	{
+		chunk_copy_short(dst, src, len);
+		return;
+	}
+	for (; i + 4 * CHUNK <= len; i += 4 * CHUNK)
+	{
+		PREFETCH(src + i + AHEAD);
+		chunk_store(dst + i, chunk_load(src + i));
+		chunk_store(dst + i + CHUNK, chunk_load(src + i + CHUNK));
+		chunk_store(dst + i + 2 * CHUNK, chunk_load(src + i + 2 * CHUNK));
+		chunk_store(dst + i + 3 * CHUNK, chunk_load(src + i + 3 * CHUNK));
+	}
+	for (; i + CHUNK < len; i += CHUNK)
+		chunk_store(dst + i, chunk_load(src + i));
+	chunk_store(dst + len - CHUNK, chunk_load(src + len - CHUNK));
+}
+
 /*
  * Steps over one character.  Only where trailing bytes may look like ASCII do
  * characters have to be told apart; elsewhere bytes will do.

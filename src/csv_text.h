@@ -32,6 +32,12 @@ csv_copy_plain(char *dst, const char *src, size_t len, const CsvMarks *marks, bo
 /* The same question without the copy, in any encoding. */
 extern bool csv_needs_quotes(const char *src, size_t len, const CsvMarks *marks);
 
+/*
+ * memcpy for what is on a table's page, if the page that comes after it in
+ * memory is likely to be the next to be read.
+ */
+extern void csv_copy_page(char *dst, const char *src, size_t len);
+
 /* Bytes that csv_copy_quoted will write; at most 2 * len + 2. */
 extern size_t csv_quoted_size(const char *src, size_t len, const CsvMarks *marks);
 
