@@ -28,6 +28,7 @@ OBJS = \
 	src/csv_time.o \
 	src/csv_jsonb.o \
 	src/csv_text.o \
+	src/csv_text_avx2.o \
 	src/csv_toast.o \
 	src/csv_block.o \
 	src/compress.o \

@@ -18,19 +18,10 @@
 
 #include "csv_chunk.h"
 #include "csv_text.h"
+#include "csv_text_avx2.h"
 
-/*
- * Long values come from memory that no cache has seen yet, and what the
- * processor asks for by itself ends with each of its pages.  A page of a table
- * ahead is where, in a table that was read in order, the same place of the
- * next page is.  Asking for memory that is something else does no harm.
- */
-#define AHEAD BLCKSZ
-#ifdef __GNUC__
-#define PREFETCH(address) __builtin_prefetch(address)
-#else
-#define PREFETCH(address) ((void) 0)
-#endif
+/* Values that are worth a call of another function. */
+#define LONG_VALUE 128
 
 /* What asks for quotes, in every byte of a chunk. */
 typedef struct Marks
@@ -71,6 +62,10 @@ csv_copy_plain(char *dst, const char *src, size_t len, const CsvMarks *marks, bo
 	Chunk       hit;
 	size_t      i = 0;
 
+#ifdef CSV_TEXT_AVX2
+	if (len >= LONG_VALUE && csv_has_avx2())
+		return csv_copy_plain_avx2(dst, src, len, marks, ascii_only);
+#endif
 	if (len < CHUNK)
 	{
 		chunk_copy_short(dst, src, len);
@@ -80,7 +75,7 @@ csv_copy_plain(char *dst, const char *src, size_t len, const CsvMarks *marks, bo
 	/* One branch for four chunks: most values have nothing to find. */
 	for (; i + 4 * CHUNK <= len; i += 4 * CHUNK)
 	{
-		PREFETCH(src + i + AHEAD);
+		csv_prefetch(src + i);
 		hit = chunk_or(chunk_or(copy_chunk(dst + i, src + i, &m),
 								copy_chunk(dst + i + CHUNK, src + i + CHUNK, &m)),
 					   chunk_or(copy_chunk(dst + i + 2 * CHUNK, src + i + 2 * CHUNK, &m),
@@ -108,7 +103,7 @@ csv_copy_page(char *dst, const char *src, size_t len)
 	}
 	for (; i + 4 * CHUNK <= len; i += 4 * CHUNK)
 	{
-		PREFETCH(src + i + AHEAD);
+		csv_prefetch(src + i);
 		chunk_store(dst + i, chunk_load(src + i));
 		chunk_store(dst + i + CHUNK, chunk_load(src + i + CHUNK));
 		chunk_store(dst + i + 2 * CHUNK, chunk_load(src + i + 2 * CHUNK));
@@ -146,9 +141,21 @@ csv_needs_quotes(const char *src, size_t len, const CsvMarks *marks)
 size_t
 csv_quoted_size(const char *src, size_t len, const CsvMarks *marks)
 {
-	size_t size = len + 2;
+	const Chunk quote = chunk_of(marks->quote);
+	const Chunk escape = chunk_of(marks->escape);
+	size_t      size = len + 2;
+	size_t      i = 0;
 
-	for (size_t i = 0; i < len; i += step(src + i, marks))
+	for (; marks->mblen_encoding < 0 && i + CHUNK <= len; i += CHUNK)
+	{
+		Chunk chunk = chunk_load(src + i);
+
+		for (uint32 bits =
+				 chunk_bits(chunk_or(chunk_equal(chunk, quote), chunk_equal(chunk, escape)));
+			 bits != 0; bits &= bits - 1)
+			size++;
+	}
+	for (; i < len; i += step(src + i, marks))
 	{
 		if (src[i] == marks->quote || src[i] == marks->escape)
 			size++;
@@ -220,7 +227,7 @@ csv_copy_quoted(char *dst, const char *src, size_t len, const CsvMarks *marks)
 	*dst++ = marks->quote;
 	for (; bytes && len >= 2 * STRIDE; src += STRIDE, len -= STRIDE)
 	{
-		PREFETCH(src + AHEAD);
+		csv_prefetch(src);
 		dst = escape_stride(dst, src, marks->escape, quote, escape);
 	}
 	while (bytes && len >= CHUNK)

@@ -220,6 +220,7 @@ read_page(Relation rel, Spot *spot, Chunks *chunks)
 		return false;
 	LockBuffer(spot->buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(spot->buffer);
+	csv_prefetch(page);
 	last = PageGetMaxOffsetNumber(page);
 	for (; offset <= last && chunks->seq < chunks->count; offset++)
 	{
