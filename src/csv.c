@@ -18,6 +18,7 @@
 #include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
 #include "utils/builtins.h"
+#include "utils/bytea.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -25,6 +26,7 @@
 #include "compat.h"
 #include "csv.h"
 #include "csv_block.h"
+#include "csv_digits.h"
 #include "csv_jsonb.h"
 #include "csv_text.h"
 #include "csv_toast.h"
@@ -38,6 +40,7 @@ typedef enum Method
 	BY_WRITER,
 	AS_TEXT, /* the output function would return the stored bytes */
 	AS_NAME,
+	AS_HEX, /* bytea */
 	AS_JSONB
 } Method;
 
@@ -219,6 +222,27 @@ put_by_writer(CsvReceiver *r, char *dst, Column *column, Datum value)
 }
 
 static char *
+put_bytea(CsvReceiver *r, char *dst, Column *column, Datum value)
+{
+	bytea *bytes;
+	size_t len;
+
+	if (bytea_output != BYTEA_OUTPUT_HEX)
+		return put_by_output_function(r, dst, column, value);
+	bytes = DatumGetByteaPP(value);
+	len = VARSIZE_ANY_EXHDR(bytes);
+	dst = csv_block_room(&r->block, dst, 2 * len + 4);
+	if (column->force_quote)
+		*dst++ = r->marks.quote;
+	*dst++ = '\\';
+	*dst++ = 'x';
+	dst = csv_put_hex(dst, VARDATA_ANY(bytes), len);
+	if (column->force_quote)
+		*dst++ = r->marks.quote;
+	return dst;
+}
+
+static char *
 put_jsonb(CsvReceiver *r, char *dst, Column *column, Datum value)
 {
 	size_t start = dst - r->block.row;
@@ -252,6 +276,8 @@ put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
 			return put_text(r, dst, NameStr(*DatumGetName(value)),
 							strnlen(NameStr(*DatumGetName(value)), NAMEDATALEN),
 							column->force_quote);
+		case AS_HEX:
+			return put_bytea(r, dst, column, value);
 		case AS_JSONB:
 			return put_jsonb(r, dst, column, value);
 		case BY_OUTPUT_FUNCTION:
@@ -325,23 +351,23 @@ prepare_encoding(CsvReceiver *r)
 }
 
 /*
- * Whether nothing that a type's writer can write would need quotes, or an
- * escape within quotes, or look like NULL.
+ * Whether no text of these characters would need quotes, or an escape within
+ * quotes, or look like NULL.
  */
 static bool
-writer_suits(const CsvReceiver *r, const CsvType *type, bool force_quote)
+suits(const CsvReceiver *r, const char *alphabet, bool force_quote)
 {
 	const char *null_print = r->options->null_print;
 
 	if (!r->ascii_as_is)
 		return false;
-	for (const char *c = type->alphabet; *c != '\0'; c++)
+	for (const char *c = alphabet; *c != '\0'; c++)
 	{
 		if (*c == r->marks.delimiter || *c == r->marks.quote ||
 			(force_quote && *c == r->marks.escape))
 			return false;
 	}
-	return null_print[0] == '\0' || null_print[strspn(null_print, type->alphabet)] != '\0';
+	return null_print[0] == '\0' || null_print[strspn(null_print, alphabet)] != '\0';
 }
 
 static void
@@ -357,10 +383,12 @@ choose_method(const CsvReceiver *r, Column *column)
 		column->method = AS_TEXT;
 	else if (output == nameout)
 		column->method = AS_NAME;
+	else if (output == byteaout && suits(r, "\\x0123456789abcdef", column->force_quote))
+		column->method = AS_HEX;
 	else if (output == jsonb_out && !r->convert &&
 			 csv_jsonb_suits(&r->marks, r->options->null_print))
 		column->method = AS_JSONB;
-	else if (type != NULL && writer_suits(r, type, column->force_quote))
+	else if (type != NULL && suits(r, type->alphabet, column->force_quote))
 	{
 		column->method = BY_WRITER;
 		column->type = type;

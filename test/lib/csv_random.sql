@@ -59,7 +59,11 @@ SELECT i AS id,
 	random_json(i, 3) AS j,
 	ARRAY[i, NULL, bits(i, 'a')] AS arr,
 	ARRAY[random_text(i, 3), NULL, random_text(i + 1, 4)] AS tarr,
-	make_interval(months => dice(i, 'mons', 100) - 50, secs => dice(i, 'secs', 100000) / 7.0::float8) AS iv
+	make_interval(months => dice(i, 'mons', 100) - 50, secs => dice(i, 'secs', 100000) / 7.0::float8) AS iv,
+	make_interval(months => dice(i, 'm', 51) - 25, days => dice(i, 'd', 5) - 2, secs => (dice(i, 's', 3) - 1) * dice(i, 'us', 360050000000) / 1e6::float8) AS ivs,
+	time '00:00' + dice(i, 'us', 86400000000) * interval '1 microsecond' AS tm,
+	(time '00:00' + dice(i, 'secs', 86400) * interval '1 second') AT TIME ZONE make_interval(secs => dice(i, 'zone', 30 * 3600) - 15 * 3600) AS tmz,
+	substr(sha512(i::text::bytea), 1, dice(i, 'len', 65)) AS by
 FROM generate_series(1, :rows) i;
 
 -- every second around a change of a zone's offset, and whole days in order
