@@ -25,6 +25,7 @@
 
 #include "compat.h"
 #include "csv.h"
+#include "csv_array.h"
 #include "csv_block.h"
 #include "csv_digits.h"
 #include "csv_jsonb.h"
@@ -41,7 +42,8 @@ typedef enum Method
 	AS_TEXT, /* the output function would return the stored bytes */
 	AS_NAME,
 	AS_HEX, /* bytea */
-	AS_JSONB
+	AS_JSONB,
+	AS_ARRAY
 } Method;
 
 typedef struct Column
@@ -51,6 +53,7 @@ typedef struct Column
 	bool           may_be_external;
 	const CsvType *type;  /* of BY_WRITER */
 	void          *state; /* its own */
+	CsvArray      *array; /* of AS_ARRAY */
 	FmgrInfo       output;
 } Column;
 
@@ -253,6 +256,17 @@ put_jsonb(CsvReceiver *r, char *dst, Column *column, Datum value)
 	return put_by_output_function(r, r->block.row + start, column, value);
 }
 
+static char *
+put_array(CsvReceiver *r, char *dst, Column *column, Datum value)
+{
+	size_t start = dst - r->block.row;
+	char  *end = csv_put_array(&r->block, dst, value, column->array, column->force_quote);
+
+	if (end != NULL)
+		return end;
+	return put_by_output_function(r, r->block.row + start, column, value);
+}
+
 static inline char *
 put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
 {
@@ -280,6 +294,8 @@ put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
 			return put_bytea(r, dst, column, value);
 		case AS_JSONB:
 			return put_jsonb(r, dst, column, value);
+		case AS_ARRAY:
+			return put_array(r, dst, column, value);
 		case BY_OUTPUT_FUNCTION:
 			break;
 	}
@@ -371,7 +387,7 @@ suits(const CsvReceiver *r, const char *alphabet, bool force_quote)
 }
 
 static void
-choose_method(const CsvReceiver *r, Column *column)
+choose_method(const CsvReceiver *r, Column *column, Oid column_type)
 {
 	PGFunction     output = column->output.fn_addr;
 	const CsvType *type = csv_type_find(output);
@@ -379,6 +395,8 @@ choose_method(const CsvReceiver *r, Column *column)
 	column->method = BY_OUTPUT_FUNCTION;
 	if (!guc_fast_output)
 		return;
+	if (output == array_out && r->ascii_as_is)
+		column->array = csv_array_create(column_type, &r->marks, r->options->null_print);
 	if (output == textout || output == varcharout || output == bpcharout)
 		column->method = AS_TEXT;
 	else if (output == nameout)
@@ -388,6 +406,8 @@ choose_method(const CsvReceiver *r, Column *column)
 	else if (output == jsonb_out && !r->convert &&
 			 csv_jsonb_suits(&r->marks, r->options->null_print))
 		column->method = AS_JSONB;
+	else if (column->array != NULL)
+		column->method = AS_ARRAY;
 	else if (type != NULL && suits(r, type->alphabet, column->force_quote))
 	{
 		column->method = BY_WRITER;
@@ -412,7 +432,7 @@ prepare_columns(CsvReceiver *r, TupleDesc desc)
 		getTypeOutputInfo(TupleDescAttr(desc, i)->atttypid, &function, &is_varlena);
 		fmgr_info(function, &column->output);
 		column->may_be_external = is_varlena && guc_fast_output;
-		choose_method(r, column);
+		choose_method(r, column, TupleDescAttr(desc, i)->atttypid);
 	}
 }
 
