@@ -5,10 +5,10 @@
  *
  * The server finds each value by its TOAST table's index, which is most of
  * what it costs to read one of a few kilobytes.  But values that were stored
- * one after the other lie one after the other.  So the next value is looked
- * for where the last one ended; if it is not there, the index is asked where
- * it begins, and if its chunks are not in one piece, or anything else is not
- * as expected, the server reads it.
+ * one after the other lie one after the other.  So the next chunk is looked
+ * for where the last one ended, and the index is asked only if it is not
+ * there.  Values in many pieces, and whatever else is not as expected, are
+ * left to the server.
  *
  *-------------------------------------------------------------------------
  */
