@@ -29,7 +29,10 @@ OBJS = \
 	src/csv_types.o \
 	src/csv_time.o \
 	src/csv_jsonb.o \
+	src/csv_array.o \
 	src/csv_text.o \
+	src/csv_text_avx2.o \
+	src/csv_toast.o \
 	src/csv_block.o \
 	src/compress.o \
 	src/pipe.o \

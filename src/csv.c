@@ -18,17 +18,21 @@
 #include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
 #include "utils/builtins.h"
+#include "utils/bytea.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
 #include "csv.h"
+#include "csv_array.h"
 #include "csv_block.h"
+#include "csv_digits.h"
 #include "csv_jsonb.h"
 #include "csv_layout.h"
 #include "csv_scan.h"
 #include "csv_text.h"
+#include "csv_toast.h"
 #include "csv_types.h"
 #include "guc.h"
 
@@ -40,17 +44,21 @@ typedef enum Method
 	BY_WRITER_IN_QUOTES,
 	AS_TEXT, /* the output function would return the stored bytes */
 	AS_NAME,
-	AS_JSONB
+	AS_HEX, /* bytea */
+	AS_JSONB,
+	AS_ARRAY
 } Method;
 
 typedef struct Column
 {
-	Method   method;
-	bool     force_quote;
-	CsvWrite write; /* NULL: there is no writer */
-	size_t   width; /* of what it writes */
-	void    *state; /* its own */
-	FmgrInfo output;
+	Method    method;
+	bool      force_quote;
+	bool      may_be_external;
+	CsvWrite  write; /* NULL: there is no writer */
+	size_t    width; /* of what it writes */
+	void     *state; /* its own */
+	CsvArray *array; /* of AS_ARRAY */
+	FmgrInfo  output;
 } Column;
 
 typedef struct CsvReceiver
@@ -62,6 +70,7 @@ typedef struct CsvReceiver
 	CsvSink           sink;
 	size_t            block_size;
 	CsvBlock          block;
+	CsvToast         *toast;
 
 	CsvMarks marks;
 	size_t   null_len;   /* of options->null_print */
@@ -225,10 +234,42 @@ put_by_writer_in_quotes(CsvReceiver *r, char *dst, Column *column, Datum value)
 }
 
 static pg_noinline char *
+put_bytea(CsvReceiver *r, char *dst, Column *column, Datum value)
+{
+	bytea *bytes;
+	size_t len;
+
+	if (bytea_output != BYTEA_OUTPUT_HEX)
+		return put_by_output_function(r, dst, column, value);
+	bytes = DatumGetByteaPP(value);
+	len = VARSIZE_ANY_EXHDR(bytes);
+	dst = csv_block_room(&r->block, dst, 2 * len + 4);
+	if (column->force_quote)
+		*dst++ = r->marks.quote;
+	*dst++ = '\\';
+	*dst++ = 'x';
+	dst = csv_put_hex(dst, VARDATA_ANY(bytes), len);
+	if (column->force_quote)
+		*dst++ = r->marks.quote;
+	return dst;
+}
+
+static pg_noinline char *
 put_jsonb(CsvReceiver *r, char *dst, Column *column, Datum value)
 {
 	size_t start = dst - r->block.row;
 	char  *end = csv_put_jsonb(&r->block, dst, value, &r->marks, column->force_quote);
+
+	if (end != NULL)
+		return end;
+	return put_by_output_function(r, r->block.row + start, column, value);
+}
+
+static pg_noinline char *
+put_array(CsvReceiver *r, char *dst, Column *column, Datum value)
+{
+	size_t start = dst - r->block.row;
+	char  *end = csv_put_array(&r->block, dst, value, column->array, column->force_quote);
 
 	if (end != NULL)
 		return end;
@@ -240,10 +281,16 @@ put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
 {
 	struct varlena *text;
 
+	/* leaves what is stored elsewhere to the output function */
+	if (column->method == BY_WRITER)
+		return put_by_writer(r, dst, column, value);
+
+	if (column->may_be_external && VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(value)))
+		value =
+			PointerGetDatum(csv_toast_fetch(r->toast, (struct varlena *) DatumGetPointer(value)));
+
 	switch (column->method)
 	{
-		case BY_WRITER:
-			return put_by_writer(r, dst, column, value);
 		case BY_WRITER_IN_QUOTES:
 			return put_by_writer_in_quotes(r, dst, column, value);
 		case AS_TEXT:
@@ -256,8 +303,13 @@ put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
 			return put_text(r, dst, NameStr(*DatumGetName(value)),
 							strnlen(NameStr(*DatumGetName(value)), NAMEDATALEN),
 							column->force_quote);
+		case AS_HEX:
+			return put_bytea(r, dst, column, value);
 		case AS_JSONB:
 			return put_jsonb(r, dst, column, value);
+		case AS_ARRAY:
+			return put_array(r, dst, column, value);
+		case BY_WRITER:
 		case BY_OUTPUT_FUNCTION:
 			break;
 	}
@@ -456,27 +508,27 @@ prepare_encoding(CsvReceiver *r)
 }
 
 /*
- * Whether nothing that a type's writer can write would need quotes, or an
- * escape within quotes, or look like NULL.
+ * Whether no text of these characters would need quotes, or an escape within
+ * quotes, or look like NULL.
  */
 static bool
-writer_suits(const CsvReceiver *r, const CsvType *type, bool force_quote)
+suits(const CsvReceiver *r, const char *alphabet, bool force_quote)
 {
 	const char *null_print = r->options->null_print;
 
 	if (!r->ascii_as_is)
 		return false;
-	for (const char *c = type->alphabet; *c != '\0'; c++)
+	for (const char *c = alphabet; *c != '\0'; c++)
 	{
 		if (*c == r->marks.delimiter || *c == r->marks.quote ||
 			(force_quote && *c == r->marks.escape))
 			return false;
 	}
-	return null_print[0] == '\0' || null_print[strspn(null_print, type->alphabet)] != '\0';
+	return null_print[0] == '\0' || null_print[strspn(null_print, alphabet)] != '\0';
 }
 
 static void
-choose_method(const CsvReceiver *r, Column *column)
+choose_method(const CsvReceiver *r, Column *column, Oid column_type)
 {
 	PGFunction     output = column->output.fn_addr;
 	const CsvType *type = csv_type_find(output);
@@ -484,14 +536,20 @@ choose_method(const CsvReceiver *r, Column *column)
 	column->method = BY_OUTPUT_FUNCTION;
 	if (!guc_fast_output)
 		return;
+	if (output == array_out && r->ascii_as_is)
+		column->array = csv_array_create(column_type, &r->marks, r->options->null_print);
 	if (output == textout || output == varcharout || output == bpcharout)
 		column->method = AS_TEXT;
 	else if (output == nameout)
 		column->method = AS_NAME;
+	else if (output == byteaout && suits(r, "\\x0123456789abcdef", column->force_quote))
+		column->method = AS_HEX;
 	else if (output == jsonb_out && !r->convert &&
 			 csv_jsonb_suits(&r->marks, r->options->null_print))
 		column->method = AS_JSONB;
-	else if (type != NULL && writer_suits(r, type, column->force_quote))
+	else if (column->array != NULL)
+		column->method = AS_ARRAY;
+	else if (type != NULL && suits(r, type->alphabet, column->force_quote))
 	{
 		column->method = column->force_quote ? BY_WRITER_IN_QUOTES : BY_WRITER;
 		column->write = type->write;
@@ -504,6 +562,7 @@ static void
 prepare_columns(CsvReceiver *r, TupleDesc desc)
 {
 	r->natts = desc->natts;
+	r->toast = csv_toast_create();
 	r->columns = palloc0(sizeof(Column) * Max(r->natts, 1));
 	mark_force_quote(r, desc);
 	for (int i = 0; i < r->natts; i++)
@@ -514,7 +573,8 @@ prepare_columns(CsvReceiver *r, TupleDesc desc)
 
 		getTypeOutputInfo(TupleDescAttr(desc, i)->atttypid, &function, &is_varlena);
 		fmgr_info(function, &column->output);
-		choose_method(r, column);
+		column->may_be_external = is_varlena && guc_fast_output;
+		choose_method(r, column, TupleDescAttr(desc, i)->atttypid);
 	}
 }
 
