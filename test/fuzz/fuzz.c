@@ -111,10 +111,10 @@ fuzz_is_clean(const char *text)
 
 typedef struct Context
 {
-	MemoryContextData     header; /* first */
-	dlist_head            chunks;
-	dlist_head            children;
-	dlist_node            node; /* in the parent's children */
+	MemoryContextData      header; /* first */
+	dlist_head             chunks;
+	dlist_head             children;
+	dlist_node             node; /* in the parent's children */
 	MemoryContextCallback *callbacks;
 } Context;
 
@@ -267,8 +267,7 @@ MemoryContextReset(MemoryContext memory_context)
 	Context *context = (Context *) memory_context;
 
 	while (!dlist_is_empty(&context->children))
-		MemoryContextDelete(
-			&dlist_container(Context, node, context->children.head.next)->header);
+		MemoryContextDelete(&dlist_container(Context, node, context->children.head.next)->header);
 	while (context->callbacks != NULL)
 	{
 		MemoryContextCallback *callback = context->callbacks;

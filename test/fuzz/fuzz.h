@@ -35,11 +35,11 @@ extern char *fuzz_string(FuzzInput *input);
 extern char *fuzz_rest(FuzzInput *input, size_t *len);
 
 /* Ends the program unless it holds: a property that was not kept. */
-#define FUZZ_CHECK(condition)                              \
-	do                                                     \
-	{                                                      \
-		if (!(condition))                                  \
-			fuzz_fail(#condition, __FILE__, __LINE__);     \
+#define FUZZ_CHECK(condition)                          \
+	do                                                 \
+	{                                                  \
+		if (!(condition))                              \
+			fuzz_fail(#condition, __FILE__, __LINE__); \
 	} while (0)
 
 extern void fuzz_fail(const char *condition, const char *file, int line) pg_attribute_noreturn();

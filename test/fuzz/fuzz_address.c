@@ -27,19 +27,21 @@ static const struct
 	const char *network;
 	int         bits;
 	Kind        kind;
-} networks[] = {
-	{"::ffff:0.0.0.0", 96, EMBEDS},
-	{"64:ff9b::", 96, EMBEDS},
-	{"::1", 128, LOOPBACK},
-	{"::", 96, EMBEDS},
-	{"fe80::", 10, FORBIDDEN},
-	{"fd00:ec2::", 32, FORBIDDEN},
-	{"::", 0, ORDINARY},
-}, networks4[] = {
-	{"0.0.0.0", 8, FORBIDDEN},
-	{"169.254.0.0", 16, FORBIDDEN},
-	{"127.0.0.0", 8, LOOPBACK},
-	{"0.0.0.0", 0, ORDINARY},
+} networks[] =
+	{
+		{"::ffff:0.0.0.0", 96, EMBEDS},
+		{"64:ff9b::", 96, EMBEDS},
+		{"::1", 128, LOOPBACK},
+		{"::", 96, EMBEDS},
+		{"fe80::", 10, FORBIDDEN},
+		{"fd00:ec2::", 32, FORBIDDEN},
+		{"::", 0, ORDINARY},
+},
+  networks4[] = {
+	  {"0.0.0.0", 8, FORBIDDEN},
+	  {"169.254.0.0", 16, FORBIDDEN},
+	  {"127.0.0.0", 8, LOOPBACK},
+	  {"0.0.0.0", 0, ORDINARY},
 };
 
 static bool
@@ -110,10 +112,10 @@ check_address(int family, const uint8 *bytes)
 void
 fuzz_one(FuzzInput *input)
 {
-	static const char *const prefixes[] = {"::",         "::ffff:0:0", "64:ff9b::", "fe80::",
-										   "fd00:ec2::", "2002::",     "2600::"};
-	uint8                    prefix = fuzz_byte(input) % (lengthof(prefixes) + 1);
-	uint8                    bytes[16];
+	static const char *const prefixes[] = {
+		"::", "::ffff:0:0", "64:ff9b::", "fe80::", "fd00:ec2::", "2002::", "2600::"};
+	uint8 prefix = fuzz_byte(input) % (lengthof(prefixes) + 1);
+	uint8 bytes[16];
 
 	if (prefix < lengthof(prefixes))
 		FUZZ_CHECK(inet_pton(AF_INET6, prefixes[prefix], bytes) == 1);

@@ -30,10 +30,18 @@ static void
 check_profile(const AwsProfile *profile, const char *config, const char *credentials)
 {
 	const char *const values[] = {
-		profile->access_key_id,    profile->secret_access_key, profile->session_token,
-		profile->role_arn,         profile->source_profile,    profile->credential_source,
-		profile->external_id,      profile->role_session_name, profile->web_identity_token_file,
-		profile->duration_seconds, profile->region,            profile->unsupported,
+		profile->access_key_id,
+		profile->secret_access_key,
+		profile->session_token,
+		profile->role_arn,
+		profile->source_profile,
+		profile->credential_source,
+		profile->external_id,
+		profile->role_session_name,
+		profile->web_identity_token_file,
+		profile->duration_seconds,
+		profile->region,
+		profile->unsupported,
 	};
 
 	for (size_t i = 0; i < lengthof(values); i++)
@@ -91,8 +99,8 @@ static void
 check_round_trip(const char *before, const char *name, const char *value)
 {
 	AwsProfile profile;
-	char      *file = psprintf("%s\n[profile %s]\nrole_arn = %s\nregion=%s # here\n", before, name,
-							   value, value);
+	char      *file =
+		psprintf("%s\n[profile %s]\nrole_arn = %s\nregion=%s # here\n", before, name, value, value);
 
 	/* an unfinished setting takes what is indented deeper, and this is not */
 	aws_config_read(file, NULL, name, &profile);

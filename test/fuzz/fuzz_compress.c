@@ -102,9 +102,9 @@ void
 fuzz_one(FuzzInput *input)
 {
 	static const CompressOptions choices[] = {
-		{COMPRESS_GZIP, 0}, {COMPRESS_GZIP, 1}, {COMPRESS_GZIP, 2}, {COMPRESS_GZIP, 3},
-		{COMPRESS_ZSTD, -7}, {COMPRESS_ZSTD, 1}, {COMPRESS_ZSTD, 3}, {COMPRESS_LZ4, 0},
-		{COMPRESS_LZ4, 3},
+		{COMPRESS_GZIP, 0}, {COMPRESS_GZIP, 1},  {COMPRESS_GZIP, 2},
+		{COMPRESS_GZIP, 3}, {COMPRESS_ZSTD, -7}, {COMPRESS_ZSTD, 1},
+		{COMPRESS_ZSTD, 3}, {COMPRESS_LZ4, 0},   {COMPRESS_LZ4, 3},
 	};
 	const CompressOptions *options = &choices[fuzz_byte(input) % lengthof(choices)];
 	Compressor            *compressor = compress_open(options);

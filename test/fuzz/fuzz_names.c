@@ -154,7 +154,8 @@ check_endpoint(const char *value)
 	if (!accepted(names_parse_endpoint(value, &endpoint)))
 		return;
 	FUZZ_CHECK(is_token(endpoint.url, 300) && endpoint.port >= 0 && endpoint.port <= 65535);
-	FUZZ_CHECK(strncmp(endpoint.url, endpoint.https ? "https://" : "http://", endpoint.https ? 8 : 7) == 0);
+	FUZZ_CHECK(strncmp(endpoint.url, endpoint.https ? "https://" : "http://",
+					   endpoint.https ? 8 : 7) == 0);
 	FUZZ_CHECK(strpbrk(strchr(endpoint.url, ':') + 3, "/?#@\\ %") == NULL);
 	if (endpoint.host[0] == '[')
 	{

@@ -110,8 +110,7 @@ open_session(S3Session *session, S3Config *config, uint8 flags)
 	session->config = config;
 	session->http = answer_client();
 	session->context = CurrentMemoryContext;
-	session->scratch =
-		AllocSetContextCreate(CurrentMemoryContext, "scratch", ALLOCSET_SMALL_SIZES);
+	session->scratch = AllocSetContextCreate(CurrentMemoryContext, "scratch", ALLOCSET_SMALL_SIZES);
 	session->region_state = (flags & 16) ? REGION_UNKNOWN : REGION_KNOWN;
 	session->region = "us-east-1";
 }

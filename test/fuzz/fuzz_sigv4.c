@@ -72,8 +72,8 @@ check_canonical(const SigV4Request *request)
 	FUZZ_CHECK(strlen(buf.data) == (size_t) buf.len);
 	FUZZ_CHECK(strchr(buf.data, '\r') == NULL);
 	FUZZ_CHECK(count_lines(buf.data) == 6 + Max(request->nheaders, 1));
-	FUZZ_CHECK(strcmp(buf.data + buf.len - strlen(request->payload_hash),
-					  request->payload_hash) == 0);
+	FUZZ_CHECK(strcmp(buf.data + buf.len - strlen(request->payload_hash), request->payload_hash) ==
+			   0);
 }
 
 static char *
@@ -141,7 +141,7 @@ fuzz_one(FuzzInput *input)
 		  .service = "s3",
 		  .normalize_path = (flags & 1) != 0,
 		  .encode_path = (flags & 2) != 0,
-	};
+    };
 	char *first;
 
 	check_hash(raw, strlen(raw), flags);

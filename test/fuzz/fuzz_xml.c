@@ -46,8 +46,7 @@ check_found(const char *xml, size_t len, const char *path, const char *found)
 	char *again;
 
 	FUZZ_CHECK(strlen(found) <= 2 * len);
-	FUZZ_CHECK(pg_encoding_verifymbstr(PG_UTF8, found, (int) strlen(found)) ==
-			   (int) strlen(found));
+	FUZZ_CHECK(pg_encoding_verifymbstr(PG_UTF8, found, (int) strlen(found)) == (int) strlen(found));
 
 	/* what keeps a connection alive does not change the answer */
 	memcpy(padded, " \r\n", 3);
@@ -66,16 +65,15 @@ check_found(const char *xml, size_t len, const char *path, const char *found)
 void
 fuzz_one(FuzzInput *input)
 {
-	static const char *const paths[] = {"Error/Code",
-										"LocationConstraint",
-										"InitiateMultipartUploadResult/UploadId",
-										"ErrorResponse/Error/Message",
-										"AssumeRoleResponse/AssumeRoleResult/Credentials/SecretAccessKey"};
-	const char              *path = paths[fuzz_byte(input) % lengthof(paths)];
-	char                    *root = pnstrdup(path, strcspn(path, "/"));
-	size_t                   len;
-	char                    *xml = fuzz_rest(input, &len);
-	char                    *found = s3_xml_find(xml, len, path);
+	static const char *const paths[] = {
+		"Error/Code", "LocationConstraint", "InitiateMultipartUploadResult/UploadId",
+		"ErrorResponse/Error/Message",
+		"AssumeRoleResponse/AssumeRoleResult/Credentials/SecretAccessKey"};
+	const char *path = paths[fuzz_byte(input) % lengthof(paths)];
+	char       *root = pnstrdup(path, strcspn(path, "/"));
+	size_t      len;
+	char       *xml = fuzz_rest(input, &len);
+	char       *found = s3_xml_find(xml, len, path);
 
 	if (found != NULL)
 	{

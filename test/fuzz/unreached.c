@@ -9,11 +9,11 @@
  */
 #include <stdlib.h>
 
-#define UNREACHED(name)   \
+#define UNREACHED(name)     \
 	extern void name(void); \
 	void        name(void)  \
-	{                     \
-		abort();          \
+	{                       \
+		abort();            \
 	}
 
 UNREACHED(AcquireExternalFD)
