@@ -13,7 +13,7 @@ use Test::More;
 my $s3 = scripted_s3();
 my %keys = scripted_user($s3);
 my $role = scripted_role($s3, 'exporter');
-my $node = s3export_node('main', 'log_min_messages = warning', 'autovacuum = off', 'jit = off', 'shared_buffers = 16MB',
+my $node = s3export_node('main', 'log_min_messages = debug1', 'autovacuum = off', 'jit = off', 'shared_buffers = 16MB',
 	q(s3export.part_size = '5MB'), q(s3export.retry_timeout = '1s'), 'parallel_setup_cost = 0', 'parallel_tuple_cost = 0',
 	'min_parallel_table_scan_size = 0');
 my $folder = unique_folder();
