@@ -160,7 +160,6 @@ sanitize() {
 fuzz() {
     local status=0 log=$WORK/fuzz.log
 
-    make -s -j2 -C test/fuzz PG_CONFIG="$PG_CONFIG"
     TMPDIR=$WORK test/fuzz/run.sh 5 >"$log" 2>&1 || status=$?
     count_tap "$status" "$log"
 }

@@ -16,6 +16,17 @@ static const SigV4Credentials keys = {.access_key_id = "AKIDEXAMPLE",
 									  .secret_access_key =
 										  "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"};
 
+static char *
+repeated(const char *text)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (int i = 0; i < 500 && buf.len < 4096; i++)
+		appendStringInfoString(&buf, text);
+	return buf.data;
+}
+
 /* Query strings as s3.c makes them: what is in them is encoded. */
 static char *
 make_query(FuzzInput *input, bool backwards)
@@ -163,8 +174,8 @@ fuzz_one(FuzzInput *input)
 	request.headers = backwards;
 	FUZZ_CHECK(strcmp(first, authorize(&request)) == 0);
 
-	/* unencoded, as from nobody here, it must still be bounded */
-	request.query = raw;
-	request.path = raw;
+	/* longer than a buffer is at first, and unencoded, as from nobody here */
+	request.query = repeated(raw);
+	request.path = request.query;
 	check_wiping(&request);
 }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# run.sh: runs the fuzz targets, one after the other.
+# run.sh: builds the fuzz targets and runs them, one after the other.
 #
 # usage: run.sh SECONDS [TARGET...]
 #
@@ -8,7 +8,8 @@
 # much the same.  Prints TAP.  What made a target fail is left in FUZZ_DIR/NAME-*, to be
 # given to bin/fuzz_NAME.
 #
-# settings: FUZZ_DIR    where failures go, and what is found of new coverage; a directory
+# settings: PG_CONFIG   which PostgreSQL it is built for
+#           FUZZ_DIR    where failures go, and what is found of new coverage; a directory
 #                       of its own below /tmp, which is removed when all is well
 #           FUZZ_SEED   another random seed than 1
 #
@@ -23,7 +24,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 }
 SECONDS_EACH=$1
 shift
-[ $# -gt 0 ] || set -- $(make -s targets)
+make -s -j2
+if [ $# -gt 0 ]; then
+    TARGETS=("$@")
+else
+    read -r -a TARGETS < <(make -s targets)
+fi
 DIR=${FUZZ_DIR:-$(mktemp -d "${TMPDIR:-/tmp}/s3export-fuzz.XXXXXX")}
 FAILED=0
 
@@ -55,7 +61,7 @@ run() {
 }
 
 number=0
-for target in "$@"; do
+for target in "${TARGETS[@]}"; do
     run $((++number)) "$target"
 done
 echo "1..$number"
