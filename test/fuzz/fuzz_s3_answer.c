@@ -17,6 +17,7 @@
 #define MAX_CORRECTIONS 6
 
 static bool renewable;
+static bool signs_payload;
 static char assumed[] = "arn:aws:sts::111122223333:assumed-role/exporter/s3export-1";
 
 bool
@@ -29,6 +30,12 @@ const char *
 credentials_assumed_arn(Credentials *credentials pg_attribute_unused())
 {
 	return renewable ? assumed : NULL;
+}
+
+bool
+s3_signs_payload(const S3Session *session pg_attribute_unused())
+{
+	return signs_payload;
 }
 
 static void
@@ -106,6 +113,7 @@ open_session(S3Session *session, S3Config *config, uint8 flags)
 	config->endpoint_url = (flags & 1) ? "http://127.0.0.1:9000" : NULL;
 	config->server_side_encryption = (flags & 2) ? "aws:kms" : NULL;
 	renewable = (flags & 4) != 0;
+	signs_payload = (flags & 64) != 0;
 	fuzz_encoding = (flags & 8) ? PG_LATIN1 : PG_UTF8;
 	session->config = config;
 	session->http = answer_client();
