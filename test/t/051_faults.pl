@@ -226,6 +226,12 @@ DETAIL:  S3 answered TemporaryRedirect (HTTP status 307) to s3:PutObject. 1 atte
 HINT:  Check the region and the endpoint: this answer normally comes from those of another region.
 TEXT
 arrives('Create is overloaded', [ { do => 'slow_down', %create } ]);
+fails('an upload id that would end a line', [ { do => 'answer', %create, status => 200,
+	body => '<InitiateMultipartUploadResult><UploadId>a&#10;b</UploadId></InitiateMultipartUploadResult>' } ],
+	<<'TEXT', set => q(SET s3export.retry_timeout = 0; ));
+ERROR:  38000: could not start upload of object "s3://exports/FOLDER/FILE.csv"
+DETAIL:  S3 answered with HTTP status 200 to s3:PutObject: the answer is not one of S3. 1 attempt.
+TEXT
 
 # ---- a disk that is full
 
