@@ -32,6 +32,8 @@ OBJS = \
 	src/compress.o \
 	src/pipe.o \
 	src/uploader.o \
+	src/transfer.o \
+	src/store.o \
 	src/probe.o \
 	src/policy.o \
 	src/upload.o \

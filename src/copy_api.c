@@ -189,7 +189,7 @@ override_object(FunctionCallInfo fcinfo, Connector *connector)
 }
 
 static Datum
-totals_row(FunctionCallInfo fcinfo, const UploaderTotals *totals)
+totals_row(FunctionCallInfo fcinfo, const TransferTotals *totals)
 {
 	TupleDesc tupdesc;
 	Datum     values[5];
@@ -211,8 +211,8 @@ s3export_copy_to(PG_FUNCTION_ARGS)
 {
 	static const char *const if_exists[] = {"error", "overwrite", NULL};
 	static const char *const on_empty[] = {"file", "skip", "error", NULL};
-	UploaderExport export = {0};
-	UploaderTotals totals;
+	TransferRequest export = {0};
+	TransferTotals totals;
 	Connector     *connector;
 	OutputFormat   format;
 	char          *name;
@@ -225,7 +225,7 @@ s3export_copy_to(PG_FUNCTION_ARGS)
 	export.source = required_argument(fcinfo, ARG_SOURCE, "source");
 	export.overwrite = choice_argument(fcinfo, ARG_IF_EXISTS, "if_exists", if_exists,
 									   "It is \"error\" or \"overwrite\".") == 1;
-	export.on_empty = (UploaderOnEmpty) choice_argument(fcinfo, ARG_ON_EMPTY, "on_empty", on_empty,
+	export.on_empty = (TransferOnEmpty) choice_argument(fcinfo, ARG_ON_EMPTY, "on_empty", on_empty,
 														"It is \"file\", \"skip\" or \"error\".");
 	format.csv = *csv_arguments(fcinfo);
 	format.compression = compression_arguments(fcinfo);

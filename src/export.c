@@ -157,7 +157,7 @@ execute(SPIPlanPtr plan, int workers, const OutputFormat *format, Pipe *pipe)
 
 void
 export_run(const Connector *connector, const OutputFormat *format, int workers,
-		   UploaderExport *export, UploaderTotals *totals)
+		   TransferRequest *export, TransferTotals *totals)
 {
 	MemoryContext context = CurrentMemoryContext;
 	SPIPlanPtr    plan;

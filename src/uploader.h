@@ -11,36 +11,7 @@
 #ifndef UPLOADER_H
 #define UPLOADER_H
 
-#include "connector.h"
-#include "pipe.h"
-
-typedef enum UploaderOnEmpty
-{
-	ON_EMPTY_FILE, /* an object with the header, or an empty one */
-	ON_EMPTY_SKIP, /* no object */
-	ON_EMPTY_ERROR
-} UploaderOnEmpty;
-
-typedef struct UploaderExport
-{
-	Oid             owner;  /* the role that exports */
-	char           *source; /* as the user wrote it */
-	char           *path;   /* below the connector's folder; NULL: a name is made */
-	char           *stem;   /* what a made name begins with */
-	const char     *suffix; /* and what it ends with: ".csv", ".csv.gz" */
-	const char     *content_type;
-	bool            overwrite;
-	UploaderOnEmpty on_empty;
-} UploaderExport;
-
-typedef struct UploaderTotals
-{
-	int64  job_id;
-	char  *uri;
-	uint64 rows;
-	uint64 bytes;
-	int    files;
-} UploaderTotals;
+#include "transfer.h"
 
 /*
  * Starts an uploader and waits until its job has begun: credentials are at
@@ -49,8 +20,8 @@ typedef struct UploaderTotals
  * as for pipe_open.
  */
 extern Pipe *
-uploader_start_export(const Connector *connector, const UploaderExport *export, int workers);
-extern void uploader_finish_export(Pipe *pipe, UploaderTotals *totals);
+uploader_start_export(const Connector *connector, const TransferRequest *export, int workers);
+extern void uploader_finish_export(Pipe *pipe, TransferTotals *totals);
 
 /*
  * Checks a connector, saved or not, in an uploader started for that.  Returns

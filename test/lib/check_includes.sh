@@ -18,8 +18,9 @@ connector_api setup_api copy_api
 connector_args export
 parallel
 output uploader
-probe
-connector job
+probe transfer
+store job
+connector
 catalog
 csv compress
 pipe
