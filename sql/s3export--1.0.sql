@@ -417,7 +417,36 @@ CREATE VIEW s3export.job_files WITH (security_barrier) AS
 	SELECT f.job_id, f.file_no, f.uri, f.state, f.upload_id, f.rows, f.bytes, f.parts, f.etag, f.crc32c, f.finished_at
 	  FROM s3export.job_file f JOIN s3export.jobs j USING (job_id);
 
-GRANT SELECT ON s3export.jobs, s3export.job_files TO PUBLIC;
+-- How far a running export is, from the shared memory of its processes; NULL
+-- where there is none, as after a crash.
+CREATE FUNCTION s3export.job_progress(
+	job_id bigint,
+	pipe bigint,
+	OUT phase text,
+	OUT waiting_for text,
+	OUT rows bigint,
+	OUT bytes_made bigint,
+	OUT bytes_sent bigint,
+	OUT parts integer,
+	OUT files integer,
+	OUT retries integer,
+	OUT rate bigint,
+	OUT percent double precision,
+	OUT seconds_left bigint)
+	RETURNS record LANGUAGE C VOLATILE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 's3export_job_progress';
+
+CREATE VIEW s3export.progress WITH (security_barrier) AS
+	SELECT j.job_id, j.connector, j.uri, j.state, p.phase,
+		   coalesce(p.waiting_for, j.waiting_for) AS waiting_for,
+		   p.rows, p.bytes_made, p.bytes_sent, p.parts, p.files, p.retries, p.rate, p.percent, p.seconds_left,
+		   j.started_at, j.leader_pid, j.uploader_pid
+	  FROM s3export.jobs j JOIN s3export.job r USING (job_id)
+	 CROSS JOIN LATERAL s3export.job_progress(r.job_id, r.pipe) p
+	 WHERE r.state IN ('queued', 'running', 'completing')
+	   AND (r.state = 'queued' OR p.phase IS NOT NULL);
+
+GRANT SELECT ON s3export.jobs, s3export.job_files, s3export.progress TO PUBLIC;
 
 CREATE FUNCTION s3export.copy_to(
 	connector text,

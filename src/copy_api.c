@@ -8,11 +8,9 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "tcop/utility.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 
@@ -20,6 +18,7 @@
 #include "connector_args.h"
 #include "export.h"
 #include "guc.h"
+#include "job.h"
 #include "names.h"
 
 SQL_FUNCTION(s3export_copy_to);
@@ -198,6 +197,7 @@ totals_row(FunctionCallInfo fcinfo, const TransferTotals *totals)
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	values[0] = Int64GetDatum(totals->job_id);
+	nulls[0] = totals->job_id == JOB_UNRECORDED;
 	nulls[1] = totals->uri == NULL;
 	values[1] = nulls[1] ? (Datum) 0 : CStringGetTextDatum(totals->uri);
 	values[2] = Int64GetDatum((int64) totals->rows);
@@ -217,8 +217,6 @@ s3export_copy_to(PG_FUNCTION_ARGS)
 	OutputFormat   format;
 	char          *name;
 	int            workers;
-
-	PreventCommandDuringRecovery("s3export.copy_to()");
 
 	name = required_argument(fcinfo, ARG_CONNECTOR, "connector");
 	export.owner = GetUserId();

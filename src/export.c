@@ -14,6 +14,7 @@
 
 #include <ctype.h>
 
+#include "access/xlog.h"
 #include "executor/spi.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
@@ -108,8 +109,19 @@ check_plan(SPIPlanPtr plan)
 		refuse("It locks rows with FOR UPDATE or FOR SHARE.");
 }
 
+/* InvalidOid: it is a view, which the query does not have any more. */
+static Oid
+exported_table(SPIPlanPtr plan)
+{
+	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
+	Query            *query = linitial_node(Query, source->query_list);
+	RangeTblEntry    *entry = linitial_node(RangeTblEntry, query->rtable);
+
+	return entry->rtekind == RTE_RELATION ? entry->relid : InvalidOid;
+}
+
 static SPIPlanPtr
-prepare(const char *source, char **stem)
+prepare(const char *source, char **stem, Oid *relid)
 {
 	List             *names = NIL;
 	bool              is_table = is_table_name(source, &names);
@@ -121,9 +133,22 @@ prepare(const char *source, char **stem)
 		elog(ERROR, "could not prepare the query: %s", SPI_result_code_string(SPI_result));
 	check_plan(plan);
 	*stem = make_stem(is_table ? names : NIL);
+	*relid = is_table ? exported_table(plan) : InvalidOid;
 	return plan;
 }
 
+static double
+expected_rows(SPIPlanPtr plan)
+{
+	CachedPlan *cached = SPI_plan_get_cached_plan(plan);
+	double      rows;
+
+	if (cached == NULL)
+		return 0;
+	rows = linitial_node(PlannedStmt, cached->stmt_list)->planTree->plan_rows;
+	ReleaseCachedPlan(cached, NULL);
+	return rows;
+}
 
 static void
 execute_alone(SPIPlanPtr plan, Output *output)
@@ -148,6 +173,9 @@ execute(SPIPlanPtr plan, int workers, const OutputFormat *format, Pipe *pipe)
 	if (workers > 0)
 		parallel =
 			parallel_plan(linitial_node(Query, source->query_list), source->query_string, workers);
+	pg_atomic_write_u64(
+		&pipe_progress(pipe)->expected_rows,
+		(uint64) (parallel != NULL ? parallel->planTree->plan_rows : expected_rows(plan)));
 	if (parallel != NULL)
 		parallel_execute(parallel, source->query_string, format, pipe, output);
 	else
@@ -155,30 +183,52 @@ execute(SPIPlanPtr plan, int workers, const OutputFormat *format, Pipe *pipe)
 	output_close(output);
 }
 
+/*
+ * On a standby nothing but a conflict with recovery has this SQLSTATE.  An export
+ * runs longer than other queries, so it meets more of them.
+ */
+static void
+explain_conflict(ErrorData *error)
+{
+	if (RecoveryInProgress() && error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE &&
+		error->hint == NULL)
+		error->hint =
+			pstrdup("Export again; if it happens often, raise \"max_standby_streaming_delay\" on "
+					"this standby, or set \"hot_standby_feedback\", with which the primary keeps "
+					"the row versions that its queries need.");
+}
+
 void
 export_run(const Connector *connector, const OutputFormat *format, int workers,
 		   TransferRequest *export, TransferTotals *totals)
 {
 	MemoryContext context = CurrentMemoryContext;
-	SPIPlanPtr    plan;
-	Pipe         *pipe;
+	Pipe *volatile pipe = NULL;
+	SPIPlanPtr plan;
+	Oid        relid;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	plan = prepare(export->source, &export->stem);
+	plan = prepare(export->source, &export->stem, &relid);
 
-	pipe = uploader_start_export(connector, export, workers);
 	PG_TRY();
 	{
+		pipe = uploader_start_export(connector, export, workers, relid);
 		execute(plan, workers, format, pipe);
 		MemoryContextSwitchTo(context);
 		uploader_finish_export(pipe, totals);
 	}
 	PG_CATCH();
 	{
+		ErrorData *error;
+
 		MemoryContextSwitchTo(context);
-		pipe_set_error(pipe, CopyErrorData());
-		PG_RE_THROW();
+		error = CopyErrorData();
+		FlushErrorState();
+		explain_conflict(error);
+		if (pipe != NULL)
+			pipe_set_error(pipe, error);
+		ReThrowError(error);
 	}
 	PG_END_TRY();
 	SPI_finish();

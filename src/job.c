@@ -61,6 +61,8 @@ job_new_id(void)
 	JobTransaction transaction;
 	int64          job_id;
 
+	if (RecoveryInProgress())
+		return JOB_UNRECORDED;
 	begin(&transaction);
 	(void) catalog_execute("SELECT nextval('s3export.job_id_seq') AS job_id", "");
 	job_id = catalog_int64(0, "job_id", NULL);
@@ -76,6 +78,8 @@ job_begin(int64 job_id, const JobRequest *request, const char *uri)
 {
 	JobTransaction transaction;
 
+	if (job_id == JOB_UNRECORDED)
+		return;
 	begin(&transaction);
 	if (request->job_id != 0)
 		expect_one(job_id, catalog_execute("UPDATE s3export.job SET uri = $2, uploader_pid = $3,"
@@ -118,6 +122,8 @@ job_file_begin(int64 job_id, JobFile *file)
 {
 	JobTransaction transaction;
 
+	if (job_id == JOB_UNRECORDED)
+		return;
 	begin(&transaction);
 	put_file(job_id, file, "uploading");
 	commit(&transaction);
@@ -137,6 +143,8 @@ job_set_completing(int64 job_id, List *files)
 {
 	JobTransaction transaction;
 
+	if (job_id == JOB_UNRECORDED)
+		return;
 	begin(&transaction);
 	put_files(job_id, files, "completing");
 	expect_one(job_id, catalog_execute("UPDATE s3export.job SET state = 'completing'"
@@ -150,6 +158,8 @@ job_succeed(int64 job_id, const JobTotals *totals, List *files)
 {
 	JobTransaction transaction;
 
+	if (job_id == JOB_UNRECORDED)
+		return;
 	begin(&transaction);
 	put_files(job_id, files, "done");
 	expect_one(job_id,
@@ -168,6 +178,8 @@ job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData 
 	JobTransaction transaction;
 	ListCell      *cell;
 
+	if (job_id == JOB_UNRECORDED)
+		return;
 	begin(&transaction);
 	foreach (cell, aborted)
 		(void) catalog_execute("UPDATE s3export.job_file SET state = 'aborted', upload_id = NULL,"

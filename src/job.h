@@ -6,6 +6,9 @@
  * Each function runs and commits a transaction of its own, in the uploader,
  * so that rows stay whatever the caller's transaction does.
  *
+ * On a standby, which can record nothing, a job has the id JOB_UNRECORDED: the
+ * functions do nothing then.
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef JOB_H
@@ -13,6 +16,8 @@
 
 #include "nodes/pg_list.h"
 #include "utils/timestamp.h"
+
+#define JOB_UNRECORDED 0
 
 typedef struct JobRequest
 {
@@ -57,7 +62,7 @@ typedef struct JobFile
 	const char *crc32c; /* base64, as S3 writes it; NULL: not computed */
 } JobFile;
 
-/* A new id, which may become part of the object's name. */
+/* A new id, which may become part of the object's name; or JOB_UNRECORDED. */
 extern int64 job_new_id(void);
 
 /* Makes the row of a new job, or takes over that of a queued one. */

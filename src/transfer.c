@@ -25,6 +25,7 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "guc.h"
 #include "job.h"
 #include "policy.h"
@@ -47,6 +48,7 @@ typedef struct Transfer
 	const TransferRequest *request;
 	int64                  job_id;
 	bool                   recorded; /* the job has a row */
+	char                  *label;    /* what names call the job: its id, if it has one */
 	char                  *key;      /* UTF-8, as S3 wants it */
 	JobFile                file;
 	HttpClient            *http;
@@ -56,6 +58,8 @@ typedef struct Transfer
 	Upload                *upload; /* NULL before the first block */
 	StringInfoData         header;
 	JobTotals              totals;
+	Progress              *progress;
+	bool                   wants_rows; /* and waits for nothing else */
 } Transfer;
 
 /* folder/path, or folder/stem-20261122T170000Z-42.csv, in the database's encoding */
@@ -71,10 +75,24 @@ make_name(const Transfer *transfer)
 		char      stamp[32];
 
 		pg_strftime(stamp, sizeof(stamp), "%Y%m%dT%H%M%SZ", pg_gmtime(&now));
-		name = psprintf("%s-%s-" INT64_FORMAT "%s", transfer->request->stem, stamp,
-						transfer->job_id, transfer->request->suffix);
+		name = psprintf("%s-%s-%s%s", transfer->request->stem, stamp, transfer->label,
+						transfer->request->suffix);
 	}
 	return folder[0] ? psprintf("%s/%s", folder, name) : name;
+}
+
+/* Jobs without an id must not have one name: those of several standbys neither. */
+static char *
+make_label(int64 job_id)
+{
+	uint64 random;
+
+	if (job_id != JOB_UNRECORDED)
+		return psprintf(INT64_FORMAT, job_id);
+	if (!pg_strong_random(&random, sizeof(random)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate a random name")));
+	return psprintf("%016llx", (unsigned long long) random);
 }
 
 static void
@@ -93,6 +111,7 @@ begin_job(Transfer *transfer)
 	char *name;
 
 	transfer->job_id = request.job_id != 0 ? request.job_id : job_new_id();
+	transfer->label = make_label(transfer->job_id);
 	name = make_name(transfer);
 	transfer->key = pg_server_to_any(name, (int) strlen(name), PG_UTF8);
 	transfer->file = (JobFile){
@@ -100,8 +119,9 @@ begin_job(Transfer *transfer)
 		.key = name,
 		.uri = connector_uri(transfer->connector, name),
 	};
+	pg_atomic_write_u64(&transfer->progress->job_id, (uint64) transfer->job_id);
 	job_begin(transfer->job_id, &request, transfer->file.uri);
-	transfer->recorded = true;
+	transfer->recorded = transfer->job_id != JOB_UNRECORDED;
 }
 
 /* A session of a role may do no more than this export needs. */
@@ -154,6 +174,25 @@ watch_completion(void *arg)
 	refresh_keys(arg);
 }
 
+/* Before each wait: what it is for is told to those who look at the export's progress. */
+static uint32
+report_wait(void *arg, const HttpWait *wait)
+{
+	static uint32 wait_event = 0;
+	Transfer     *transfer = arg;
+	Progress     *progress = transfer->progress;
+	TimestampTz   retry_at = 0;
+
+	if (wait->retry_in >= 0)
+		retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait->retry_in);
+	pg_atomic_write_u64(&progress->retry_at, (uint64) retry_at);
+	pg_atomic_write_u32(&progress->retries, (uint32) wait->retries);
+	pg_atomic_write_u32(&progress->wait,
+						transfer->wants_rows ? PROGRESS_FOR_ROWS : PROGRESS_FOR_STORE);
+	return transfer->wants_rows && retry_at == 0 ? compat_wait_event(wait_event, "S3exportRows")
+												 : 0;
+}
+
 static void
 open_store(Transfer *transfer)
 {
@@ -161,10 +200,11 @@ open_store(Transfer *transfer)
 	S3Timeouts        limits = store_timeouts();
 
 	transfer->http = store_open_http(guc_max_concurrent_parts + 2, guc_retry_timeout);
-	transfer->credentials = credentials_open(transfer->http, config,
-											 psprintf("s3export-" INT64_FORMAT, transfer->job_id),
-											 config->role_arn ? session_policy(transfer) : NULL);
+	transfer->credentials =
+		credentials_open(transfer->http, config, psprintf("s3export-%s", transfer->label),
+						 config->role_arn ? session_policy(transfer) : NULL);
 	http_set_watch(transfer->http, watch_transfer, transfer);
+	http_set_waits(transfer->http, report_wait, transfer);
 	transfer->s3 =
 		s3_open(transfer->http, &transfer->connector->s3, transfer->credentials, &limits);
 }
@@ -225,6 +265,16 @@ upload_completes(void *arg)
 	transfer->file.bytes = upload_bytes_written(transfer->upload);
 	job_set_completing(transfer->job_id, list_make1(&transfer->file));
 	http_set_watch(transfer->http, watch_completion, transfer);
+	pg_atomic_write_u32(&transfer->progress->phase, PROGRESS_COMPLETING);
+}
+
+static void
+part_is_sent(void *arg, size_t bytes)
+{
+	Transfer *transfer = arg;
+
+	(void) pg_atomic_fetch_add_u64(&transfer->progress->bytes_sent, (int64) bytes);
+	(void) pg_atomic_fetch_add_u32(&transfer->progress->parts, 1);
 }
 
 static void
@@ -239,6 +289,7 @@ begin_upload(Transfer *transfer)
 		.content_type = transfer->request->content_type,
 		.started = upload_has_id,
 		.completing = upload_completes,
+		.part_sent = part_is_sent,
 		.arg = transfer,
 	};
 
@@ -276,9 +327,9 @@ take_blocks(Transfer *transfer)
 	for (;;)
 	{
 		PipeBlock block;
+		bool      ready = transfer->upload == NULL || upload_ready(transfer->upload);
 
-		if ((transfer->upload == NULL || upload_ready(transfer->upload)) &&
-			pipe_receive(transfer->pipe, &block))
+		if (ready && pipe_receive(transfer->pipe, &block))
 		{
 			if (block.kind == PIPE_END)
 			{
@@ -288,7 +339,11 @@ take_blocks(Transfer *transfer)
 			take_block(transfer, &block);
 		}
 		else
+		{
+			transfer->wants_rows = ready;
 			http_drive(transfer->http, -1);
+			transfer->wants_rows = false;
+		}
 	}
 }
 
@@ -317,6 +372,8 @@ finish_object(Transfer *transfer)
 		begin_upload(transfer);
 	}
 	upload_finish(transfer->upload, &result);
+	pg_atomic_write_u64(&transfer->progress->bytes_sent, result.bytes);
+	pg_atomic_write_u32(&transfer->progress->files, 1);
 
 	transfer->totals.bytes = result.bytes;
 	transfer->totals.attempts = result.attempts;
@@ -344,8 +401,10 @@ perform(Transfer *transfer, void (*begun)(Pipe *pipe))
 	begin_job(transfer);
 	open_store(transfer);
 	check_destination(transfer);
+	pg_atomic_write_u32(&transfer->progress->phase, PROGRESS_READING);
 	begun(transfer->pipe);
 	take_blocks(transfer);
+	pg_atomic_write_u32(&transfer->progress->phase, PROGRESS_SENDING);
 	finish_object(transfer);
 }
 
@@ -400,6 +459,47 @@ record_failure(Transfer *transfer, const ErrorData *error, bool clean)
 	PG_END_TRY();
 }
 
+/* It has begun, and has no row. */
+static bool
+is_unrecorded(const Transfer *transfer)
+{
+	return transfer->job_id == JOB_UNRECORDED && transfer->file.uri != NULL;
+}
+
+/*
+ * Of an export without a row: the log has to say what the row would.  "error" is
+ * NULL when it has succeeded.
+ */
+static void
+log_end(Transfer *transfer, ErrorData *error, bool clean)
+{
+	const JobTotals *totals = &transfer->totals;
+	long             duration =
+		TimestampDifferenceMilliseconds(transfer->progress->started_at, GetCurrentTimestamp());
+	char *what = psprintf("export to \"%s\"", transfer->file.uri);
+	char *sums = psprintf("%llu rows, %llu bytes, %d parts, %ld.%03ld s; connector \"%s\", PID %d",
+						  (unsigned long long) totals->rows, (unsigned long long) totals->bytes,
+						  transfer->file.parts, duration / 1000, duration % 1000,
+						  transfer->connector->name, pipe_leader_pid(transfer->pipe));
+
+	if (error == NULL)
+	{
+		ereport(LOG,
+				(totals->files > 0 ? errmsg("%s succeeded: %s", what, sums)
+								   : errmsg("%s succeeded without an object: %s", what, sums)));
+		return;
+	}
+	if (!clean && transfer->file.upload_id != NULL)
+		error->detail =
+			psprintf("%s%sUpload \"%s\" could not be aborted and is left in the bucket.",
+					 error->detail ? error->detail : "", error->detail ? "  " : "",
+					 transfer->file.upload_id);
+	ereport(LOG, (errcode(error->sqlerrcode), errmsg("%s failed: %s", what, error->message),
+				  errdetail_internal("%s%s%s", error->detail ? error->detail : "",
+									 error->detail ? "  " : "", sums),
+				  error->hint ? errhint("%s", error->hint) : 0));
+}
+
 bool
 transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
 			 void (*begun)(Pipe *pipe), TransferTotals *totals)
@@ -412,9 +512,12 @@ transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
 	transfer->pipe = pipe;
 	transfer->connector = connector;
 	transfer->request = request;
+	transfer->progress = pipe_progress(pipe);
 	PG_TRY();
 	{
 		perform(transfer, begun);
+		if (is_unrecorded(transfer))
+			log_end(transfer, NULL, true);
 		get_totals(transfer, totals);
 		done = true;
 	}
@@ -433,6 +536,8 @@ transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
 
 		clean = abort_upload(transfer, error);
 		record_failure(transfer, error, clean);
+		if (is_unrecorded(transfer))
+			log_end(transfer, error, clean);
 
 		/* What ended the leader has been reported by the leader. */
 		if (!pipe_leader_gone(pipe, &leader_error))

@@ -257,6 +257,8 @@ part_done(S3Call *call)
 	{
 		part->etag = MemoryContextStrdup(upload->context, call->etag);
 		upload->bytes_sent += buffer->len;
+		if (upload->options.part_sent)
+			upload->options.part_sent(upload->options.arg, buffer->len);
 	}
 	else if (upload->part_error == NULL)
 	{

@@ -68,7 +68,8 @@ expect_reply(Pipe *pipe, char expected, StringInfo reply)
 /* ---- the callers' side ---- */
 
 Pipe *
-uploader_start_export(const Connector *connector, const TransferRequest *export, int workers)
+uploader_start_export(const Connector *connector, const TransferRequest *export, int workers,
+					  Oid relid)
 {
 	MemoryContext  context = CurrentMemoryContext;
 	StringInfoData request;
@@ -78,6 +79,7 @@ uploader_start_export(const Connector *connector, const TransferRequest *export,
 	begin_request(&request, REQUEST_EXPORT, connector);
 	transfer_serialize(&request, export);
 	pipe = send_request(&request, workers);
+	pipe_begin_progress(pipe, relid);
 	initStringInfo(&reply);
 	PG_TRY();
 	{

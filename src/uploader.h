@@ -17,11 +17,11 @@
  * Starts an uploader and waits until its job has begun: credentials are at
  * hand, and nothing is in the way of the object.  The caller then sends blocks
  * and PIPE_END, and calls uploader_finish, which closes the pipe.  "workers" is
- * as for pipe_open.
+ * as for pipe_open, "relid" as for pipe_begin_progress.
  */
-extern Pipe *
-uploader_start_export(const Connector *connector, const TransferRequest *export, int workers);
-extern void uploader_finish_export(Pipe *pipe, TransferTotals *totals);
+extern Pipe *uploader_start_export(const Connector *connector, const TransferRequest *export,
+								   int workers, Oid relid);
+extern void  uploader_finish_export(Pipe *pipe, TransferTotals *totals);
 
 /*
  * Checks a connector, saved or not, in an uploader started for that.  Returns
