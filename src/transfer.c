@@ -477,7 +477,7 @@ log_end(Transfer *transfer, ErrorData *error, bool clean)
 	long             duration =
 		TimestampDifferenceMilliseconds(transfer->progress->started_at, GetCurrentTimestamp());
 	char *what = psprintf("export to \"%s\"", transfer->file.uri);
-	char *sums = psprintf("%llu rows, %llu bytes, %d parts, %ld.%03ld s; connector \"%s\", PID %d",
+	char *sums = psprintf("%llu rows, %llu bytes, %d parts, %ld.%03ld s (connector \"%s\", PID %d)",
 						  (unsigned long long) totals->rows, (unsigned long long) totals->bytes,
 						  transfer->file.parts, duration / 1000, duration % 1000,
 						  transfer->connector->name, pipe_leader_pid(transfer->pipe));
@@ -494,9 +494,9 @@ log_end(Transfer *transfer, ErrorData *error, bool clean)
 			psprintf("%s%sUpload \"%s\" could not be aborted and is left in the bucket.",
 					 error->detail ? error->detail : "", error->detail ? "  " : "",
 					 transfer->file.upload_id);
-	ereport(LOG, (errcode(error->sqlerrcode), errmsg("%s failed: %s", what, error->message),
-				  errdetail_internal("%s%s%s", error->detail ? error->detail : "",
-									 error->detail ? "  " : "", sums),
+	ereport(LOG, (errcode(error->sqlerrcode),
+				  errmsg("%s failed after %s: %s", what, sums, error->message),
+				  error->detail ? errdetail_internal("%s", error->detail) : 0,
 				  error->hint ? errhint("%s", error->hint) : 0));
 }
 

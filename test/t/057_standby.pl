@@ -28,6 +28,8 @@ $primary->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($primary, 'base', has_streaming => 1);
 $standby->append_conf('postgresql.conf', 'hot_standby_feedback = off');
+# The test's way to copy a backup, unlike pg_basebackup, makes files for all to read.
+chmod 0600, $standby->data_dir . '/s3export.key';
 $standby->start;
 $primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
 
@@ -89,7 +91,7 @@ my $expected = copy_oracle($standby, 'SELECT * FROM orders', 'HEADER');
 my $bytes = length $expected;
 is($standby->safe_psql('postgres', copy_to('SELECT * FROM orders ORDER BY id', 'orders.csv')), "|s3://$S3{BUCKET}/$folder/orders.csv|20000|1|$bytes", 'an export on a standby');
 ok(s3_get("$folder/orders.csv") eq $expected, 'writes what COPY writes');
-like(logged('orders.csv'), qr/^export to "s3:\/\/$S3{BUCKET}\/$folder\/orders\.csv" succeeded: 20000 rows, $bytes bytes, 5 parts, \d+\.\d\d\d s; connector "lake", PID \d+$/, 'and the log says what the row would');
+like(logged('orders.csv'), qr/^export to "s3:\/\/$S3{BUCKET}\/$folder\/orders\.csv" succeeded: 20000 rows, $bytes bytes, 4 parts, \d+\.\d\d\d s \(connector "lake", PID \d+\)$/, 'and the log says what the row would');
 is($standby->safe_psql('postgres', 'SELECT count(*) FROM s3export.jobs'), 0, 'as there is no row');
 is($standby->safe_psql('postgres', copy_to('VALUES (1)', 'small.csv')), "|s3://$S3{BUCKET}/$folder/small.csv|1|1|10", 'a small one');
 like($standby->safe_psql('postgres', "SELECT job_id, uri, rows_uploaded FROM s3export.copy_to('lake', 'SELECT WHERE false', 'none.csv', on_empty => 'skip')"), qr/^\|\|0$/, 'one without an object');
@@ -122,15 +124,15 @@ is($standby->safe_psql('postgres', 'SELECT count(*) FROM s3export.progress'), 0,
 
 # ---- errors
 error_like($standby, copy_to('VALUES (1)', 'small.csv'), { sqlstate => '42710', message => "object \"s3://$S3{BUCKET}/$folder/small.csv\" already exists" }, 'an object in the way');
-like(logged('small.csv" failed: object "s3://[^"]*small.csv'), qr/failed: .* already exists\n.*DETAIL:  0 rows, 0 bytes, 0 parts, .*; connector "lake", PID \d+\n.*HINT:  Choose/, 'is in the log');
+like(logged('small.csv" failed after .*: object "s3://[^"]*small.csv'), qr/failed after 0 rows, 0 bytes, 0 parts, [0-9.]+ s \(connector "lake", PID \d+\): .* already exists\n.*HINT:  Choose/, 'is in the log');
 
 $scripted->call('add_fault', do => 'error', code => 'AccessDenied', match => { operation => 'UploadPart', key => '.*denied.csv' });
 $scripted->call('add_fault', do => 'error', code => 'AccessDenied', match => { operation => 'AbortMultipartUpload', key => '.*denied.csv' });
 my $error = sql_error($standby, copy_to('orders', 'denied.csv', 'scripted'));
 my ($upload) = map { $_->{upload_id} // $_->{id} } $scripted->uploads('exports');
-is($error->{sqlstate}, '42501', 'a part that is refused') or diag(explain($error));
+is($error->{sqlstate}, '28000', 'a part that is refused') or diag(explain($error));
 like($error->{detail}, qr/  Upload "\Q$upload\E" could not be aborted and is left in the bucket\.$/, 'with the upload that could not be aborted');
-like(logged('denied.csv'), qr/failed: could not upload part.*\n.*DETAIL:  .*Upload "\Q$upload\E" could not be aborted/, 'is in the log');
+like(logged('denied.csv'), qr/failed after .*: could not upload part.*\n.*DETAIL:  .*Upload "\Q$upload\E" could not be aborted/, 'is in the log');
 
 # ---- keys that are replaced on the primary
 {
@@ -154,7 +156,7 @@ like(logged('denied.csv'), qr/failed: could not upload part.*\n.*DETAIL:  .*Uplo
 	$primary->safe_psql('postgres', $_) foreach 'DELETE FROM busy WHERE id % 2 = 0', 'VACUUM (TRUNCATE off) busy';
 	finish($run);
 	like($run->{err}, qr/ERROR:  40001: canceling statement due to conflict with recovery\nDETAIL:  .*\nHINT:  .*"max_standby_streaming_delay".*"hot_standby_feedback"/, 'a conflict with recovery has its own error, and a hint');
-	like(logged('conflict.csv'), qr/failed: canceling statement due to conflict with recovery\n.*DETAIL:.*\n.*HINT:  .*hot_standby_feedback/, 'is in the log');
+	like(logged('conflict.csv'), qr/failed after .*: canceling statement due to conflict with recovery\n.*DETAIL:.*\n.*HINT:  .*hot_standby_feedback/, 'is in the log');
 	is_deeply([ s3_list("$folder/conflict.csv"), s3_uploads("$folder/conflict.csv") ], [], 'and leaves nothing');
 }
 
