@@ -136,7 +136,7 @@ typedef struct HttpWait
 
 /*
  * Called before each wait of http_drive; returns the wait event to be shown, 0
- * for the client's own.  Must not raise errors.  NULL: none.
+ * for the client's own.  NULL: none.
  */
 extern void
 http_set_waits(HttpClient *client, uint32 (*waits)(void *arg, const HttpWait *wait), void *arg);
