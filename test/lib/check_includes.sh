@@ -33,7 +33,7 @@ ambient sts metadata
 session aws_config s3_xml json_text text_file
 http
 address socket_set
-sigv4 secret names policy wire
+sigv4 secret names policy wire pace crc32c
 compat guc
 '
 
