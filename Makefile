@@ -11,6 +11,7 @@ OBJS = \
 	src/connector_api.o \
 	src/setup_api.o \
 	src/copy_api.o \
+	src/progress_api.o \
 	src/export.o \
 	src/parallel.o \
 	src/output.o \
@@ -36,7 +37,10 @@ OBJS = \
 	src/csv_block.o \
 	src/compress.o \
 	src/pipe.o \
+	src/progress.o \
 	src/uploader.o \
+	src/transfer.o \
+	src/store.o \
 	src/probe.o \
 	src/policy.o \
 	src/upload.o \

@@ -340,42 +340,62 @@ CREATE FUNCTION s3export.revoke_usage(name text, grantee regrole)
 
 CREATE SEQUENCE s3export.job_id_seq;
 
+-- What an export was asked for, and what became of it.  The last three columns
+-- of its first part say which server it is of: a copy of these rows on another
+-- one is no reason to touch that server's uploads.
 CREATE TABLE s3export.job (
 	job_id bigint PRIMARY KEY,
 	owner regrole NOT NULL,
 	connector_id bigint NOT NULL,
-	connector text,
+	connector text NOT NULL,
 	source text NOT NULL,
-	bucket text NOT NULL,
-	key text NOT NULL,
-	uri text NOT NULL,
-	state text NOT NULL DEFAULT 'running'
-		CHECK (state IN ('running', 'completing', 'succeeded', 'failed', 'cancelled')),
-	upload_id text,
+	path text,                   -- as asked for
+	arguments jsonb,             -- of copy_to, for a worker to run it; NULL: the caller runs it
+	settings jsonb,              -- those of the caller that such a worker takes over
+	uri text,                    -- of the first file, or of the folder of all; NULL before it starts
+	system_identifier bigint NOT NULL,
+	data_directory text NOT NULL,
+	database oid NOT NULL,
+
+	state text NOT NULL
+		CHECK (state IN ('queued', 'running', 'completing', 'succeeded', 'failed', 'cancelled')),
+	waiting_for text,            -- while it is queued
 	rows bigint NOT NULL DEFAULT 0,
 	files integer NOT NULL DEFAULT 0,
 	bytes bigint NOT NULL DEFAULT 0,
 	attempts integer NOT NULL DEFAULT 0,
-	started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	queued_at timestamptz,
+	started_at timestamptz,
 	finished_at timestamptz,
 	leader_pid integer,
 	uploader_pid integer,
+	pipe bigint,                 -- the shared memory segment of a running export
 	error_code text,
 	error_message text,
 	error_detail text,
 	error_hint text
 );
+CREATE INDEX job_unfinished_idx ON s3export.job (job_id)
+	WHERE state IN ('queued', 'running', 'completing');
+CREATE INDEX job_finished_at_idx ON s3export.job (finished_at);
 
+-- A row is committed before the first byte of its file is sent, so that what a
+-- crash leaves in the bucket can be told from what others put there: by the
+-- upload's id, or by the token in the object's metadata.
 CREATE TABLE s3export.job_file (
 	job_id bigint NOT NULL REFERENCES s3export.job ON DELETE CASCADE,
 	file_no integer NOT NULL,
+	key text NOT NULL,
 	uri text NOT NULL,
-	rows bigint NOT NULL,
-	bytes bigint NOT NULL,
-	parts integer NOT NULL,
+	state text NOT NULL CHECK (state IN ('uploading', 'completing', 'done', 'aborted')),
+	upload_id text,              -- NULL: one PutObject, or no upload is left
+	token text NOT NULL,
+	rows bigint NOT NULL DEFAULT 0,
+	bytes bigint NOT NULL DEFAULT 0,
+	parts integer NOT NULL DEFAULT 0,
 	etag text,
 	crc32c text,
-	finished_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	finished_at timestamptz,
 	PRIMARY KEY (job_id, file_no)
 );
 
@@ -387,18 +407,50 @@ CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3expor
 -- A role sees its own jobs and those of the roles it is a member of.  Jobs of
 -- roles that exist no more are left to superusers.
 CREATE VIEW s3export.jobs WITH (security_barrier) AS
-	SELECT job_id, owner, connector, source, uri, state, rows, files, bytes, attempts,
-		   started_at, finished_at, finished_at - started_at AS duration,
-		   leader_pid, uploader_pid, upload_id, error_code, error_message, error_detail, error_hint
-	FROM s3export.job
-	WHERE coalesce(pg_has_role(owner, 'USAGE'),
-				   current_setting('is_superuser') = 'on');
+	SELECT job_id, owner, connector, source, path, uri, state, waiting_for, rows, files, bytes, attempts,
+		   queued_at, started_at, finished_at, finished_at - started_at AS duration,
+		   leader_pid, uploader_pid,
+		   (SELECT count(*) FROM s3export.job_file f WHERE f.job_id = j.job_id AND f.upload_id IS NOT NULL)
+			   AS open_uploads,
+		   error_code, error_message, error_detail, error_hint
+	  FROM s3export.job j
+	 WHERE coalesce(pg_has_role(owner, 'USAGE'),
+					current_setting('is_superuser') = 'on');
 
 CREATE VIEW s3export.job_files WITH (security_barrier) AS
-	SELECT f.job_id, f.file_no, f.uri, f.rows, f.bytes, f.parts, f.etag, f.crc32c, f.finished_at
-	FROM s3export.job_file f JOIN s3export.jobs j USING (job_id);
+	SELECT f.job_id, f.file_no, f.uri, f.state, f.upload_id, f.rows, f.bytes, f.parts, f.etag, f.crc32c, f.finished_at
+	  FROM s3export.job_file f JOIN s3export.jobs j USING (job_id);
 
-GRANT SELECT ON s3export.jobs, s3export.job_files TO PUBLIC;
+-- How far a running export is, from the shared memory of its processes; NULL
+-- where there is none, as after a crash.
+CREATE FUNCTION s3export.job_progress(
+	job_id bigint,
+	pipe bigint,
+	OUT phase text,
+	OUT waiting_for text,
+	OUT rows bigint,
+	OUT bytes_made bigint,
+	OUT bytes_sent bigint,
+	OUT parts integer,
+	OUT files integer,
+	OUT retries integer,
+	OUT rate bigint,
+	OUT percent double precision,
+	OUT seconds_left bigint)
+	RETURNS record LANGUAGE C VOLATILE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 's3export_job_progress';
+
+CREATE VIEW s3export.progress WITH (security_barrier) AS
+	SELECT j.job_id, j.connector, j.uri, j.state, p.phase,
+		   coalesce(p.waiting_for, j.waiting_for) AS waiting_for,
+		   p.rows, p.bytes_made, p.bytes_sent, p.parts, p.files, p.retries, p.rate, p.percent, p.seconds_left,
+		   j.started_at, j.leader_pid, j.uploader_pid
+	  FROM s3export.jobs j JOIN s3export.job r USING (job_id)
+	 CROSS JOIN LATERAL s3export.job_progress(r.job_id, r.pipe) p
+	 WHERE r.state IN ('queued', 'running', 'completing')
+	   AND (r.state = 'queued' OR p.phase IS NOT NULL);
+
+GRANT SELECT ON s3export.jobs, s3export.job_files, s3export.progress TO PUBLIC;
 
 CREATE FUNCTION s3export.copy_to(
 	connector text,

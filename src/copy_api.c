@@ -8,11 +8,9 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "tcop/utility.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 
@@ -20,6 +18,7 @@
 #include "connector_args.h"
 #include "export.h"
 #include "guc.h"
+#include "job.h"
 #include "names.h"
 
 SQL_FUNCTION(s3export_copy_to);
@@ -189,7 +188,7 @@ override_object(FunctionCallInfo fcinfo, Connector *connector)
 }
 
 static Datum
-totals_row(FunctionCallInfo fcinfo, const UploaderTotals *totals)
+totals_row(FunctionCallInfo fcinfo, const TransferTotals *totals)
 {
 	TupleDesc tupdesc;
 	Datum     values[5];
@@ -198,6 +197,7 @@ totals_row(FunctionCallInfo fcinfo, const UploaderTotals *totals)
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	values[0] = Int64GetDatum(totals->job_id);
+	nulls[0] = totals->job_id == JOB_UNRECORDED;
 	nulls[1] = totals->uri == NULL;
 	values[1] = nulls[1] ? (Datum) 0 : CStringGetTextDatum(totals->uri);
 	values[2] = Int64GetDatum((int64) totals->rows);
@@ -211,21 +211,19 @@ s3export_copy_to(PG_FUNCTION_ARGS)
 {
 	static const char *const if_exists[] = {"error", "overwrite", NULL};
 	static const char *const on_empty[] = {"file", "skip", "error", NULL};
-	UploaderExport export = {0};
-	UploaderTotals totals;
+	TransferRequest export = {0};
+	TransferTotals totals;
 	Connector     *connector;
 	OutputFormat   format;
 	char          *name;
 	int            workers;
-
-	PreventCommandDuringRecovery("s3export.copy_to()");
 
 	name = required_argument(fcinfo, ARG_CONNECTOR, "connector");
 	export.owner = GetUserId();
 	export.source = required_argument(fcinfo, ARG_SOURCE, "source");
 	export.overwrite = choice_argument(fcinfo, ARG_IF_EXISTS, "if_exists", if_exists,
 									   "It is \"error\" or \"overwrite\".") == 1;
-	export.on_empty = (UploaderOnEmpty) choice_argument(fcinfo, ARG_ON_EMPTY, "on_empty", on_empty,
+	export.on_empty = (TransferOnEmpty) choice_argument(fcinfo, ARG_ON_EMPTY, "on_empty", on_empty,
 														"It is \"file\", \"skip\" or \"error\".");
 	format.csv = *csv_arguments(fcinfo);
 	format.compression = compression_arguments(fcinfo);

@@ -14,6 +14,7 @@
 
 #include <ctype.h>
 
+#include "access/xlog.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "nodes/parsenodes.h"
@@ -112,8 +113,19 @@ check_plan(SPIPlanPtr plan)
 		refuse("It locks rows with FOR UPDATE or FOR SHARE.");
 }
 
+/* InvalidOid: it is a view, which the query does not have any more. */
+static Oid
+exported_table(SPIPlanPtr plan)
+{
+	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
+	Query            *query = linitial_node(Query, source->query_list);
+	RangeTblEntry    *entry = linitial_node(RangeTblEntry, query->rtable);
+
+	return entry->rtekind == RTE_RELATION ? entry->relid : InvalidOid;
+}
+
 static SPIPlanPtr
-prepare(const char *source, char **stem)
+prepare(const char *source, char **stem, Oid *relid)
 {
 	List             *names = NIL;
 	bool              is_table = is_table_name(source, &names);
@@ -125,14 +137,14 @@ prepare(const char *source, char **stem)
 		elog(ERROR, "could not prepare the query: %s", SPI_result_code_string(SPI_result));
 	check_plan(plan);
 	*stem = make_stem(is_table ? names : NIL);
+	*relid = is_table ? exported_table(plan) : InvalidOid;
 	return plan;
 }
 
 static void
-execute_alone(Query *query, const char *text, Output *output)
+execute_alone(PlannedStmt *plan, const char *text, Output *output)
 {
 	DestReceiver *receiver = output_receiver(output);
-	PlannedStmt  *plan = pg_plan_query(copyObject(query), text, CURSOR_OPT_PARALLEL_OK, NULL);
 	QueryDesc    *execution =
 		CreateQueryDesc(plan, text, GetActiveSnapshot(), InvalidSnapshot, receiver, NULL, NULL, 0);
 
@@ -151,41 +163,67 @@ execute(SPIPlanPtr prepared, int workers, const OutputFormat *format, Pipe *pipe
 	Query            *query = linitial_node(Query, source->query_list);
 	const char       *text = source->query_string;
 	Output           *output = output_open(format, pipe);
-	PlannedStmt      *plan = NULL;
+	PlannedStmt      *parallel = NULL;
+	PlannedStmt      *plan;
 
 	if (workers > 0)
-		plan = parallel_plan(query, text, workers);
-	if (plan != NULL)
+		parallel = parallel_plan(query, text, workers);
+	plan = parallel != NULL ? parallel
+							: pg_plan_query(copyObject(query), text, CURSOR_OPT_PARALLEL_OK, NULL);
+	pg_atomic_write_u64(&pipe_progress(pipe)->expected_rows, (uint64) plan->planTree->plan_rows);
+	if (parallel != NULL)
 		parallel_execute(plan, text, format, pipe, output);
 	else
-		execute_alone(query, text, output);
+		execute_alone(plan, text, output);
 	output_close(output);
+}
+
+/*
+ * On a standby nothing but a conflict with recovery has this SQLSTATE.  An export
+ * runs longer than other queries, so it meets more of them.
+ */
+static void
+explain_conflict(ErrorData *error)
+{
+	if (RecoveryInProgress() && error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE &&
+		error->hint == NULL)
+		error->hint =
+			pstrdup("Export again; if it happens often, raise \"max_standby_streaming_delay\" on "
+					"this standby, or set \"hot_standby_feedback\", with which the primary keeps "
+					"the row versions that its queries need.");
 }
 
 void
 export_run(const Connector *connector, const OutputFormat *format, int workers,
-		   UploaderExport *export, UploaderTotals *totals)
+		   TransferRequest *export, TransferTotals *totals)
 {
 	MemoryContext context = CurrentMemoryContext;
-	SPIPlanPtr    plan;
-	Pipe         *pipe;
+	Pipe *volatile pipe = NULL;
+	SPIPlanPtr plan;
+	Oid        relid;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	plan = prepare(export->source, &export->stem);
+	plan = prepare(export->source, &export->stem, &relid);
 
-	pipe = uploader_start_export(connector, export, workers);
 	PG_TRY();
 	{
+		pipe = uploader_start_export(connector, export, workers, relid);
 		execute(plan, workers, format, pipe);
 		MemoryContextSwitchTo(context);
 		uploader_finish_export(pipe, totals);
 	}
 	PG_CATCH();
 	{
+		ErrorData *error;
+
 		MemoryContextSwitchTo(context);
-		pipe_set_error(pipe, CopyErrorData());
-		PG_RE_THROW();
+		error = CopyErrorData();
+		FlushErrorState();
+		explain_conflict(error);
+		if (pipe != NULL)
+			pipe_set_error(pipe, error);
+		ReThrowError(error);
 	}
 	PG_END_TRY();
 	SPI_finish();

@@ -18,6 +18,6 @@
  * Up to "workers" parallel workers take part where the query allows it.
  */
 extern void export_run(const Connector *connector, const OutputFormat *format, int workers,
-					   UploaderExport *export, UploaderTotals *totals);
+					   TransferRequest *export, TransferTotals *totals);
 
 #endif /* EXPORT_H */

@@ -332,7 +332,7 @@ run_libcurl(HttpWire *wire)
 }
 
 void
-http_wire_wait(HttpWire *wire, long timeout)
+http_wire_wait(HttpWire *wire, long timeout, uint32 wait_event)
 {
 	if (wire->timer_due != NEVER)
 	{
@@ -340,7 +340,7 @@ http_wire_wait(HttpWire *wire, long timeout)
 
 		timeout = timeout < 0 ? left : Min(timeout, left);
 	}
-	socket_set_wait(wire->sockets, timeout);
+	socket_set_wait(wire->sockets, timeout, wait_event);
 }
 
 void

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -60,6 +61,8 @@ job_new_id(void)
 	JobTransaction transaction;
 	int64          job_id;
 
+	if (RecoveryInProgress())
+		return JOB_UNRECORDED;
 	begin(&transaction);
 	(void) catalog_execute("SELECT nextval('s3export.job_id_seq') AS job_id", "");
 	job_id = catalog_int64(0, "job_id", NULL);
@@ -67,38 +70,83 @@ job_new_id(void)
 	return job_id;
 }
 
+/* Which server, of all that may have a copy of the row, this is. */
+#define THIS_SERVER GetSystemIdentifier(), DataDir, MyDatabaseId
+
 void
-job_begin(int64 job_id, const JobRequest *request, const char *key, const char *uri)
+job_begin(int64 job_id, const JobRequest *request, const char *uri)
 {
 	JobTransaction transaction;
 
+	if (job_id == JOB_UNRECORDED)
+		return;
 	begin(&transaction);
+	if (request->job_id != 0)
+		expect_one(job_id, catalog_execute("UPDATE s3export.job SET uri = $2, uploader_pid = $3,"
+										   " pipe = $4 WHERE job_id = $1",
+										   "itni", job_id, uri, MyProcPid, (int64) request->pipe));
+	else
+		(void) catalog_execute(
+			"INSERT INTO s3export.job (job_id, owner, connector_id, connector, source, path, uri,"
+			" system_identifier, data_directory, database, state, started_at, leader_pid,"
+			" uploader_pid, pipe)"
+			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'running',"
+			" pg_catalog.clock_timestamp(), $11, $12, $13)",
+			"ioittttitonni", job_id, request->owner, request->connector_id, request->connector,
+			request->source, request->path, uri, THIS_SERVER, request->leader_pid, MyProcPid,
+			(int64) request->pipe);
+	commit(&transaction);
+}
+
+/* Within a transaction. */
+static void
+put_file(int64 job_id, JobFile *file, const char *state)
+{
 	(void) catalog_execute(
-		"INSERT INTO s3export.job (job_id, owner, connector_id, connector, source,"
-		" bucket, key, uri, leader_pid, uploader_pid)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-		"ioitttttnn", job_id, request->owner, request->connector_id, request->connector,
-		request->source, request->bucket, key, uri, request->leader_pid, MyProcPid);
-	commit(&transaction);
+		"INSERT INTO s3export.job_file AS f (job_id, file_no, key, uri, state, upload_id, token,"
+		" rows, bytes, parts, etag, crc32c)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+		" ON CONFLICT (job_id, file_no) DO UPDATE SET state = EXCLUDED.state,"
+		" upload_id = CASE WHEN EXCLUDED.state <> 'done' THEN EXCLUDED.upload_id END,"
+		" rows = EXCLUDED.rows, bytes = EXCLUDED.bytes, parts = EXCLUDED.parts,"
+		" etag = EXCLUDED.etag, crc32c = EXCLUDED.crc32c,"
+		" finished_at = CASE WHEN EXCLUDED.state = 'done' THEN pg_catalog.clock_timestamp() END",
+		"intttttiintt", job_id, file->number, file->key, file->uri, state, file->upload_id,
+		file->token, (int64) file->rows, (int64) file->bytes, file->parts, file->etag,
+		file->crc32c);
+	file->begun = true;
 }
 
 void
-job_set_upload_id(int64 job_id, const char *upload_id)
+job_file_begin(int64 job_id, JobFile *file)
 {
 	JobTransaction transaction;
 
+	if (job_id == JOB_UNRECORDED)
+		return;
 	begin(&transaction);
-	expect_one(job_id, catalog_execute("UPDATE s3export.job SET upload_id = $2 WHERE job_id = $1",
-									   "it", job_id, upload_id));
+	put_file(job_id, file, "uploading");
 	commit(&transaction);
 }
 
+static void
+put_files(int64 job_id, List *files, const char *state)
+{
+	ListCell *cell;
+
+	foreach (cell, files)
+		put_file(job_id, lfirst(cell), state);
+}
+
 void
-job_set_completing(int64 job_id)
+job_set_completing(int64 job_id, List *files)
 {
 	JobTransaction transaction;
 
+	if (job_id == JOB_UNRECORDED)
+		return;
 	begin(&transaction);
+	put_files(job_id, files, "completing");
 	expect_one(job_id, catalog_execute("UPDATE s3export.job SET state = 'completing'"
 									   " WHERE job_id = $1",
 									   "i", job_id));
@@ -106,19 +154,17 @@ job_set_completing(int64 job_id)
 }
 
 void
-job_succeed(int64 job_id, const JobTotals *totals, const JobFile *file)
+job_succeed(int64 job_id, const JobTotals *totals, List *files)
 {
 	JobTransaction transaction;
 
+	if (job_id == JOB_UNRECORDED)
+		return;
 	begin(&transaction);
-	if (file != NULL)
-		(void) catalog_execute("INSERT INTO s3export.job_file (job_id, file_no, uri, rows, bytes,"
-							   " parts, etag, crc32c) VALUES ($1, 1, $2, $3, $4, $5, $6, $7)",
-							   "itiintt", job_id, file->uri, (int64) file->rows,
-							   (int64) file->bytes, file->parts, file->etag, file->crc32c);
+	put_files(job_id, files, "done");
 	expect_one(job_id,
 			   catalog_execute("UPDATE s3export.job SET state = 'succeeded', rows = $2,"
-							   " bytes = $3, files = $4, attempts = $5, upload_id = NULL,"
+							   " bytes = $3, files = $4, attempts = $5, pipe = NULL,"
 							   " finished_at = pg_catalog.clock_timestamp() WHERE job_id = $1",
 							   "iiinn", job_id, (int64) totals->rows, (int64) totals->bytes,
 							   totals->files, totals->attempts));
@@ -127,20 +173,27 @@ job_succeed(int64 job_id, const JobTotals *totals, const JobFile *file)
 
 void
 job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData *error,
-		 bool upload_left)
+		 List *aborted)
 {
 	JobTransaction transaction;
+	ListCell      *cell;
 
+	if (job_id == JOB_UNRECORDED)
+		return;
 	begin(&transaction);
+	foreach (cell, aborted)
+		(void) catalog_execute("UPDATE s3export.job_file SET state = 'aborted', upload_id = NULL,"
+							   " finished_at = pg_catalog.clock_timestamp()"
+							   " WHERE job_id = $1 AND file_no = $2",
+							   "in", job_id, lfirst_int(cell));
 	expect_one(job_id, catalog_execute(
 						   "UPDATE s3export.job SET state = $2, rows = $3, bytes = $4,"
-						   " files = 0, attempts = $5, error_code = $6, error_message = $7,"
-						   " error_detail = $8, error_hint = $9,"
-						   " upload_id = CASE WHEN $10 THEN upload_id END,"
+						   " files = $5, attempts = $6, error_code = $7, error_message = $8,"
+						   " error_detail = $9, error_hint = $10, pipe = NULL,"
 						   " finished_at = pg_catalog.clock_timestamp() WHERE job_id = $1",
-						   "itiinttttb", job_id, state == JOB_CANCELLED ? "cancelled" : "failed",
-						   (int64) totals->rows, (int64) totals->bytes, totals->attempts,
-						   unpack_sql_state(error->sqlerrcode), error->message, error->detail,
-						   error->hint, upload_left));
+						   "itiinntttt", job_id, state == JOB_CANCELLED ? "cancelled" : "failed",
+						   (int64) totals->rows, (int64) totals->bytes, totals->files,
+						   totals->attempts, unpack_sql_state(error->sqlerrcode), error->message,
+						   error->detail, error->hint));
 	commit(&transaction);
 }

@@ -6,21 +6,29 @@
  * Each function runs and commits a transaction of its own, in the uploader,
  * so that rows stay whatever the caller's transaction does.
  *
+ * On a standby, which can record nothing, a job has the id JOB_UNRECORDED: the
+ * functions do nothing then.
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef JOB_H
 #define JOB_H
 
+#include "nodes/pg_list.h"
 #include "utils/timestamp.h"
+
+#define JOB_UNRECORDED 0
 
 typedef struct JobRequest
 {
-	Oid         owner; /* the role that the query runs as */
+	int64       job_id; /* of a queued job; 0: a new one */
+	Oid         owner;  /* the role that the query runs as */
 	int64       connector_id;
 	const char *connector;
 	const char *source; /* the query, or the table's name */
-	const char *bucket;
+	const char *path;   /* as asked for; NULL: a name is made */
 	int         leader_pid;
+	uint32      pipe; /* pipe_handle */
 } JobRequest;
 
 typedef enum JobState
@@ -38,9 +46,15 @@ typedef struct JobTotals
 	int    attempts; /* requests that carried data or changed something */
 } JobTotals;
 
+/* Strings are the caller's; those of the key and the URI are in the database's encoding. */
 typedef struct JobFile
 {
+	int         number; /* from 1 */
+	const char *key;
 	const char *uri;
+	const char *upload_id; /* NULL: one PutObject */
+	const char *token;     /* in the object's metadata */
+	bool        begun;     /* has its row */
 	uint64      rows;
 	uint64      bytes;
 	int         parts;
@@ -48,25 +62,26 @@ typedef struct JobFile
 	const char *crc32c; /* base64, as S3 writes it; NULL: not computed */
 } JobFile;
 
-/* A new id, which may become part of the object's name. */
+/* A new id, which may become part of the object's name; or JOB_UNRECORDED. */
 extern int64 job_new_id(void);
 
-extern void job_begin(int64 job_id, const JobRequest *request, const char *key, const char *uri);
+/* Makes the row of a new job, or takes over that of a queued one. */
+extern void job_begin(int64 job_id, const JobRequest *request, const char *uri);
 
 /* Committed before the first part is sent, so that a crash leaves its trace. */
-extern void job_set_upload_id(int64 job_id, const char *upload_id);
+extern void job_file_begin(int64 job_id, JobFile *file);
 
-/* From here on the object may appear at any moment. */
-extern void job_set_completing(int64 job_id);
+/* From here on the files (a list of JobFile) may appear at any moment. */
+extern void job_set_completing(int64 job_id, List *files);
 
-/* "file" is NULL when no object was made. */
-extern void job_succeed(int64 job_id, const JobTotals *totals, const JobFile *file);
+/* The files are those that were put in place. */
+extern void job_succeed(int64 job_id, const JobTotals *totals, List *files);
 
 /*
- * "upload_left" says that the multipart upload could not be aborted: its id
- * stays in the row.
+ * A file keeps its upload_id if its upload could not be aborted, and its state
+ * if it has been put in place.  "aborted" has the numbers of the others.
  */
 extern void job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData *error,
-					 bool upload_left);
+					 List *aborted);
 
 #endif /* JOB_H */

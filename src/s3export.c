@@ -33,6 +33,7 @@ int   guc_request_timeout = 30000;
 int   guc_stall_timeout = 30000;
 int   guc_complete_timeout = 15 * 60 * 1000;
 int   guc_retry_timeout = 5 * 60 * 1000;
+int   guc_progress_notice = PROGRESS_NOTICE_AUTO;
 char *guc_allowed_endpoints = "";
 char *guc_ca_file = "";
 char *guc_proxy = "";
@@ -41,6 +42,14 @@ bool  guc_allow_ambient_credentials = false;
 bool  guc_fast_output = true;
 
 extern PGDLLEXPORT void _PG_init(void);
+
+static const struct config_enum_entry progress_notice_options[] = {
+	{"auto", PROGRESS_NOTICE_AUTO, false}, {"on", PROGRESS_NOTICE_ON, false},
+	{"true", PROGRESS_NOTICE_ON, true},    {"yes", PROGRESS_NOTICE_ON, true},
+	{"1", PROGRESS_NOTICE_ON, true},       {"off", PROGRESS_NOTICE_OFF, false},
+	{"false", PROGRESS_NOTICE_OFF, true},  {"no", PROGRESS_NOTICE_OFF, true},
+	{"0", PROGRESS_NOTICE_OFF, true},      {NULL, 0, false},
+};
 
 /* What a session may have set for the uploads it starts. */
 static const char *const session_settings[] = {
@@ -85,6 +94,10 @@ define_upload_settings(void)
 							"0 means none.  They count towards max_parallel_workers.",
 							&guc_max_parallel_workers, 2, 0, MAX_PARALLEL_WORKER_LIMIT, PGC_USERSET,
 							0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("s3export.progress_notice",
+							 "Sets whether a notice every 10 seconds tells how far an export is.",
+							 "\"auto\" means in psql.", &guc_progress_notice, PROGRESS_NOTICE_AUTO,
+							 progress_notice_options, PGC_USERSET, 0, NULL, NULL, NULL);
 }
 
 static void

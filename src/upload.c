@@ -281,6 +281,8 @@ part_done(S3Call *call)
 		part->etag = MemoryContextStrdup(upload->context, call->etag);
 		upload->bytes_sent += buffer->len;
 		pace_part_done(&upload->pace, buffer->len, most_sending(upload), now_us());
+		if (upload->options.part_sent)
+			upload->options.part_sent(upload->options.arg, buffer->len);
 	}
 	else if (upload->part_error == NULL)
 	{

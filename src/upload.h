@@ -28,6 +28,9 @@ typedef struct UploadOptions
 	 */
 	void (*started)(void *arg, const char *upload_id);
 	void (*completing)(void *arg);
+
+	/* S3 has acknowledged a part; must not raise errors.  NULL: not called. */
+	void (*part_sent)(void *arg, size_t bytes);
 	void *arg;
 } UploadOptions;
 

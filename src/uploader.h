@@ -11,46 +11,17 @@
 #ifndef UPLOADER_H
 #define UPLOADER_H
 
-#include "connector.h"
-#include "pipe.h"
-
-typedef enum UploaderOnEmpty
-{
-	ON_EMPTY_FILE, /* an object with the header, or an empty one */
-	ON_EMPTY_SKIP, /* no object */
-	ON_EMPTY_ERROR
-} UploaderOnEmpty;
-
-typedef struct UploaderExport
-{
-	Oid             owner;  /* the role that exports */
-	char           *source; /* as the user wrote it */
-	char           *path;   /* below the connector's folder; NULL: a name is made */
-	char           *stem;   /* what a made name begins with */
-	const char     *suffix; /* and what it ends with: ".csv", ".csv.gz" */
-	const char     *content_type;
-	bool            overwrite;
-	UploaderOnEmpty on_empty;
-} UploaderExport;
-
-typedef struct UploaderTotals
-{
-	int64  job_id;
-	char  *uri;
-	uint64 rows;
-	uint64 bytes;
-	int    files;
-} UploaderTotals;
+#include "transfer.h"
 
 /*
  * Starts an uploader and waits until its job has begun: credentials are at
  * hand, and nothing is in the way of the object.  The caller then sends blocks
  * and PIPE_END, and calls uploader_finish, which closes the pipe.  "workers" is
- * as for pipe_open.
+ * as for pipe_open, "relid" as for pipe_begin_progress.
  */
-extern Pipe *
-uploader_start_export(const Connector *connector, const UploaderExport *export, int workers);
-extern void uploader_finish_export(Pipe *pipe, UploaderTotals *totals);
+extern Pipe *uploader_start_export(const Connector *connector, const TransferRequest *export,
+								   int workers, Oid relid);
+extern void  uploader_finish_export(Pipe *pipe, TransferTotals *totals);
 
 /*
  * Checks a connector, saved or not, in an uploader started for that.  Returns

@@ -193,7 +193,7 @@ sub job_text
 {
 	my ($node, $file) = @_;
 
-	return masked($node->safe_psql('postgres', qq{SELECT state || CASE WHEN upload_id IS NULL THEN '' ELSE ', upload left' END
+	return masked($node->safe_psql('postgres', qq{SELECT state || CASE WHEN open_uploads = 0 THEN '' ELSE ', upload left' END
 		|| coalesce(E'\nERROR:  ' || error_code || ': ' || error_message, '') || coalesce(E'\nDETAIL:  ' || error_detail, '')
 		|| coalesce(E'\nHINT:  ' || error_hint, '')
 		FROM s3export.jobs WHERE uri LIKE '%/$file' ORDER BY job_id DESC LIMIT 1})) . "\n";

@@ -48,7 +48,7 @@ is($row->{uri}, "s3://$S3{BUCKET}/$folder/orders.csv", 'its URI is returned');
 is($row->{rows_uploaded}, 5000, 'rows, without the header');
 is($row->{bytes_uploaded}, length $oracle, 'bytes, with the header');
 is($row->{files_uploaded}, 1, 'one file');
-is(job($row->{job_id}, 'state, rows, files, bytes, owner, connector, upload_id IS NULL, error_code IS NULL'),
+is(job($row->{job_id}, 'state, rows, files, bytes, owner, connector, open_uploads = 0, error_code IS NULL'),
 	'succeeded|5000|1|' . length($oracle) . '|' . $node->safe_psql('postgres', 'SELECT current_user') . '|lake|t|t',
 	'the job row says what happened');
 is(job($row->{job_id}, 'source'), 'SELECT * FROM orders ORDER BY id', 'and of what');

@@ -43,7 +43,7 @@ sub wait_for_upload
 {
 	my ($name) = @_;
 
-	poll_until(sub { job($name, 'upload_id') ne '' }, "the upload of $name");
+	poll_until(sub { job($name, 'open_uploads') eq '1' }, "the upload of $name");
 	poll_until(sub { scalar s3_uploads("$folder/$name") }, "parts of $name");
 	return;
 }
@@ -53,7 +53,7 @@ sub nothing_left
 	my ($name, $state, $why) = @_;
 
 	poll_until(sub { job($name, 'state') ne 'running' }, "the end of $name");
-	is(job($name, 'state, upload_id IS NULL, finished_at IS NOT NULL'), "$state|t|t", "$why: the job row says so");
+	is(job($name, 'state, open_uploads = 0, finished_at IS NOT NULL'), "$state|t|t", "$why: the job row says so");
 	is_deeply([ s3_list("$folder/$name") ], [], "$why: no object appears");
 	is_deeply([ s3_uploads("$folder/$name") ], [], "$why: no upload stays open");
 	is($node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 's3export uploader'"), 0,
@@ -174,7 +174,7 @@ error_like($node, q(BEGIN; LOCK s3export.job; SELECT s3export.copy_to('lake', 'V
 	$handle->finish;
 	$node->start;
 	is_deeply([ s3_list("$folder/crash.csv") ], [], 'immediate shutdown: no object appears');
-	is(job('crash.csv', 'upload_id'), (s3_uploads("$folder/crash.csv"))[0], 'immediate shutdown: the upload that is left is named in the job row');
+	is(job('crash.csv', '(SELECT upload_id FROM s3export.job_files f WHERE f.job_id = jobs.job_id)'), (s3_uploads("$folder/crash.csv"))[0], 'immediate shutdown: the upload that is left is named in the job row');
 	s3_clear("$folder/crash.csv");
 }
 
@@ -187,12 +187,12 @@ error_like($node, q(BEGIN; LOCK s3export.job; SELECT s3export.copy_to('lake', 'V
 	$handle = IPC::Run::start([ 'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-d', $node->connstr('postgres'),
 			'-c', "SELECT s3export.copy_to('mortal', " . sql_literal($endless) . ", 'killed.csv')" ],
 		'>', \my $out, '2>', \my $error);
-	poll_until(sub { job('killed.csv', 'upload_id') ne '' }, 'the upload of killed.csv');
+	poll_until(sub { job('killed.csv', 'open_uploads') eq '1' }, 'the upload of killed.csv');
 	sleep 1;
 	rgw_kill($gateway);
 	$handle->finish;
 	like($error, qr/ERROR:  08006: could not upload .*DETAIL:  .*HINT:  /s, 'S3 server killed: SQLSTATE, message, detail and hint');
-	is(job('killed.csv', 'state, upload_id IS NOT NULL'), 'failed|t', 'S3 server killed: the upload that could not be aborted is named in the job row');
+	is(job('killed.csv', 'state, open_uploads > 0'), 'failed|t', 'S3 server killed: the upload that could not be aborted is named in the job row');
 	error_like($node, q(SELECT s3export.copy_to('mortal', 'VALUES (1)', 'down.csv')),
 		{ sqlstate => '08006', detail => qr/./, hint => qr/./ }, 'S3 server down: an error');
 
@@ -205,7 +205,7 @@ error_like($node, q(BEGIN; LOCK s3export.job; SELECT s3export.copy_to('lake', 'V
 	$handle = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'),
 			'-c', "SELECT rows_uploaded FROM s3export.copy_to('mortal', 'SELECT g, repeat(md5(g::text), 30), CASE WHEN g % 2000 = 0 THEN pg_sleep(0.1) END FROM generate_series(1, $rows) g', 'resumed.csv')" ],
 		'>', \my $total, '2>', \my $complaint);
-	poll_until(sub { job('resumed.csv', 'upload_id') ne '' }, 'the upload of resumed.csv');
+	poll_until(sub { job('resumed.csv', 'open_uploads') eq '1' }, 'the upload of resumed.csv');
 	rgw_kill($gateway);
 	sleep 2;
 	rgw_resume($gateway);

@@ -253,7 +253,7 @@ HINT:  Check that the server can reach the endpoint, and the settings s3export.p
 TEXT
 fails('the disk is full, and the upload cannot be aborted',
 	[ {%full}, { do => 'internal_error', match => { operation => 'AbortMultipartUpload' }, times => undef } ], $full, @loose, left => 1);
-is($node->safe_psql('postgres', "SELECT upload_id FROM s3export.jobs WHERE uri LIKE '%/connector$files.csv'"), ($s3->uploads('exports'))[0]{upload_id},
+is($node->safe_psql('postgres', "SELECT upload_id FROM s3export.job_files WHERE uri LIKE '%/connector$files.csv'"), ($s3->uploads('exports'))[0]{upload_id},
 	'the upload that is left is named in the job row');
 $s3->call('remove_upload', bucket => 'exports', upload_id => ($s3->uploads('exports'))[0]{upload_id});
 

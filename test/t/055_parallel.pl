@@ -333,7 +333,7 @@ foreach my $end (
 				'-c', "SELECT s3export.copy_to('lake', " . sql_literal($endless) . ", '$name')" ], '>', \my $out, '2>', \$error);
 		my $started;
 
-		poll_until(sub { job($name, 'state') eq 'running' && job($name, 'upload_id') ne '' && s3_uploads("$folder/$name") }, "the upload of $name");
+		poll_until(sub { job($name, 'state') eq 'running' && job($name, 'open_uploads') eq '1' && s3_uploads("$folder/$name") }, "the upload of $name");
 		is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_stat_activity WHERE backend_type = \'parallel worker\' AND leader_pid = ' . job($name, 'leader_pid')),
 			2, "$name: two workers");
 		$started = time;

@@ -1,0 +1,63 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.c
+ *	  What every request of the uploader needs to talk to S3.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "postmaster/interrupt.h"
+
+#include "guc.h"
+#include "pipe.h"
+#include "store.h"
+
+HttpClient *
+store_open_http(int connections, int retry_timeout)
+{
+	HttpOptions options = {
+		.connect_timeout = guc_connect_timeout,
+		.retry_timeout = retry_timeout,
+		.max_connections = connections,
+		.ca_file = guc_ca_file[0] ? guc_ca_file : NULL,
+		.proxy = guc_proxy[0] ? guc_proxy : NULL,
+	};
+
+	return http_open(&options);
+}
+
+S3Timeouts
+store_timeouts(void)
+{
+	return (S3Timeouts){
+		.request = guc_request_timeout,
+		.stall = guc_stall_timeout,
+		.complete = guc_complete_timeout,
+	};
+}
+
+void
+store_watch_shutdown(void *arg pg_attribute_unused())
+{
+	if (ShutdownRequestPending)
+		ereport(ERROR, (errcode(ERRCODE_ADMIN_SHUTDOWN),
+						errmsg("terminating the uploader due to administrator command")));
+}
+
+void
+store_watch_leader(void *pipe)
+{
+	const ErrorData *error;
+
+	store_watch_shutdown(NULL);
+	if (!pipe_leader_gone(pipe, &error))
+		return;
+	if (error == NULL)
+		ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED),
+						errmsg("the session that ran the export has ended")));
+	ereport(ERROR, (errcode(error->sqlerrcode), errmsg_internal("%s", error->message),
+					error->detail ? errdetail_internal("%s", error->detail) : 0,
+					error->hint ? errhint("%s", error->hint) : 0));
+}

@@ -1,0 +1,30 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.h
+ *	  What every request of the uploader needs to talk to S3.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef STORE_H
+#define STORE_H
+
+#include "connector.h"
+
+/* A person waits for a check, and a mistyped host will not come to life; ms */
+#define STORE_CHECK_RETRY_TIMEOUT 5000
+
+/* A client with the session's settings, palloc'd. */
+extern HttpClient *store_open_http(int connections, int retry_timeout);
+
+extern S3Timeouts store_timeouts(void);
+
+/*
+ * Watches for http_set_watch.  The first raises an error when the server is
+ * stopping, or when somebody has cancelled or terminated this process; the
+ * second, whose argument is the Pipe, also when nobody waits for the outcome
+ * any more: the leader's error, if it said why.
+ */
+extern void store_watch_shutdown(void *arg);
+extern void store_watch_leader(void *pipe);
+
+#endif /* STORE_H */

@@ -1,0 +1,58 @@
+/*-------------------------------------------------------------------------
+ *
+ * transfer.h
+ *	  One export in the uploader: blocks in, objects and job rows out.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TRANSFER_H
+#define TRANSFER_H
+
+#include "connector.h"
+#include "pipe.h"
+
+typedef enum TransferOnEmpty
+{
+	ON_EMPTY_FILE, /* an object with the header, or an empty one */
+	ON_EMPTY_SKIP, /* no object */
+	ON_EMPTY_ERROR
+} TransferOnEmpty;
+
+typedef struct TransferRequest
+{
+	int64           job_id; /* of a queued job; 0: a new one is made */
+	Oid             owner;  /* the role that exports */
+	char           *source; /* as the user wrote it */
+	char           *path;   /* below the connector's folder; NULL: a name is made */
+	char           *stem;   /* what a made name begins with */
+	const char     *suffix; /* and what it ends with: ".csv", ".csv.gz" */
+	const char     *content_type;
+	bool            overwrite;
+	TransferOnEmpty on_empty;
+} TransferRequest;
+
+typedef struct TransferTotals
+{
+	int64  job_id; /* JOB_UNRECORDED: there is no row */
+	char  *uri;    /* NULL: no object was made */
+	uint64 rows;
+	uint64 bytes;
+	int    files;
+} TransferTotals;
+
+/* How a request travels between the processes. */
+extern void transfer_serialize(StringInfo buf, const TransferRequest *request);
+extern void transfer_deserialize(StringInfo buf, TransferRequest *request);
+
+/*
+ * Runs an export, and calls "begun" when credentials are at hand and nothing is
+ * in the way of the object: blocks may come then.  Returns true with *totals
+ * when the object is in place and the job's row, or on a standby the server's log,
+ * says so.  When the leader has
+ * failed, undoes all and returns false; raises the uploader's own errors when
+ * it has done the same.
+ */
+extern bool transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
+						 void (*begun)(Pipe *pipe), TransferTotals *totals);
+
+#endif /* TRANSFER_H */
