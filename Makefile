@@ -11,6 +11,7 @@ OBJS = \
 	src/connector_api.o \
 	src/setup_api.o \
 	src/copy_api.o \
+	src/recover_api.o \
 	src/export.o \
 	src/parallel.o \
 	src/output.o \
@@ -21,7 +22,9 @@ OBJS = \
 	src/connector_tags.o \
 	src/connector_wire.o \
 	src/job.o \
+	src/job_recovery.o \
 	src/catalog.o \
+	src/lease.o \
 	src/names.o \
 	src/csv.o \
 	src/csv_types.o \
@@ -33,6 +36,7 @@ OBJS = \
 	src/pipe.o \
 	src/uploader.o \
 	src/transfer.o \
+	src/recovery.o \
 	src/store.o \
 	src/probe.o \
 	src/policy.o \
