@@ -59,6 +59,7 @@ job_find_remains(const JobScope *scope)
 						   " ORDER BY job_id",
 						   "itoniiob", JOB_THIS_SERVER, scope->connector_id, scope->own_job_id,
 						   scope->role, scope->patient);
+	MemoryContextSwitchTo(transaction.context);
 	for (uint64 i = 0; i < rows; i++)
 	{
 		int64 *id = palloc(sizeof(int64));
@@ -70,9 +71,8 @@ job_find_remains(const JobScope *scope)
 	return ids;
 }
 
-/* Within a transaction. */
 static void
-load_remnants(JobRemains *remains)
+load_remnants(const JobTransaction *transaction, JobRemains *remains)
 {
 	uint64 rows = catalog_execute(
 		"SELECT file_no, key, uri, state = 'completing' AS completing, upload_id, token, rows,"
@@ -80,6 +80,7 @@ load_remnants(JobRemains *remains)
 		" WHERE job_id = $1 AND state IN ('uploading', 'completing') ORDER BY file_no",
 		"i", remains->job_id);
 
+	MemoryContextSwitchTo(transaction->context);
 	for (uint64 i = 0; i < rows; i++)
 	{
 		JobRemnant *remnant = palloc0(sizeof(JobRemnant));
@@ -132,8 +133,9 @@ job_load_remains(int64 job_id)
 						" AND state IN ('running', 'completing', 'failed', 'cancelled')",
 						"itoni", JOB_THIS_SERVER, job_id) > 0)
 	{
+		MemoryContextSwitchTo(transaction.context);
 		remains = load_job(0);
-		load_remnants(remains);
+		load_remnants(&transaction, remains);
 		if (remains->finished && remains->remnants == NIL)
 			remains = NULL;
 	}
@@ -241,6 +243,7 @@ job_disown(const JobScope *scope)
 		" RETURNING " REMAINS_COLUMNS,
 		"itoniiot", JOB_THIS_SERVER, scope->connector_id, scope->own_job_id, scope->role,
 		unpack_sql_state(ERRCODE_CRASH_SHUTDOWN));
+	MemoryContextSwitchTo(transaction.context);
 	for (uint64 i = 0; i < rows; i++)
 		disowned = lappend(disowned, load_job(i));
 	job_commit_transaction(&transaction);
