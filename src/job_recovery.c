@@ -176,8 +176,8 @@ put_success(int64 job_id)
 			   " files = f.files, finished_at = clock_timestamp(), pipe = NULL,"
 			   " error_code = NULL, error_message = NULL, error_detail = NULL, error_hint = NULL,"
 			   " checked_at = NULL, recovered_at = clock_timestamp()"
-			   " FROM (SELECT count(*) AS files, sum(rows) AS rows, sum(bytes) AS bytes,"
-			   " bool_and(state = 'done') AS done FROM s3export.job_file WHERE job_id = $1) f"
+			   " FROM (SELECT count(*) FILTER (WHERE file_no > 0) AS files, sum(rows) AS rows,"
+			   " sum(bytes) FILTER (WHERE file_no > 0) AS bytes, bool_and(state = 'done') AS done FROM s3export.job_file WHERE job_id = $1) f"
 			   " WHERE job_id = $1 AND f.done",
 			   "i", job_id) > 0;
 }
