@@ -12,6 +12,7 @@ OBJS = \
 	src/setup_api.o \
 	src/copy_api.o \
 	src/progress_api.o \
+	src/recover_api.o \
 	src/export.o \
 	src/parallel.o \
 	src/output.o \
@@ -22,7 +23,9 @@ OBJS = \
 	src/connector_tags.o \
 	src/connector_wire.o \
 	src/job.o \
+	src/job_recovery.o \
 	src/catalog.o \
+	src/lease.o \
 	src/names.o \
 	src/csv.o \
 	src/csv_scan.o \
@@ -40,6 +43,7 @@ OBJS = \
 	src/progress.o \
 	src/uploader.o \
 	src/transfer.o \
+	src/recovery.o \
 	src/store.o \
 	src/probe.o \
 	src/policy.o \

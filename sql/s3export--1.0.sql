@@ -340,7 +340,7 @@ CREATE FUNCTION s3export.revoke_usage(name text, grantee regrole)
 
 CREATE SEQUENCE s3export.job_id_seq;
 
--- What an export was asked for, and what became of it.  The last three columns
+-- What an export was asked for, and what became of it.  The last four columns
 -- of its first part say which server it is of: a copy of these rows on another
 -- one is no reason to touch that server's uploads.
 CREATE TABLE s3export.job (
@@ -348,6 +348,7 @@ CREATE TABLE s3export.job (
 	owner regrole NOT NULL,
 	connector_id bigint NOT NULL,
 	connector text NOT NULL,
+	endpoint_url text,           -- the connector's, as it was
 	source text NOT NULL,
 	path text,                   -- as asked for
 	arguments jsonb,             -- of copy_to, for a worker to run it; NULL: the caller runs it
@@ -356,6 +357,7 @@ CREATE TABLE s3export.job (
 	system_identifier bigint NOT NULL,
 	data_directory text NOT NULL,
 	database oid NOT NULL,
+	timeline integer NOT NULL,
 
 	state text NOT NULL
 		CHECK (state IN ('queued', 'running', 'completing', 'succeeded', 'failed', 'cancelled')),
@@ -373,7 +375,9 @@ CREATE TABLE s3export.job (
 	error_code text,
 	error_message text,
 	error_detail text,
-	error_hint text
+	error_hint text,
+	recovered_at timestamptz,    -- when recovery ended it; NULL: its uploader did
+	checked_at timestamptz       -- when recovery last looked without being able to settle all
 );
 CREATE INDEX job_unfinished_idx ON s3export.job (job_id)
 	WHERE state IN ('queued', 'running', 'completing');
@@ -398,6 +402,8 @@ CREATE TABLE s3export.job_file (
 	finished_at timestamptz,
 	PRIMARY KEY (job_id, file_no)
 );
+CREATE INDEX job_file_open_idx ON s3export.job_file (job_id)
+	WHERE upload_id IS NOT NULL OR state = 'completing';
 
 CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.job
 	EXECUTE FUNCTION s3export.refuse_direct_writes();
@@ -412,7 +418,7 @@ CREATE VIEW s3export.jobs WITH (security_barrier) AS
 		   leader_pid, uploader_pid,
 		   (SELECT count(*) FROM s3export.job_file f WHERE f.job_id = j.job_id AND f.upload_id IS NOT NULL)
 			   AS open_uploads,
-		   error_code, error_message, error_detail, error_hint
+		   error_code, error_message, error_detail, error_hint, recovered_at
 	  FROM s3export.job j
 	 WHERE coalesce(pg_has_role(owner, 'USAGE'),
 					current_setting('is_superuser') = 'on');
@@ -483,6 +489,20 @@ CREATE FUNCTION s3export.copy_to(
 RETURNS record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 's3export_copy_to';
+
+-- Settles what crashes have left behind of the caller's jobs, or of all for a
+-- superuser: a row for each file, and for each job without one.  An action is
+-- 'completed' (the object is in place), 'aborted' (nothing is left of it),
+-- 'failed' (the job had sent nothing, or is another server's) or 'left' (to be
+-- tried again).
+CREATE FUNCTION s3export.recover(
+	OUT job_id bigint,
+	OUT uri text,
+	OUT action text,
+	OUT detail text)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 's3export_recover';
 
 -- -------------------------------------------------------------------- version
 

@@ -16,6 +16,8 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
 
 #include "catalog.h"
 #include "connector_rows.h"
@@ -220,6 +222,34 @@ Connector *
 connector_lock(const char *name, bool missing_ok)
 {
 	return load(name, CONNECTOR_OWNER, true, missing_ok);
+}
+
+Connector *
+connector_find(int64 connector_id)
+{
+	Connector    *connector = palloc0(sizeof(Connector));
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	CatalogScope  scope;
+	bool          found;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(context);
+	catalog_enter(&scope);
+	found = catalog_execute("SELECT name FROM s3export.connector WHERE connector_id = $1", "i",
+							connector_id) > 0 &&
+			load_row(connector, catalog_text(0, "name"));
+	catalog_leave(&scope);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (!found)
+		return NULL;
+	connector_imply_sts(connector);
+	return connector;
 }
 
 /* --------------------------------------------------------------- writing */

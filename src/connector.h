@@ -45,6 +45,12 @@ typedef enum ConnectorAccess
 extern Connector *connector_load(const char *name, ConnectorAccess access);
 
 /*
+ * For the uploader, which asks on nobody's behalf, in a transaction of its own;
+ * NULL when there is none.
+ */
+extern Connector *connector_find(int64 connector_id);
+
+/*
  * connector_load with CONNECTOR_OWNER, for a change: locks the connector until
  * the transaction ends.  NULL when there is none and "missing_ok".
  */
@@ -59,6 +65,9 @@ extern void connector_require_credentials(const Connector *connector);
  */
 extern void       connector_serialize(StringInfo buf, const Connector *connector);
 extern Connector *connector_deserialize(StringInfo buf);
+
+/* Fills in the STS endpoint and region that S3's imply. */
+extern void connector_imply_sts(Connector *connector);
 
 /* "s3://bucket/key" */
 extern char *connector_uri(const Connector *connector, const char *key);

@@ -96,6 +96,17 @@ connector_serialize(StringInfo buf, const Connector *connector)
 	put_string(buf, credentials->sts_endpoint_url);
 }
 
+/* A store that is not AWS's answers for STS at the same address. */
+void
+connector_imply_sts(Connector *connector)
+{
+	CredentialConfig *credentials = &connector->credentials;
+
+	if (credentials->sts_endpoint_url == NULL)
+		credentials->sts_endpoint_url = connector->s3.endpoint_url;
+	credentials->region = connector->s3.region;
+}
+
 Connector *
 connector_deserialize(StringInfo buf)
 {
@@ -133,10 +144,6 @@ connector_deserialize(StringInfo buf)
 	credentials->role_arn = get_string(buf);
 	credentials->external_id = get_string(buf);
 	credentials->sts_endpoint_url = get_string(buf);
-
-	/* A store that is not AWS's answers for STS at the same address. */
-	if (credentials->sts_endpoint_url == NULL)
-		credentials->sts_endpoint_url = s3->endpoint_url;
-	credentials->region = s3->region;
+	connector_imply_sts(connector);
 	return connector;
 }

@@ -41,6 +41,7 @@ extern char *guc_ca_file;           /* certificates to trust; "": libcurl's */
 extern char *guc_proxy;             /* "": none */
 extern char *guc_key_file;          /* the key that seals secrets */
 extern bool  guc_allow_ambient_credentials;
+extern int   guc_job_retention; /* min; -1: for ever */
 
 /* for developers: our own output routines for common types, or the types' own */
 extern bool guc_fast_output;

@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 #include "postmaster/bgworker_internals.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 #include "compat.h"
 #include "compress.h"
@@ -39,6 +40,7 @@ char *guc_ca_file = "";
 char *guc_proxy = "";
 char *guc_key_file = "";
 bool  guc_allow_ambient_credentials = false;
+int   guc_job_retention = 30 * MINS_PER_HOUR * HOURS_PER_DAY;
 bool  guc_fast_output = true;
 
 extern PGDLLEXPORT void _PG_init(void);
@@ -148,6 +150,10 @@ define_administration(void)
 		"Allows connectors to use the credentials that the server finds around itself.",
 		"Those in its environment, its AWS profile, its container or its EC2 instance.",
 		&guc_allow_ambient_credentials, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"s3export.job_retention", "Sets the time after which the rows of jobs that have ended go.",
+		"-1 keeps them for ever.", &guc_job_retention, 30 * MINS_PER_HOUR * HOURS_PER_DAY, -1,
+		INT_MAX, PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
 	DefineCustomBoolVariable("s3export.fast_output",
 							 "Enables output routines of our own for common types.",
 							 "They write what the types' output functions write.", &guc_fast_output,

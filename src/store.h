@@ -19,6 +19,14 @@ extern HttpClient *store_open_http(int connections, int retry_timeout);
 extern S3Timeouts store_timeouts(void);
 
 /*
+ * The credentials of a connector for one job: a role's session may do no more
+ * than exporting to "key", which is UTF-8, needs.  Raises what credentials_open
+ * does.
+ */
+extern Credentials *store_open_credentials(HttpClient *http, const Connector *connector,
+										   const char *label, const char *key);
+
+/*
  * Watches for http_set_watch.  The first raises an error when the server is
  * stopping, or when somebody has cancelled or terminated this process; the
  * second, whose argument is the Pipe, also when nobody waits for the outcome

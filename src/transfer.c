@@ -21,6 +21,7 @@
 #include "miscadmin.h"
 #include "pgtime.h"
 #include "postmaster/interrupt.h"
+#include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
@@ -28,7 +29,8 @@
 #include "compat.h"
 #include "guc.h"
 #include "job.h"
-#include "policy.h"
+#include "lease.h"
+#include "recovery.h"
 #include "store.h"
 #include "transfer.h"
 #include "upload.h"
@@ -37,6 +39,13 @@
 /* How long cleaning up may take: after an error, and when the server stops. */
 #define ABORT_TIMEOUT 5000
 #define ABORT_TIMEOUT_SHUTDOWN 2000
+
+/*
+ * How long an export waits for its path: one that was cancelled a moment ago is
+ * aborting its upload.  ms
+ */
+#define PATH_PATIENCE 2000
+#define PATH_INTERVAL 50
 
 /* How often an export looks whether its keys have been replaced; ms */
 #define REFRESH_INTERVAL 1000
@@ -47,6 +56,8 @@ typedef struct Transfer
 	Connector             *connector;
 	const TransferRequest *request;
 	int64                  job_id;
+	bool                   leased;   /* the job's lease is held */
+	bool                   claimed;  /* so is the path */
 	bool                   recorded; /* the job has a row */
 	char                  *label;    /* what names call the job: its id, if it has one */
 	char                  *key;      /* UTF-8, as S3 wants it */
@@ -81,6 +92,13 @@ make_name(const Transfer *transfer)
 	return folder[0] ? psprintf("%s/%s", folder, name) : name;
 }
 
+/* It has begun, and has no row. */
+static bool
+is_unrecorded(const Transfer *transfer)
+{
+	return transfer->job_id == JOB_UNRECORDED && transfer->file.uri != NULL;
+}
+
 /* Jobs without an id must not have one name: those of several standbys neither. */
 static char *
 make_label(int64 job_id)
@@ -103,6 +121,7 @@ begin_job(Transfer *transfer)
 		.owner = transfer->request->owner,
 		.connector_id = transfer->connector->connector_id,
 		.connector = transfer->connector->name,
+		.endpoint_url = transfer->connector->s3.endpoint_url,
 		.source = transfer->request->source,
 		.path = transfer->request->path,
 		.leader_pid = pipe_leader_pid(transfer->pipe),
@@ -119,27 +138,53 @@ begin_job(Transfer *transfer)
 		.key = name,
 		.uri = connector_uri(transfer->connector, name),
 	};
+	if (transfer->job_id != JOB_UNRECORDED)
+	{
+		lease_join(transfer->job_id);
+		transfer->leased = true;
+	}
 	pg_atomic_write_u64(&transfer->progress->job_id, (uint64) transfer->job_id);
 	job_begin(transfer->job_id, &request, transfer->file.uri);
 	transfer->recorded = transfer->job_id != JOB_UNRECORDED;
 }
 
-/* A session of a role may do no more than this export needs. */
-static char *
-session_policy(const Transfer *transfer)
+/* Two exports to one path at a time would overwrite each other, or fail at their ends. */
+static void
+claim_path(Transfer *transfer)
 {
-	const S3Config *s3 = &transfer->connector->s3;
-	const char     *partition = transfer->connector->credentials.role_arn + strlen("arn:");
-	PolicyScope     scope = {
-			.partition = pnstrdup(partition, strcspn(partition, ":")),
-			.bucket = s3->bucket,
-			.sets_acl = s3->acl != NULL,
-			.sets_tags = s3->tags != NULL,
-			.uses_kms = s3->server_side_encryption != NULL &&
-						strcmp(s3->server_side_encryption, "aws:kms") == 0,
-    };
+	static uint32 wait_event = 0;
 
-	return policy_for_session(&scope, transfer->key);
+	int64       connector_id = transfer->connector->connector_id;
+	TimestampTz since = GetCurrentTimestamp();
+
+	while (!lease_try_path(connector_id, transfer->key))
+	{
+		if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(), PATH_PATIENCE))
+		{
+			int64 other = job_writing_to(connector_id, transfer->file.uri, transfer->job_id);
+
+			ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
+							errmsg("another export writes to \"%s\"", transfer->file.uri),
+							other != 0 ? errdetail("It is job " INT64_FORMAT ".", other) : 0,
+							errhint("Wait until it has ended, or choose another path.")));
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, PATH_INTERVAL,
+						 compat_wait_event(wait_event, "S3exportPath"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		store_watch_leader(transfer->pipe);
+	}
+	transfer->claimed = true;
+}
+
+/* When the end has been recorded, and before anybody hears of it. */
+static void
+release(const Transfer *transfer)
+{
+	if (transfer->claimed)
+		lease_release_path(transfer->connector->connector_id, transfer->key);
+	if (transfer->leased)
+		lease_leave(transfer->job_id);
 }
 
 /*
@@ -196,13 +241,11 @@ report_wait(void *arg, const HttpWait *wait)
 static void
 open_store(Transfer *transfer)
 {
-	CredentialConfig *config = &transfer->connector->credentials;
-	S3Timeouts        limits = store_timeouts();
+	S3Timeouts limits = store_timeouts();
 
 	transfer->http = store_open_http(guc_max_concurrent_parts + 2, guc_retry_timeout);
 	transfer->credentials =
-		credentials_open(transfer->http, config, psprintf("s3export-%s", transfer->label),
-						 config->role_arn ? session_policy(transfer) : NULL);
+		store_open_credentials(transfer->http, transfer->connector, transfer->label, transfer->key);
 	http_set_watch(transfer->http, watch_transfer, transfer);
 	http_set_waits(transfer->http, report_wait, transfer);
 	transfer->s3 =
@@ -399,6 +442,10 @@ perform(Transfer *transfer, void (*begun)(Pipe *pipe))
 {
 	initStringInfo(&transfer->header);
 	begin_job(transfer);
+	claim_path(transfer);
+	if (!is_unrecorded(transfer))
+		recovery_in_passing(transfer->connector, transfer->job_id, store_watch_leader,
+							transfer->pipe);
 	open_store(transfer);
 	check_destination(transfer);
 	pg_atomic_write_u32(&transfer->progress->phase, PROGRESS_READING);
@@ -410,18 +457,17 @@ perform(Transfer *transfer, void (*begun)(Pipe *pipe))
 
 /* Leaves nothing behind in the store; returns false when that could not be done. */
 static bool
-abort_upload(Transfer *transfer, ErrorData *error)
+abort_upload(Transfer *transfer, ErrorData *error, bool *in_doubt)
 {
-	bool in_doubt;
 	bool clean;
 
+	*in_doubt = false;
 	if (transfer->upload == NULL)
 		return true;
 	transfer->totals.bytes = upload_bytes_sent(transfer->upload);
-	clean =
-		upload_abort(transfer->upload,
-					 ShutdownRequestPending ? ABORT_TIMEOUT_SHUTDOWN : ABORT_TIMEOUT, &in_doubt);
-	if (in_doubt)
+	clean = upload_abort(transfer->upload,
+						 ShutdownRequestPending ? ABORT_TIMEOUT_SHUTDOWN : ABORT_TIMEOUT, in_doubt);
+	if (*in_doubt)
 		error->detail = psprintf("%s%sThe object had been sent when this happened: it may or may "
 								 "not appear as \"%s\".",
 								 error->detail ? error->detail : "", error->detail ? "  " : "",
@@ -435,11 +481,12 @@ abort_upload(Transfer *transfer, ErrorData *error)
  * report.
  */
 static void
-record_failure(Transfer *transfer, const ErrorData *error, bool clean)
+record_failure(Transfer *transfer, const ErrorData *error, bool clean, bool in_doubt)
 {
 	MemoryContext context = CurrentMemoryContext;
 	bool          cancelled =
 		error->sqlerrcode == ERRCODE_QUERY_CANCELED || error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN;
+	List *files = clean && transfer->file.begun ? list_make1_int(transfer->file.number) : NIL;
 
 	if (!transfer->recorded)
 		return;
@@ -447,7 +494,7 @@ record_failure(Transfer *transfer, const ErrorData *error, bool clean)
 	PG_TRY();
 	{
 		job_fail(transfer->job_id, cancelled ? JOB_CANCELLED : JOB_FAILED, &transfer->totals, error,
-				 clean && transfer->file.begun ? list_make1_int(transfer->file.number) : NIL);
+				 in_doubt ? NIL : files, in_doubt ? files : NIL);
 	}
 	PG_CATCH();
 	{
@@ -457,13 +504,6 @@ record_failure(Transfer *transfer, const ErrorData *error, bool clean)
 		AbortOutOfAnyTransaction();
 	}
 	PG_END_TRY();
-}
-
-/* It has begun, and has no row. */
-static bool
-is_unrecorded(const Transfer *transfer)
-{
-	return transfer->job_id == JOB_UNRECORDED && transfer->file.uri != NULL;
 }
 
 /*
@@ -519,12 +559,14 @@ transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
 		if (is_unrecorded(transfer))
 			log_end(transfer, NULL, true);
 		get_totals(transfer, totals);
+		release(transfer);
 		done = true;
 	}
 	PG_CATCH();
 	{
 		ErrorData       *error;
 		const ErrorData *leader_error;
+		bool             in_doubt;
 		bool             clean;
 
 		MemoryContextSwitchTo(context);
@@ -534,10 +576,11 @@ transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
 
-		clean = abort_upload(transfer, error);
-		record_failure(transfer, error, clean);
+		clean = abort_upload(transfer, error, &in_doubt);
+		record_failure(transfer, error, clean, in_doubt);
 		if (is_unrecorded(transfer))
 			log_end(transfer, error, clean);
+		release(transfer);
 
 		/* What ended the leader has been reported by the leader. */
 		if (!pipe_leader_gone(pipe, &leader_error))

@@ -11,6 +11,7 @@
 #ifndef UPLOADER_H
 #define UPLOADER_H
 
+#include "recovery.h"
 #include "transfer.h"
 
 /*
@@ -40,5 +41,8 @@ typedef struct UploaderIdentity
 } UploaderIdentity;
 
 extern UploaderIdentity *uploader_identity(const Connector *connector);
+
+/* Settles what crashes have left, as recovery_run; a list of RecoveryRow, palloc'd. */
+extern List *uploader_recover(Oid role);
 
 #endif /* UPLOADER_H */

@@ -14,14 +14,15 @@ failed=0
 # Top to bottom, a layer a line; modules of one layer do not know each other.
 LAYERS='
 s3export
-connector_api setup_api copy_api progress_api
+connector_api setup_api copy_api progress_api recover_api
 connector_args export
 parallel
 output uploader
 probe transfer
+recovery
 store job
 connector
-catalog
+catalog lease
 csv compress
 pipe
 progress
