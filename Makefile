@@ -23,16 +23,20 @@ OBJS = \
 	src/job.o \
 	src/catalog.o \
 	src/names.o \
+	src/path.o \
 	src/csv.o \
 	src/csv_types.o \
 	src/csv_time.o \
 	src/csv_jsonb.o \
 	src/csv_text.o \
 	src/csv_block.o \
+	src/csv_partition.o \
 	src/compress.o \
 	src/pipe.o \
 	src/uploader.o \
 	src/transfer.o \
+	src/manifest.o \
+	src/files.o \
 	src/store.o \
 	src/probe.o \
 	src/policy.o \

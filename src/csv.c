@@ -26,6 +26,7 @@
 #include "csv.h"
 #include "csv_block.h"
 #include "csv_jsonb.h"
+#include "csv_partition.h"
 #include "csv_text.h"
 #include "csv_types.h"
 #include "guc.h"
@@ -42,6 +43,7 @@ typedef enum Method
 
 typedef struct Column
 {
+	int            att; /* of the row, from 0 */
 	Method         method;
 	bool           force_quote;
 	const CsvType *type;  /* of BY_WRITER */
@@ -66,8 +68,11 @@ typedef struct CsvReceiver
 	bool     convert;     /* to another encoding, or verify */
 	bool     ascii_as_is; /* a conversion changes no ASCII */
 
-	int     natts;
+	int     natts; /* that are written */
 	Column *columns;
+
+	CsvPartitions *partitions; /* NULL: none */
+	FmgrInfo       partition_output;
 } CsvReceiver;
 
 static DefElem *
@@ -253,6 +258,17 @@ put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
 	return put_by_output_function(r, dst, column, value);
 }
 
+static void
+select_partition(CsvReceiver *r, TupleTableSlot *slot)
+{
+	int   att = r->options->partition_column - 1;
+	char *value = NULL;
+
+	if (!slot->tts_isnull[att])
+		value = OutputFunctionCall(&r->partition_output, slot->tts_values[att]);
+	csv_partitions_select(r->partitions, value);
+}
+
 static bool
 receive_row(TupleTableSlot *slot, DestReceiver *self)
 {
@@ -265,18 +281,22 @@ receive_row(TupleTableSlot *slot, DestReceiver *self)
 	MemoryContextReset(r->row_context);
 	caller = MemoryContextSwitchTo(r->row_context);
 
+	if (r->partitions != NULL)
+		select_partition(r, slot);
 	dst = csv_block_room(block, block->row, 0);
 	for (int i = 0; i < r->natts; i++)
 	{
+		Column *column = &r->columns[i];
+
 		if (i > 0)
 			*dst++ = r->marks.delimiter;
-		if (slot->tts_isnull[i])
+		if (slot->tts_isnull[column->att])
 		{
 			memcpy(dst, r->null_print, r->null_print_len);
 			dst += r->null_print_len;
 		}
 		else
-			dst = put_value(r, dst, &r->columns[i], slot->tts_values[i]);
+			dst = put_value(r, dst, column, slot->tts_values[column->att]);
 	}
 	*dst++ = '\n';
 	csv_block_end_row(block, dst);
@@ -288,14 +308,13 @@ receive_row(TupleTableSlot *slot, DestReceiver *self)
 static void
 mark_force_quote(CsvReceiver *r, TupleDesc desc)
 {
-	ListCell *cell;
+	List *quoted = NIL;
 
+	if (r->options->force_quote != NIL)
+		quoted = CopyGetAttnums(desc, NULL, force_quote_strings(r->options->force_quote));
 	for (int i = 0; i < r->natts; i++)
-		r->columns[i].force_quote = r->options->force_quote_all;
-	if (r->options->force_quote == NIL)
-		return;
-	foreach (cell, CopyGetAttnums(desc, NULL, force_quote_strings(r->options->force_quote)))
-		r->columns[lfirst_int(cell) - 1].force_quote = true;
+		r->columns[i].force_quote =
+			r->options->force_quote_all || list_member_int(quoted, r->columns[i].att + 1);
 }
 
 static void
@@ -362,20 +381,34 @@ choose_method(const CsvReceiver *r, Column *column)
 }
 
 static void
+find_output(TupleDesc desc, int att, FmgrInfo *output)
+{
+	Oid  function;
+	bool is_varlena;
+
+	getTypeOutputInfo(TupleDescAttr(desc, att)->atttypid, &function, &is_varlena);
+	fmgr_info(function, output);
+}
+
+static void
 prepare_columns(CsvReceiver *r, TupleDesc desc)
 {
-	r->natts = desc->natts;
-	r->columns = palloc0(sizeof(Column) * Max(r->natts, 1));
+	int left_out = r->options->partition_column - 1;
+
+	r->natts = 0;
+	r->columns = palloc0(sizeof(Column) * Max(desc->natts, 1));
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (i == left_out)
+			find_output(desc, i, &r->partition_output);
+		else
+			r->columns[r->natts++].att = i;
+	}
 	mark_force_quote(r, desc);
 	for (int i = 0; i < r->natts; i++)
 	{
-		Column *column = &r->columns[i];
-		Oid     function;
-		bool    is_varlena;
-
-		getTypeOutputInfo(TupleDescAttr(desc, i)->atttypid, &function, &is_varlena);
-		fmgr_info(function, &column->output);
-		choose_method(r, column);
+		find_output(desc, r->columns[i].att, &r->columns[i].output);
+		choose_method(r, &r->columns[i]);
 	}
 }
 
@@ -406,7 +439,7 @@ send_header(CsvReceiver *r, TupleDesc desc)
 
 	for (int i = 0; i < r->natts; i++)
 	{
-		const char *name = NameStr(TupleDescAttr(desc, i)->attname);
+		const char *name = NameStr(TupleDescAttr(desc, r->columns[i].att)->attname);
 
 		if (i > 0)
 			*dst++ = r->marks.delimiter;
@@ -420,11 +453,15 @@ static void
 receiver_startup(DestReceiver *self, int operation pg_attribute_unused(), TupleDesc desc)
 {
 	CsvReceiver  *r = (CsvReceiver *) self;
+	uint64        rows_per_file = r->options->rows_per_file;
 	MemoryContext caller = MemoryContextSwitchTo(r->context);
 
 	prepare_encoding(r);
 	prepare_columns(r, desc);
-	csv_block_init(&r->block, &r->sink, r->block_size, fixed_size(r), r->context);
+	csv_block_init(&r->block, &r->sink, r->block_size,
+				   rows_per_file > 0 ? rows_per_file : PG_UINT64_MAX, fixed_size(r), r->context);
+	if (r->options->partition_column > 0)
+		r->partitions = csv_partitions_create(&r->block);
 
 	MemoryContextSwitchTo(r->row_context);
 	if (r->options->header)
@@ -438,7 +475,10 @@ receiver_shutdown(DestReceiver *self)
 	CsvReceiver  *r = (CsvReceiver *) self;
 	MemoryContext caller = MemoryContextSwitchTo(r->row_context);
 
-	csv_block_finish(&r->block);
+	if (r->partitions != NULL)
+		csv_partitions_finish(r->partitions);
+	else
+		csv_block_finish(&r->block);
 	MemoryContextSwitchTo(caller);
 }
 
