@@ -41,6 +41,8 @@ OBJS = \
 	src/probe.o \
 	src/policy.o \
 	src/upload.o \
+	src/pace.o \
+	src/crc32c.o \
 	src/s3.o \
 	src/s3_answer.o \
 	src/s3_error.o \

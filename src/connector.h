@@ -66,6 +66,9 @@ extern char *connector_uri(const Connector *connector, const char *key);
 /* "auto", "path", "virtual"; false: none of these. */
 extern bool connector_parse_addressing(const char *value, S3Addressing *addressing);
 
+/* "auto", "signed", "unsigned"; false: none of these. */
+extern bool connector_parse_payload_signing(const char *value, S3PayloadSigning *signing);
+
 /*
  * The external ID that AWS roles for the connectors of "role" have to demand.
  * It is saved unless the transaction is read-only, and stays the same.

@@ -77,6 +77,7 @@ connector_serialize(StringInfo buf, const Connector *connector)
 	put_string(buf, s3->bucket);
 	put_string(buf, s3->region);
 	pq_sendint32(buf, (uint32) s3->addressing);
+	pq_sendint32(buf, (uint32) s3->payload_signing);
 	put_string(buf, s3->expected_bucket_owner);
 	put_string(buf, s3->server_side_encryption);
 	put_string(buf, s3->kms_key_id);
@@ -115,6 +116,7 @@ connector_deserialize(StringInfo buf)
 	s3->bucket = get_string(buf);
 	s3->region = get_string(buf);
 	s3->addressing = (S3Addressing) pq_getmsgint(buf, 4);
+	s3->payload_signing = (S3PayloadSigning) pq_getmsgint(buf, 4);
 	s3->expected_bucket_owner = get_string(buf);
 	s3->server_side_encryption = get_string(buf);
 	s3->kms_key_id = get_string(buf);

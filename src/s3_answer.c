@@ -249,6 +249,8 @@ set_error(S3Call *call, const HttpResponse *response)
 	call->error.principal = credentials_assumed_arn(state->session->credentials);
 	if (call->verb == S3_PUT_OBJECT || call->verb == S3_CREATE_UPLOAD)
 		call->error.encryption = state->session->config->server_side_encryption;
+	if (call->verb == S3_PUT_OBJECT || call->verb == S3_UPLOAD_PART)
+		call->error.unsigned_body = !s3_is_aws(state->session) && !s3_signs_payload(state->session);
 
 	/* the answers to HEAD have no body to say which of the two it is */
 	if (s3_error_is(&call->error, "NotFound") && call->verb == S3_HEAD_BUCKET)

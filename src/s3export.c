@@ -25,8 +25,8 @@ PG_MODULE_MAGIC;
 SQL_FUNCTION(s3export_version);
 
 int   guc_upload_memory = 128 * 1024;
-int   guc_part_size = 16 * 1024;
-int   guc_max_concurrent_parts = 8;
+int   guc_part_size = 8 * 1024;
+int   guc_max_concurrent_parts = 16;
 int   guc_max_parallel_workers = 2;
 int   guc_connect_timeout = 5000;
 int   guc_request_timeout = 30000;
@@ -68,17 +68,18 @@ define_upload_settings(void)
 {
 	DefineCustomIntVariable(
 		"s3export.upload_memory", "Sets the memory for the part buffers of one export.",
-		"Parts in flight are this, divided by the size of a part, less one.", &guc_upload_memory,
-		128 * 1024, 10 * 1024, MAX_KILOBYTES, PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+		"Parts in flight are at most this, divided by the size of a part, less one.",
+		&guc_upload_memory, 128 * 1024, 10 * 1024, MAX_KILOBYTES, PGC_SUSET, GUC_UNIT_KB, NULL,
+		NULL, NULL);
 	DefineCustomIntVariable(
 		"s3export.part_size", "Sets the size of the first parts of a multipart upload.",
 		"What fits one part is sent by a single request.  Parts grow when an "
 		"object would need more than S3's 10,000.",
-		&guc_part_size, 16 * 1024, 5 * 1024, 1024 * 1024, PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+		&guc_part_size, 8 * 1024, 5 * 1024, 1024 * 1024, PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("s3export.max_concurrent_parts",
-							"Sets the number of parts that one export sends at the same time.",
-							NULL, &guc_max_concurrent_parts, 8, 1, 64, PGC_SUSET, 0, NULL, NULL,
-							NULL);
+							"Sets the most parts that one export sends at the same time.",
+							"It sends as many as bring more through than fewer would.",
+							&guc_max_concurrent_parts, 16, 1, 64, PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("s3export.max_parallel_workers",
 							"Sets the number of parallel workers that help to scan for one export.",
 							"0 means none.  They count towards max_parallel_workers.",

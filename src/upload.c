@@ -6,7 +6,8 @@
  * A part's buffer is the unit of retry: its bytes and their digest stay until
  * S3 has acknowledged them, so what S3 checks is what was written, even if the
  * memory is not sound.  Digests are computed while the bytes are copied, when
- * they are in the processor's cache.
+ * they are in the processor's cache.  The CRC of an object is that of its parts
+ * put together.
  *
  * A full buffer is handed over only when more data come.  An object of exactly
  * one part needs no multipart upload that way, and none ends in an empty part.
@@ -22,10 +23,12 @@
 #include "lib/ilist.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
-#include "port/pg_crc32c.h"
+#include "portability/instr_time.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "crc32c.h"
+#include "pace.h"
 #include "upload.h"
 
 /* Parts of one size, before they double. */
@@ -54,7 +57,7 @@ typedef struct PartBuffer
 	size_t        len;
 	int           number; /* of the part */
 	uint64        turn;   /* parts are sent in the order in which they were full */
-	pg_crc32c     crc;
+	uint32        crc;
 	char          crc32c[S3_CRC32C_LEN + 1];
 	SigV4Hash    *hash; /* NULL: not used */
 	char          sha256[SIGV4_SHA256_HEX_LEN + 1];
@@ -97,10 +100,10 @@ struct Upload
 	int         parts_size;
 	int         nparts; /* handed over */
 
-	pg_crc32c crc; /* of the whole object */
-	char      crc32c[S3_CRC32C_LEN + 1];
-	char     *etag;
-	uint64    bytes_written;
+	uint32 crc; /* of the parts that were filled */
+	char   crc32c[S3_CRC32C_LEN + 1];
+	char  *etag;
+	uint64 bytes_written;
 };
 
 struct UploadPool
@@ -116,6 +119,7 @@ struct UploadPool
 	PartBuffer *buffers;
 	int         nbuffers;
 	int         sending;
+	Pace        pace;
 	uint64      turns;
 	size_t      allocated;  /* bytes in buffers */
 	size_t      unattended; /* bytes written since the client was driven */
@@ -149,6 +153,31 @@ next_part_size(const UploadPool *pool, const Upload *upload)
 	return part_size(pool, upload != NULL ? upload->nparts + 1 : 1);
 }
 
+/* How many parts could be sent at the same time, while others are filled, and how many are. */
+static int
+most_sending(const UploadPool *pool)
+{
+	size_t buffers = pool->limits.memory / next_part_size(pool, pool->current);
+	size_t fit = buffers > (size_t) pool->limits.max_open ? buffers - pool->limits.max_open : 1;
+
+	return (int) Min((size_t) pool->limits.max_concurrent_parts, fit);
+}
+
+static int
+max_sending(const UploadPool *pool)
+{
+	return Min(pool->pace.parts, most_sending(pool));
+}
+
+static int64
+now_us(void)
+{
+	instr_time now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return (int64) INSTR_TIME_GET_MICROSEC(now);
+}
+
 static void
 release_buffer(PartBuffer *buffer)
 {
@@ -161,26 +190,33 @@ release_buffer(PartBuffer *buffer)
 }
 
 /*
- * A buffer for a part, or NULL when none is free.  Its memory is asked for in
- * one piece, of which the kernel gives only the pages that are written, so that
- * a small object does not take a whole part.
+ * A buffer for a part, or NULL when none is free: as many are filled as objects
+ * may be open, while the others are sent.  Its memory is asked for in one piece, of
+ * which the kernel gives only the pages that are written, so that a small object
+ * does not take a whole part.
  */
 static PartBuffer *
 find_buffer(UploadPool *pool, size_t size)
 {
 	PartBuffer *found = NULL;
+	int         taken = 0;
 
 	for (int i = 0; i < pool->nbuffers; i++)
 	{
 		PartBuffer *buffer = &pool->buffers[i];
 
 		if (buffer->state != BUFFER_FREE)
+		{
+			taken++;
 			continue;
+		}
 		if (buffer->size != size)
 			release_buffer(buffer); /* of the time when parts were smaller */
 		if (found == NULL || found->data == NULL)
 			found = buffer;
 	}
+	if (taken >= max_sending(pool) + pool->limits.max_open)
+		return NULL;
 	if (found == NULL || found->data != NULL)
 		return found;
 	if (pool->allocated + size > pool->limits.memory)
@@ -218,7 +254,7 @@ start_filling(Upload *upload)
 	buffer->upload = upload;
 	buffer->state = BUFFER_FILLING;
 	buffer->len = 0;
-	INIT_CRC32C(buffer->crc);
+	buffer->crc = 0;
 	if (buffer->hash)
 		check_hash(sigv4_hash_init(buffer->hash));
 	upload->filling = buffer;
@@ -233,11 +269,9 @@ fill(Upload *upload, const char *data, size_t len)
 
 	memcpy(buffer->data + buffer->len, data, n);
 	data = buffer->data + buffer->len;
-	COMP_CRC32C(upload->crc, data, n);
+	buffer->crc = crc32c_append(buffer->crc, data, n);
 	if (buffer->hash)
 		check_hash(sigv4_hash_update(buffer->hash, data, n));
-	else
-		COMP_CRC32C(buffer->crc, data, n);
 	buffer->len += n;
 	upload->bytes_written += n;
 	upload->pool->unattended += n;
@@ -251,11 +285,8 @@ end_filling(Upload *upload)
 
 	if (buffer->hash)
 		check_hash(sigv4_hash_final(buffer->hash, buffer->sha256));
-	else
-	{
-		FIN_CRC32C(buffer->crc);
-		s3_format_crc32c(buffer->crc32c, buffer->crc);
-	}
+	s3_format_crc32c(buffer->crc32c, buffer->crc);
+	upload->crc = crc32c_join(upload->crc, buffer->crc, buffer->len);
 	upload->filling = NULL;
 }
 
@@ -266,7 +297,7 @@ body_of(PartBuffer *buffer, S3Call *call)
 	call->body_len = buffer->len;
 	if (buffer->hash)
 		call->sha256 = buffer->sha256;
-	else
+	if (s3_sends_checksum(buffer->pool->s3))
 		call->crc32c = buffer->crc32c;
 }
 
@@ -320,6 +351,7 @@ part_done(S3Call *call)
 	{
 		part->etag = MemoryContextStrdup(upload->context, call->etag);
 		pool->bytes_sent += buffer->len;
+		pace_part_done(&pool->pace, buffer->len, most_sending(pool), now_us());
 	}
 	else if (pool->part_error == NULL)
 	{
@@ -425,6 +457,8 @@ created(Upload *upload)
 	upload->id = MemoryContextStrdup(upload->context, upload->call->answer_id);
 	end_call(upload);
 	upload->state = UPLOAD_OPEN;
+	if (pool->sending == 0 && pool->bytes_sent == 0)
+		pace_begin(&pool->pace, now_us());
 	if (upload->options.started)
 		upload->options.started(upload->options.arg, upload->id);
 }
@@ -451,7 +485,7 @@ advance(UploadPool *pool)
 		if (upload->call->over)
 			created(upload);
 	}
-	while (pool->sending < pool->limits.max_concurrent_parts && (buffer = next_full(pool)) != NULL)
+	while (pool->sending < max_sending(pool) && (buffer = next_full(pool)) != NULL)
 		send_part(buffer);
 }
 
@@ -481,7 +515,8 @@ hand_over(Upload *upload)
 	part = &upload->parts[buffer->number - 1];
 	part->number = buffer->number;
 	part->etag = NULL;
-	strlcpy(part->crc32c, buffer->hash ? "" : buffer->crc32c, sizeof(part->crc32c));
+	strlcpy(part->crc32c, s3_sends_checksum(upload->pool->s3) ? buffer->crc32c : "",
+			sizeof(part->crc32c));
 	if (upload->state == UPLOAD_SMALL)
 		create_upload(upload);
 	advance(upload->pool);
@@ -561,7 +596,6 @@ upload_complete(Upload *upload)
 {
 	S3Call *call;
 
-	FIN_CRC32C(upload->crc);
 	s3_format_crc32c(upload->crc32c, upload->crc);
 	if (upload->small != NULL)
 	{
@@ -577,7 +611,7 @@ upload_complete(Upload *upload)
 		call->parts = upload->parts;
 		call->nparts = upload->nparts;
 		call->object_size = upload->bytes_written;
-		call->crc32c = s3_signs_payload(upload->pool->s3) ? NULL : upload->crc32c;
+		call->crc32c = s3_sends_checksum(upload->pool->s3) ? upload->crc32c : NULL;
 	}
 	call->fail_if_exists = upload->options.fail_if_exists;
 	upload->state = UPLOAD_COMPLETING;
@@ -790,6 +824,7 @@ upload_pool_open(S3Session *s3, const UploadLimits *limits)
 		pool->buffers[i].context =
 			AllocSetContextCreate(context, "s3export part", ALLOCSET_SMALL_SIZES);
 	}
+	pace_begin(&pool->pace, now_us());
 	if (s3_signs_payload(s3))
 		open_hashes(pool);
 	MemoryContextSwitchTo(old);
@@ -805,7 +840,10 @@ upload_pool_ready(UploadPool *pool)
 	if (pool->limits.max_open == 1 && filling != NULL &&
 		filling->size - filling->len >= UPLOAD_BLOCK)
 		return true;
-	return find_buffer(pool, next_part_size(pool, pool->current)) != NULL;
+	if (find_buffer(pool, next_part_size(pool, pool->current)) != NULL)
+		return true;
+	pace_waited(&pool->pace);
+	return false;
 }
 
 void
@@ -839,7 +877,6 @@ upload_begin(UploadPool *pool, const UploadOptions *options)
 	upload->context = context;
 	upload->parts_size = 4;
 	upload->parts = MemoryContextAlloc(context, upload->parts_size * sizeof(S3Part));
-	INIT_CRC32C(upload->crc);
 	s3_make_token(upload->token);
 	dlist_push_tail(&pool->uploads, &upload->node);
 	pool->current = upload;
@@ -850,7 +887,10 @@ static void
 begin_part(Upload *upload)
 {
 	while (upload->filling == NULL && !start_filling(upload))
+	{
+		pace_waited(&upload->pool->pace);
 		drive(upload->pool, -1);
+	}
 }
 
 void

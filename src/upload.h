@@ -29,10 +29,10 @@ typedef struct Upload     Upload;
 
 typedef struct UploadLimits
 {
-	size_t memory;    /* bytes, all part buffers together */
-	size_t part_size; /* bytes, of the first parts of an object */
-	int    max_concurrent_parts;
-	int    max_open; /* objects that are written at the same time: begun, not sealed */
+	size_t memory;               /* bytes, all part buffers together */
+	size_t part_size;            /* bytes, of the first parts of an object */
+	int    max_concurrent_parts; /* the most; how many see pace.h */
+	int    max_open;             /* objects that are written at the same time: begun, not sealed */
 } UploadLimits;
 
 typedef struct UploadOptions

@@ -34,7 +34,7 @@ ambient sts metadata
 session aws_config s3_xml json_text text_file
 http
 address socket_set
-sigv4 secret names path policy wire
+sigv4 secret names path policy wire pace crc32c
 compat guc
 '
 
