@@ -18,7 +18,6 @@
 typedef struct OpenBlock
 {
 	char    *value; /* NULL: null */
-	uint32   hash;
 	uint64   used;  /* when; a later time is a higher number */
 	CsvBlock block; /* while it is not the one in use */
 } OpenBlock;
@@ -29,6 +28,7 @@ struct CsvPartitions
 	int        in_use; /* of "open"; -1: none yet */
 	int        count;
 	uint64     clock;
+	uint32     hashes[CSV_OPEN_BLOCKS]; /* of the values: looked through first */
 	OpenBlock *open;
 };
 
@@ -50,11 +50,14 @@ hash_value(const char *value)
 }
 
 static bool
-has_value(const OpenBlock *open, const char *value, uint32 hash)
+has_value(const CsvPartitions *partitions, int number, const char *value, uint32 hash)
 {
-	if (open->hash != hash || (open->value == NULL) != (value == NULL))
+	const char *its;
+
+	if (partitions->hashes[number] != hash)
 		return false;
-	return value == NULL || strcmp(open->value, value) == 0;
+	its = partitions->open[number].value;
+	return its != NULL && value != NULL ? strcmp(its, value) == 0 : its == value;
 }
 
 /* Its place; one past the last when it is not open. */
@@ -63,7 +66,7 @@ find(const CsvPartitions *partitions, const char *value, uint32 hash)
 {
 	int i = 0;
 
-	while (i < partitions->count && !has_value(&partitions->open[i], value, hash))
+	while (i < partitions->count && !has_value(partitions, i, value, hash))
 		i++;
 	return i;
 }
@@ -124,7 +127,7 @@ open_block(CsvPartitions *partitions, const char *value, uint32 hash)
 		block->partition = copy;
 	}
 	partitions->open[partitions->in_use].value = copy;
-	partitions->open[partitions->in_use].hash = hash;
+	partitions->hashes[partitions->in_use] = hash;
 }
 
 void
@@ -133,7 +136,7 @@ csv_partitions_select(CsvPartitions *partitions, const char *value)
 	uint32 hash = hash_value(value);
 	int    number;
 
-	if (partitions->in_use < 0 || !has_value(&partitions->open[partitions->in_use], value, hash))
+	if (partitions->in_use < 0 || !has_value(partitions, partitions->in_use, value, hash))
 	{
 		put_back(partitions);
 		number = find(partitions, value, hash);

@@ -11,7 +11,7 @@
 #include "csv_block.h"
 
 /* As many blocks are filled at the same time; the one used longest ago is sent for another. */
-#define CSV_OPEN_BLOCKS 32
+#define CSV_OPEN_BLOCKS 128
 
 typedef struct CsvPartitions CsvPartitions;
 

@@ -10,9 +10,8 @@
 #include "output.h"
 #include "path.h"
 
-/* For each of the partitions that are open; CSV_OPEN_BLOCKS of them take 2 or 8 MB. */
+/* For each of the partitions that are open, of which there may be many. */
 #define PARTITION_BLOCK_SIZE (64 * 1024)
-#define PARTITION_COMPRESS_BLOCK_SIZE (256 * 1024)
 
 struct Output
 {
@@ -61,11 +60,12 @@ send_block(void *arg, const char *partition, const char *data, size_t len, uint6
 static size_t
 block_size(const OutputFormat *format)
 {
-	bool   compressed = format->compression.method != COMPRESS_NONE;
-	size_t size = compressed ? COMPRESS_BLOCK_SIZE : PIPE_BLOCK_SIZE;
+	size_t size = PIPE_BLOCK_SIZE;
 
 	if (format->partition_by != NULL)
-		size = compressed ? PARTITION_COMPRESS_BLOCK_SIZE : PARTITION_BLOCK_SIZE;
+		size = PARTITION_BLOCK_SIZE;
+	else if (format->compression.method != COMPRESS_NONE)
+		size = COMPRESS_BLOCK_SIZE;
 	return format->max_file_size > 0 ? Min(size, format->max_file_size / 4) : size;
 }
 

@@ -37,6 +37,7 @@
 /* How long cleaning up may take: after an error, and when the server stops. */
 #define ABORT_TIMEOUT 5000
 #define ABORT_TIMEOUT_SHUTDOWN 2000
+#define ABORT_TIMEOUT_PER_FILE 20 /* more, after an error */
 
 /* How often an export looks whether its keys have been replaced; ms */
 #define REFRESH_INTERVAL 1000
@@ -372,11 +373,14 @@ static void
 abort_files(Transfer *transfer, ErrorData *error)
 {
 	Files *files = transfer->files;
+	int    timeout = ABORT_TIMEOUT_SHUTDOWN;
 	char  *more;
 
 	if (files == NULL)
 		return;
-	files_abort(files, ShutdownRequestPending ? ABORT_TIMEOUT_SHUTDOWN : ABORT_TIMEOUT);
+	if (!ShutdownRequestPending)
+		timeout = ABORT_TIMEOUT + list_length(files_list(files)) * ABORT_TIMEOUT_PER_FILE;
+	files_abort(files, timeout);
 	files_get_totals(files, &transfer->totals);
 	transfer->totals.bytes = files_bytes_sent(files);
 	transfer->totals.files = list_length(files_in_place(files));

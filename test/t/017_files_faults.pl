@@ -46,14 +46,15 @@ my $five = 'f.csv done, f_part2.csv done, f_part3.csv done, f_part4.csv done, f_
 my $every = 'f.csv f_part2.csv f_part3.csv f_part4.csv f_part5.csv';
 
 is(meets('no fault', [], rows => "f.manifest.json done, $five", job => 'succeeded|5|f', there => "$every f.manifest.json"), "no error\n", 'no fault');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM s3export.job_files WHERE etag IS NOT NULL AND crc32c IS NOT NULL'), 6, 'each file has its ETag and CRC');
 is_deeply([ grep { /Complete|Put/ } map { $_->{operation} } $s3->log ], [ ('CompleteMultipartUpload') x 5, 'PutObject' ], 'the manifest comes last');
 
 is(meets('the third Complete fails', [ { do => 'slow_down', skip => 2, times => 1000, %complete } ],
 		rows => 'f.manifest.json aborted, f.csv done, f_part2.csv done, f_part3.csv aborted, f_part4.csv aborted, f_part5.csv aborted',
 		job => 'failed|2|t', there => 'f.csv f_part2.csv') =~ s/\d+ attempts/N attempts/r, <<'TEXT', 'the third Complete fails: the error');
-ERROR:  53000: could not complete upload of object "s3://exports/FOLDER/EXPORT/f_part3.csv"
+ERROR:  38000: could not complete upload of object "s3://exports/FOLDER/EXPORT/f_part3.csv"
 DETAIL:  S3 answered SlowDown (HTTP status 503) to s3:PutObject: Please reduce your request rate. Request ID ID, N attempts.  2 of the 5 files are in place: see s3export.job_files.
-HINT:  S3 limits the rate of requests to a bucket and to a prefix of keys. Run fewer exports at the same time, or spread them over prefixes.
+HINT:  S3 asks for fewer requests: reduce s3export.max_concurrent_parts, or try again later.
 TEXT
 
 like(meets('the fourth file is there already', [], old => ['f_part4.csv'],
@@ -63,7 +64,7 @@ like(meets('the fourth file is there already', [], old => ['f_part4.csv'],
 
 like(meets('the manifest is refused', [ { do => 'slow_down', times => 1000, match => { operation => 'PutObject' } } ],
 		rows => "f.manifest.json aborted, $five", job => 'failed|5|t', there => $every),
-	qr/^ERROR:  53000: could not upload object "[^"]*f\.manifest\.json".* 5 of the 5 files are in place/s, 'the manifest is refused');
+	qr/^ERROR:  38000: could not upload object "[^"]*f\.manifest\.json".* 5 of the 5 files are in place/s, 'the manifest is refused');
 
 like(meets('no Complete gets through', [ { do => 'slow_down', times => 1000, %complete } ],
 		rows => join(', ', map { "$_ aborted" } 'f.manifest.json', split / /, $every), job => 'failed|0|t', there => ''),
