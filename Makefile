@@ -25,6 +25,8 @@ OBJS = \
 	src/names.o \
 	src/path.o \
 	src/csv.o \
+	src/csv_scan.o \
+	src/csv_layout.o \
 	src/csv_types.o \
 	src/csv_time.o \
 	src/csv_jsonb.o \

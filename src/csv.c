@@ -10,8 +10,8 @@
  */
 #include "postgres.h"
 
-#include "access/tupdesc.h"
 #include "access/transam.h"
+#include "access/tupdesc.h"
 #include "catalog/namespace.h"
 #include "commands/copy.h"
 #include "executor/tuptable.h"
@@ -26,7 +26,9 @@
 #include "csv.h"
 #include "csv_block.h"
 #include "csv_jsonb.h"
+#include "csv_layout.h"
 #include "csv_partition.h"
+#include "csv_scan.h"
 #include "csv_text.h"
 #include "csv_types.h"
 #include "guc.h"
@@ -36,6 +38,7 @@ typedef enum Method
 {
 	BY_OUTPUT_FUNCTION,
 	BY_WRITER,
+	BY_WRITER_IN_QUOTES,
 	AS_TEXT, /* the output function would return the stored bytes */
 	AS_NAME,
 	AS_JSONB
@@ -43,12 +46,13 @@ typedef enum Method
 
 typedef struct Column
 {
-	int            att; /* of the row, from 0 */
-	Method         method;
-	bool           force_quote;
-	const CsvType *type;  /* of BY_WRITER */
-	void          *state; /* its own */
-	FmgrInfo       output;
+	int      att; /* of the row, from 0 */
+	Method   method;
+	bool     force_quote;
+	CsvWrite write; /* NULL: there is no writer */
+	size_t   width; /* of what it writes */
+	void    *state; /* its own */
+	FmgrInfo output;
 } Column;
 
 typedef struct CsvReceiver
@@ -68,8 +72,10 @@ typedef struct CsvReceiver
 	bool     convert;     /* to another encoding, or verify */
 	bool     ascii_as_is; /* a conversion changes no ASCII */
 
-	int     natts; /* that are written */
-	Column *columns;
+	int        natts; /* that are written */
+	Column    *columns;
+	CsvLayout *layout; /* of a row that has the columns alone; NULL: not to be used */
+	CsvScan   *scan;   /* NULL: rows come one by one */
 
 	CsvPartitions *partitions; /* NULL: none */
 	FmgrInfo       partition_output;
@@ -142,7 +148,7 @@ conversion_keeps_ascii(int encoding)
 }
 
 /* A value that has to be converted, or is known to need quotes. */
-static char *
+static pg_noinline char *
 put_with_care(CsvReceiver *r, char *dst, const char *src, size_t len, bool quote)
 {
 	const CsvMarks *marks = &r->marks;
@@ -177,7 +183,7 @@ put_with_care(CsvReceiver *r, char *dst, const char *src, size_t len, bool quote
 }
 
 /* A value's text, in the server's encoding.  "src" is not in the block. */
-static inline char *
+static pg_attribute_always_inline char *
 put_text(CsvReceiver *r, char *dst, const char *src, size_t len, bool quote)
 {
 	bool plain;
@@ -194,7 +200,7 @@ put_text(CsvReceiver *r, char *dst, const char *src, size_t len, bool quote)
 	return put_with_care(r, dst, src, len, quote || (plain && !r->convert));
 }
 
-static char *
+static pg_noinline char *
 put_by_output_function(CsvReceiver *r, char *dst, Column *column, Datum value)
 {
 	const char *text = OutputFunctionCall(&column->output, value);
@@ -203,24 +209,27 @@ put_by_output_function(CsvReceiver *r, char *dst, Column *column, Datum value)
 }
 
 /* There is room for the widest value in the block's reserve. */
-static inline char *
+static pg_attribute_always_inline char *
 put_by_writer(CsvReceiver *r, char *dst, Column *column, Datum value)
 {
-	char *end;
+	char *end = column->write(dst, value, column->state);
 
-	if (!column->force_quote)
-		end = column->type->write(dst, value, column->state);
-	else
-	{
-		*dst = r->marks.quote;
-		end = column->type->write(dst + 1, value, column->state);
-		if (end != NULL)
-			*end++ = r->marks.quote;
-	}
-	return end != NULL ? end : put_by_output_function(r, dst, column, value);
+	return likely(end != NULL) ? end : put_by_output_function(r, dst, column, value);
 }
 
-static char *
+static pg_noinline char *
+put_by_writer_in_quotes(CsvReceiver *r, char *dst, Column *column, Datum value)
+{
+	char *end = column->write(dst + 1, value, column->state);
+
+	if (end == NULL)
+		return put_by_output_function(r, dst, column, value);
+	*dst = r->marks.quote;
+	*end++ = r->marks.quote;
+	return end;
+}
+
+static pg_noinline char *
 put_jsonb(CsvReceiver *r, char *dst, Column *column, Datum value)
 {
 	size_t start = dst - r->block.row;
@@ -231,7 +240,7 @@ put_jsonb(CsvReceiver *r, char *dst, Column *column, Datum value)
 	return put_by_output_function(r, r->block.row + start, column, value);
 }
 
-static inline char *
+static pg_attribute_always_inline char *
 put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
 {
 	struct varlena *text;
@@ -240,6 +249,8 @@ put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
 	{
 		case BY_WRITER:
 			return put_by_writer(r, dst, column, value);
+		case BY_WRITER_IN_QUOTES:
+			return put_by_writer_in_quotes(r, dst, column, value);
 		case AS_TEXT:
 			text = (struct varlena *) DatumGetPointer(value);
 			if (VARATT_IS_COMPRESSED(text) || VARATT_IS_EXTERNAL(text))
@@ -258,6 +269,158 @@ put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
 	return put_by_output_function(r, dst, column, value);
 }
 
+static inline char *
+put_null(CsvReceiver *r, char *dst)
+{
+	memcpy(dst, r->null_print, r->null_print_len);
+	return dst + r->null_print_len;
+}
+
+static pg_noinline char *
+put_slot(CsvReceiver *r, char *dst, TupleTableSlot *slot)
+{
+	for (int i = 0; i < r->natts; i++)
+	{
+		Column *column = &r->columns[i];
+
+		if (i > 0)
+			*dst++ = r->marks.delimiter;
+		if (slot->tts_isnull[column->att])
+			dst = put_null(r, dst);
+		else
+			dst = put_value(r, dst, column, slot->tts_values[column->att]);
+	}
+	return dst;
+}
+
+/* Writes a stored value and a delimiter, and steps over it. */
+static pg_attribute_always_inline char *
+put_stored(CsvReceiver *r, char *dst, const CsvAttribute *attribute, const char **data)
+{
+	const char *value = csv_attribute_align(attribute, *data);
+
+	if (attribute->column >= 0)
+	{
+		dst = put_value(r, dst, &r->columns[attribute->column],
+						fetch_att(value, attribute->byval, attribute->len));
+		*dst++ = r->marks.delimiter;
+	}
+	*data = att_addlength_pointer(value, attribute->len, value);
+	return dst;
+}
+
+static pg_noinline char *
+put_tuple_with_nulls(CsvReceiver *r, char *dst, const CsvLayout *layout, HeapTupleHeader tuple)
+{
+	const char *data = (const char *) tuple + tuple->t_hoff;
+
+	for (int i = 0; i < layout->natts; i++)
+	{
+		const CsvAttribute *attribute = &layout->attributes[i];
+
+		if (!att_isnull(i, tuple->t_bits))
+			dst = put_stored(r, dst, attribute, &data);
+		else if (attribute->column >= 0)
+		{
+			dst = put_null(r, dst);
+			*dst++ = r->marks.delimiter;
+		}
+	}
+	return dst - 1;
+}
+
+/*
+ * Writes a row from where it is stored, so that it need not be taken apart
+ * first.  There is at least one column to write, and none is missing.
+ */
+static inline char *
+put_tuple(CsvReceiver *r, char *dst, const CsvLayout *layout, HeapTupleHeader tuple)
+{
+	const CsvAttribute *end = layout->attributes + layout->natts;
+	const char         *data = (const char *) tuple + tuple->t_hoff;
+
+	if (tuple->t_infomask & HEAP_HASNULL)
+		return put_tuple_with_nulls(r, dst, layout, tuple);
+	for (const CsvAttribute *attribute = layout->attributes; attribute < end; attribute++)
+		dst = put_stored(r, dst, attribute, &data);
+	return dst - 1; /* there is no delimiter after the last */
+}
+
+static inline MemoryContext
+begin_row(CsvReceiver *r, char **dst)
+{
+	MemoryContextReset(r->row_context);
+	*dst = csv_block_room(&r->block, r->block.row, 0);
+	return MemoryContextSwitchTo(r->row_context);
+}
+
+static inline void
+end_row(CsvReceiver *r, char *dst, MemoryContext caller)
+{
+	*dst++ = '\n';
+	csv_block_end_row(&r->block, dst);
+	MemoryContextSwitchTo(caller);
+}
+
+void
+csv_receive_tuple(DestReceiver *self, const CsvLayout *layout, HeapTupleHeader tuple)
+{
+	CsvReceiver  *r = (CsvReceiver *) self;
+	char         *dst;
+	MemoryContext caller = begin_row(r, &dst);
+
+	dst = put_tuple(r, dst, layout, tuple);
+	end_row(r, dst, caller);
+}
+
+/*
+ * The row as it is stored, if the slot has it and it has all columns.  A slot
+ * for stored rows may have values instead.
+ */
+static HeapTupleHeader
+stored_row(const CsvReceiver *r, TupleTableSlot *slot)
+{
+	HeapTuple tuple = NULL;
+
+	if (r->layout == NULL)
+		return NULL;
+	if (TTS_IS_BUFFERTUPLE(slot) || TTS_IS_HEAPTUPLE(slot))
+		tuple = ((HeapTupleTableSlot *) slot)->tuple;
+	else if (TTS_IS_MINIMALTUPLE(slot) && ((MinimalTupleTableSlot *) slot)->mintuple != NULL)
+		tuple = ((MinimalTupleTableSlot *) slot)->tuple;
+	return tuple != NULL && csv_layout_fits(r->layout, tuple->t_data) ? tuple->t_data : NULL;
+}
+
+void
+csv_receive_slot(DestReceiver *self, TupleTableSlot *slot)
+{
+	CsvReceiver    *r = (CsvReceiver *) self;
+	HeapTupleHeader stored = stored_row(r, slot);
+	char           *dst;
+	MemoryContext   caller;
+
+	if (stored == NULL)
+		slot_getallattrs(slot);
+	caller = begin_row(r, &dst);
+	if (stored != NULL)
+		dst = put_tuple(r, dst, r->layout, stored);
+	else
+		dst = put_slot(r, dst, slot);
+	end_row(r, dst, caller);
+}
+
+static bool
+receive_row(TupleTableSlot *slot, DestReceiver *self)
+{
+	CsvReceiver *r = (CsvReceiver *) self;
+
+	if (r->scan != NULL)
+		csv_scan_page(r->scan, slot);
+	else
+		csv_receive_slot(self, slot);
+	return true;
+}
+
 static void
 select_partition(CsvReceiver *r, TupleTableSlot *slot)
 {
@@ -270,39 +433,28 @@ select_partition(CsvReceiver *r, TupleTableSlot *slot)
 }
 
 static bool
-receive_row(TupleTableSlot *slot, DestReceiver *self)
+receive_row_of_partition(TupleTableSlot *slot, DestReceiver *self)
 {
 	CsvReceiver  *r = (CsvReceiver *) self;
-	CsvBlock     *block = &r->block;
 	MemoryContext caller;
 	char         *dst;
 
 	slot_getallattrs(slot);
 	MemoryContextReset(r->row_context);
 	caller = MemoryContextSwitchTo(r->row_context);
-
-	if (r->partitions != NULL)
-		select_partition(r, slot);
-	dst = csv_block_room(block, block->row, 0);
-	for (int i = 0; i < r->natts; i++)
-	{
-		Column *column = &r->columns[i];
-
-		if (i > 0)
-			*dst++ = r->marks.delimiter;
-		if (slot->tts_isnull[column->att])
-		{
-			memcpy(dst, r->null_print, r->null_print_len);
-			dst += r->null_print_len;
-		}
-		else
-			dst = put_value(r, dst, column, slot->tts_values[column->att]);
-	}
-	*dst++ = '\n';
-	csv_block_end_row(block, dst);
-
-	MemoryContextSwitchTo(caller);
+	select_partition(r, slot);
+	dst = csv_block_room(&r->block, r->block.row, 0);
+	end_row(r, put_slot(r, dst, slot), caller);
 	return true;
+}
+
+void
+csv_receiver_watch(DestReceiver *self, PlanState *plan)
+{
+	CsvReceiver *r = (CsvReceiver *) self;
+
+	if (guc_fast_output && r->options->partition_column == 0)
+		r->scan = csv_scan_create(self, plan, r->context);
 }
 
 static void
@@ -374,8 +526,9 @@ choose_method(const CsvReceiver *r, Column *column)
 		column->method = AS_JSONB;
 	else if (type != NULL && writer_suits(r, type, column->force_quote))
 	{
-		column->method = BY_WRITER;
-		column->type = type;
+		column->method = column->force_quote ? BY_WRITER_IN_QUOTES : BY_WRITER;
+		column->write = type->write;
+		column->width = type->width;
 		column->state = palloc0(type->state_size);
 	}
 }
@@ -425,8 +578,8 @@ fixed_size(const CsvReceiver *r)
 	{
 		size_t width = r->null_print_len;
 
-		if (r->columns[i].method == BY_WRITER)
-			width = Max(width, r->columns[i].type->width + 2);
+		if (r->columns[i].write != NULL)
+			width = Max(width, r->columns[i].width + 2);
 		size += width + 1;
 	}
 	return size;
@@ -462,6 +615,8 @@ receiver_startup(DestReceiver *self, int operation pg_attribute_unused(), TupleD
 				   rows_per_file > 0 ? rows_per_file : PG_UINT64_MAX, fixed_size(r), r->context);
 	if (r->options->partition_column > 0)
 		r->partitions = csv_partitions_create(&r->block);
+	else if (guc_fast_output && r->natts > 0)
+		r->layout = csv_layout_of_desc(desc, r->context);
 
 	MemoryContextSwitchTo(r->row_context);
 	if (r->options->header)
@@ -495,7 +650,7 @@ csv_receiver_create(const CsvOptions *options, const CsvSink *sink, size_t block
 		AllocSetContextCreate(CurrentMemoryContext, "s3export CSV", ALLOCSET_DEFAULT_SIZES);
 	CsvReceiver *r = MemoryContextAllocZero(context, sizeof(CsvReceiver));
 
-	r->pub.receiveSlot = receive_row;
+	r->pub.receiveSlot = options->partition_column > 0 ? receive_row_of_partition : receive_row;
 	r->pub.rStartup = receiver_startup;
 	r->pub.rShutdown = receiver_shutdown;
 	r->pub.rDestroy = receiver_destroy;

@@ -14,12 +14,16 @@
 
 #include <ctype.h>
 
+#include "executor/executor.h"
 #include "executor/spi.h"
 #include "nodes/parsenodes.h"
+#include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/plancache.h"
+#include "utils/snapmgr.h"
 #include "utils/varlena.h"
 
+#include "compat.h"
 #include "export.h"
 #include "manifest.h"
 #include "parallel.h"
@@ -168,32 +172,36 @@ describe(SPIPlanPtr plan, OutputFormat *format, TransferRequest *export)
 }
 
 static void
-execute_alone(SPIPlanPtr plan, Output *output)
+execute_alone(Query *query, const char *text, Output *output)
 {
-	SPIExecuteOptions options = {
-		.read_only = true,
-		.dest = output_receiver(output),
-	};
-	int result = SPI_execute_plan_extended(plan, &options);
+	DestReceiver *receiver = output_receiver(output);
+	PlannedStmt  *plan = pg_plan_query(copyObject(query), text, CURSOR_OPT_PARALLEL_OK, NULL);
+	QueryDesc    *execution =
+		CreateQueryDesc(plan, text, GetActiveSnapshot(), InvalidSnapshot, receiver, NULL, NULL, 0);
 
-	if (result < 0)
-		elog(ERROR, "could not execute the query: %s", SPI_result_code_string(result));
+	ExecutorStart(execution, 0);
+	csv_receiver_watch(receiver, execution->planstate);
+	compat_executor_run(execution);
+	ExecutorFinish(execution);
+	ExecutorEnd(execution);
+	FreeQueryDesc(execution);
 }
 
 static void
-execute(SPIPlanPtr plan, int workers, const OutputFormat *format, Pipe *pipe)
+execute(SPIPlanPtr prepared, int workers, const OutputFormat *format, Pipe *pipe)
 {
-	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
+	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(prepared));
+	Query            *query = linitial_node(Query, source->query_list);
+	const char       *text = source->query_string;
 	Output           *output = output_open(format, pipe);
-	PlannedStmt      *parallel = NULL;
+	PlannedStmt      *plan = NULL;
 
 	if (workers > 0)
-		parallel =
-			parallel_plan(linitial_node(Query, source->query_list), source->query_string, workers);
-	if (parallel != NULL)
-		parallel_execute(parallel, source->query_string, format, pipe, output);
+		plan = parallel_plan(query, text, workers);
+	if (plan != NULL)
+		parallel_execute(plan, text, format, pipe, output);
 	else
-		execute_alone(plan, output);
+		execute_alone(query, text, output);
 	output_close(output);
 }
 

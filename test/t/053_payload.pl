@@ -60,6 +60,22 @@ is(arrived($node, 'aws', %place, endpoint_url => undef), 'CRC32C PutObject UNSIG
 is(arrived($node, 'aws_signed', %place, endpoint_url => undef, payload_signing => 'signed'),
 	'CRC32C PutObject SHA-256 UploadPart https', 'signed, to AWS: the checksum is sent as well');
 
+# ---- Ceph's gateway takes both, over plain http
+SKIP:
+{
+	skip 'there is no gateway', 4 unless $S3{ENDPOINT};
+	foreach my $signing ('signed', 'unsigned')
+	{
+		my $folder = unique_folder();
+
+		create_connector($other, "rgw_$signing", folder_path => $folder, payload_signing => $signing);
+		$other->safe_psql('postgres', "SELECT s3export.copy_to('rgw_$signing', 'VALUES (1)', 'one.csv')");
+		$other->safe_psql('postgres', "SELECT s3export.copy_to('rgw_$signing', " . sql_literal($wide) . ", 'wide.csv')");
+		is(s3_get("$folder/one.csv"), "column1\n1\n", "$signing: the gateway has an object");
+		ok(s3_get("$folder/wide.csv") eq $oracle, "$signing: and one of parts");
+	}
+}
+
 # ---- a change
 $other->safe_psql('postgres', q(SELECT s3export.alter_connector('http_unsigned', payload_signing => 'signed')));
 {
