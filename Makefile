@@ -27,6 +27,7 @@ OBJS = \
 	src/catalog.o \
 	src/lease.o \
 	src/names.o \
+	src/path.o \
 	src/csv.o \
 	src/csv_scan.o \
 	src/csv_layout.o \
@@ -38,12 +39,15 @@ OBJS = \
 	src/csv_text_avx2.o \
 	src/csv_toast.o \
 	src/csv_block.o \
+	src/csv_partition.o \
 	src/compress.o \
 	src/pipe.o \
 	src/progress.o \
 	src/uploader.o \
 	src/transfer.o \
 	src/recovery.o \
+	src/manifest.o \
+	src/files.o \
 	src/store.o \
 	src/probe.o \
 	src/policy.o \

@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 
 #include "compat.h"
 #include "connector_args.h"
@@ -20,8 +21,12 @@
 #include "guc.h"
 #include "job.h"
 #include "names.h"
+#include "path.h"
 
 SQL_FUNCTION(s3export_copy_to);
+
+/* Of max_file_size: blocks become so small below it that they compress badly. */
+#define MIN_FILE_SIZE (1024 * 1024)
 
 /* The arguments of copy_to, in the order of its declaration. */
 enum
@@ -41,6 +46,10 @@ enum
 	ARG_IF_EXISTS,
 	ARG_ON_EMPTY,
 	ARG_PARALLEL,
+	ARG_MAX_FILE_SIZE,
+	ARG_MAX_ROWS_PER_FILE,
+	ARG_PARTITION_BY,
+	ARG_MANIFEST,
 	ARG_OBJECT /* and the next, as args_set_object wants them */
 };
 
@@ -98,13 +107,20 @@ list_argument(FunctionCallInfo fcinfo, int number)
 	return list;
 }
 
-static const CsvOptions *
-csv_arguments(FunctionCallInfo fcinfo)
+/* "all", "first" or "none" */
+static const char *
+header_argument(FunctionCallInfo fcinfo)
 {
 	if (PG_ARGISNULL(ARG_HEADER))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 						errmsg("argument \"header\" must not be null")));
-	return csv_options(PG_GETARG_BOOL(ARG_HEADER), text_argument(fcinfo, ARG_DELIMITER),
+	return DatumGetCString(DirectFunctionCall1(enum_out, PG_GETARG_DATUM(ARG_HEADER)));
+}
+
+static const CsvOptions *
+csv_arguments(FunctionCallInfo fcinfo, bool header)
+{
+	return csv_options(header, text_argument(fcinfo, ARG_DELIMITER),
 					   text_argument(fcinfo, ARG_QUOTE), text_argument(fcinfo, ARG_ESCAPE),
 					   text_argument(fcinfo, ARG_NULL), list_argument(fcinfo, ARG_FORCE_QUOTE),
 					   text_argument(fcinfo, ARG_ENCODING));
@@ -138,25 +154,91 @@ parallel_argument(FunctionCallInfo fcinfo)
 	return Min(workers, guc_max_parallel_workers);
 }
 
-/* The path below the folder; the whole key is what S3 limits. */
+static void
+refuse_path(const char *path, const char *detail, const char *hint)
+{
+	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("invalid value for argument \"path\": \"%s\"", path),
+					errdetail("%s", detail), errhint("%s", hint)));
+}
+
+/*
+ * The path below the folder.  The whole key is what S3 limits, and is looked at
+ * as that of the first job's first file.
+ */
 static char *
 path_argument(FunctionCallInfo fcinfo, const Connector *connector)
 {
+	PathFields  fields = {.connector = connector->name, .job = "1", .part = 1};
 	char       *path = text_argument(fcinfo, ARG_PATH);
 	const char *wrong;
+	char       *key;
 
 	if (path == NULL)
 		return NULL;
-	wrong = names_check_key(
-		connector->folder_path[0] ? psprintf("%s/%s", connector->folder_path, path) : path);
+	wrong = path_check(path);
 	if (wrong != NULL)
+		refuse_path(path, wrong, PATH_PLACEHOLDERS);
+	key = path_expand(path, &fields);
+	if (connector->folder_path[0])
+		key = psprintf("%s/%s", connector->folder_path, key);
+	wrong = names_check_key(key);
+	if (wrong != NULL)
+		refuse_path(path, wrong,
+					"The path is the object's name below the connector's folder, such as "
+					"\"2026/orders.csv\".");
+	return path;
+}
+
+/* Bytes, as other settings of size are written. */
+static uint64
+file_size_argument(FunctionCallInfo fcinfo)
+{
+	int64 size;
+
+	if (PG_ARGISNULL(ARG_MAX_FILE_SIZE))
+		return 0;
+	size = DatumGetInt64(DirectFunctionCall1(pg_size_bytes, PG_GETARG_DATUM(ARG_MAX_FILE_SIZE)));
+	if (size < MIN_FILE_SIZE)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("invalid value for argument \"max_file_size\": \"%s\"",
+							   text_argument(fcinfo, ARG_MAX_FILE_SIZE)),
+						errdetail("It is at least 1 MB.")));
+	return (uint64) size;
+}
+
+static uint64
+file_rows_argument(FunctionCallInfo fcinfo)
+{
+	int64 rows;
+
+	if (PG_ARGISNULL(ARG_MAX_ROWS_PER_FILE))
+		return 0;
+	rows = PG_GETARG_INT64(ARG_MAX_ROWS_PER_FILE);
+	if (rows < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid value for argument \"path\": \"%s\"", path),
-				 errdetail("%s", wrong),
-				 errhint("The path is the object's name below the connector's folder, such as "
-						 "\"2026/orders.csv\".")));
-	return path;
+				 errmsg("invalid value for argument \"max_rows_per_file\": " INT64_FORMAT, rows),
+				 errdetail("It is at least 1.")));
+	return (uint64) rows;
+}
+
+/* How the result becomes files, and what each of them is. */
+static void
+file_arguments(FunctionCallInfo fcinfo, OutputFormat *format, TransferRequest *export)
+{
+	const char *header = header_argument(fcinfo);
+
+	format->csv = *csv_arguments(fcinfo, strcmp(header, "none") != 0);
+	format->compression = compression_arguments(fcinfo);
+	format->partition_by = text_argument(fcinfo, ARG_PARTITION_BY);
+	format->max_file_size = export->max_file_size = file_size_argument(fcinfo);
+	format->csv.rows_per_file = export->rows_per_file = file_rows_argument(fcinfo);
+	export->header_once = strcmp(header, "first") == 0;
+	export->partitioned = format->partition_by != NULL;
+	export->manifest = !PG_ARGISNULL(ARG_MANIFEST) && PG_GETARG_BOOL(ARG_MANIFEST);
+	export->suffix = psprintf(".csv%s", compress_suffix(format->compression.method));
+	export->content_type = compress_content_type(format->compression.method);
 }
 
 /*
@@ -225,10 +307,7 @@ s3export_copy_to(PG_FUNCTION_ARGS)
 									   "It is \"error\" or \"overwrite\".") == 1;
 	export.on_empty = (TransferOnEmpty) choice_argument(fcinfo, ARG_ON_EMPTY, "on_empty", on_empty,
 														"It is \"file\", \"skip\" or \"error\".");
-	format.csv = *csv_arguments(fcinfo);
-	format.compression = compression_arguments(fcinfo);
-	export.suffix = psprintf(".csv%s", compress_suffix(format.compression.method));
-	export.content_type = compress_content_type(format.compression.method);
+	file_arguments(fcinfo, &format, &export);
 	workers = parallel_argument(fcinfo);
 
 	connector = connector_load(name, CONNECTOR_USAGE);

@@ -145,6 +145,18 @@ job_set_completing(int64 job_id, List *files)
 }
 
 void
+job_files_done(int64 job_id, List *files)
+{
+	JobTransaction transaction;
+
+	if (job_id == JOB_UNRECORDED)
+		return;
+	job_begin_transaction(&transaction);
+	put_files(job_id, files, "done");
+	job_commit_transaction(&transaction);
+}
+
+void
 job_succeed(int64 job_id, const JobTotals *totals, List *files)
 {
 	JobTransaction transaction;
@@ -155,10 +167,11 @@ job_succeed(int64 job_id, const JobTotals *totals, List *files)
 	put_files(job_id, files, "done");
 	expect_one(job_id,
 			   catalog_execute("UPDATE s3export.job SET state = 'succeeded', rows = $2,"
-							   " bytes = $3, files = $4, attempts = $5, pipe = NULL,"
+							   " bytes = $3, files = $4, attempts = $5,"
+							   " uri = coalesce($6, uri), pipe = NULL,"
 							   " finished_at = pg_catalog.clock_timestamp() WHERE job_id = $1",
-							   "iiinn", job_id, (int64) totals->rows, (int64) totals->bytes,
-							   totals->files, totals->attempts));
+							   "iiinnt", job_id, (int64) totals->rows, (int64) totals->bytes,
+							   totals->files, totals->attempts, totals->uri));
 	job_commit_transaction(&transaction);
 }
 

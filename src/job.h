@@ -51,12 +51,13 @@ typedef struct JobTotals
 	uint64 bytes;
 	int    files;
 	int    attempts; /* requests that carried data or changed something */
+	char  *uri;      /* of the file, or of the folder of all; NULL: as job_begin was told */
 } JobTotals;
 
 /* Strings are the caller's; those of the key and the URI are in the database's encoding. */
 typedef struct JobFile
 {
-	int         number; /* from 1 */
+	int         number; /* from 1; 0: the manifest */
 	const char *key;
 	const char *uri;
 	const char *upload_id; /* NULL: one PutObject */
@@ -83,6 +84,9 @@ extern void job_set_completing(int64 job_id, List *files);
 
 /* The files are those that were put in place. */
 extern void job_succeed(int64 job_id, const JobTotals *totals, List *files);
+
+/* These are in place, whatever becomes of the others. */
+extern void job_files_done(int64 job_id, List *files);
 
 /*
  * A file keeps its upload_id if its upload could not be aborted, and its state

@@ -40,7 +40,7 @@ store_timeouts(void)
 }
 
 static char *
-session_policy(const Connector *connector, const char *key)
+session_policy(const Connector *connector, const char *key, bool is_prefix)
 {
 	const S3Config *s3 = &connector->s3;
 	const char     *partition = connector->credentials.role_arn + strlen("arn:");
@@ -53,17 +53,17 @@ session_policy(const Connector *connector, const char *key)
 						strcmp(s3->server_side_encryption, "aws:kms") == 0,
     };
 
-	return policy_for_session(&scope, key);
+	return policy_for_session(&scope, key, is_prefix);
 }
 
 Credentials *
 store_open_credentials(HttpClient *http, const Connector *connector, const char *label,
-					   const char *key)
+					   const char *key, bool is_prefix)
 {
 	const CredentialConfig *config = &connector->credentials;
 
 	return credentials_open(http, config, psprintf("s3export-%s", label),
-							config->role_arn ? session_policy(connector, key) : NULL);
+							config->role_arn ? session_policy(connector, key, is_prefix) : NULL);
 }
 
 void

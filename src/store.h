@@ -20,11 +20,11 @@ extern S3Timeouts store_timeouts(void);
 
 /*
  * The credentials of a connector for one job: a role's session may do no more
- * than exporting to "key", which is UTF-8, needs.  Raises what credentials_open
- * does.
+ * than exporting to "key", which is UTF-8, needs, or with "is_prefix" to keys that
+ * begin so.  Raises what credentials_open does.
  */
 extern Credentials *store_open_credentials(HttpClient *http, const Connector *connector,
-										   const char *label, const char *key);
+										   const char *label, const char *key, bool is_prefix);
 
 /*
  * Watches for http_set_watch.  The first raises an error when the server is
