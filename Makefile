@@ -11,6 +11,11 @@ OBJS = \
 	src/connector_api.o \
 	src/setup_api.o \
 	src/copy_api.o \
+	src/copy_args.o \
+	src/job_api.o \
+	src/leader.o \
+	src/queue.o \
+	src/carry.o \
 	src/export.o \
 	src/parallel.o \
 	src/output.o \
@@ -21,6 +26,8 @@ OBJS = \
 	src/connector_tags.o \
 	src/connector_wire.o \
 	src/job.o \
+	src/job_queue.o \
+	src/lease.o \
 	src/catalog.o \
 	src/names.o \
 	src/csv.o \

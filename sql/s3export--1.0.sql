@@ -336,7 +336,7 @@ CREATE FUNCTION s3export.revoke_usage(name text, grantee regrole)
 
 CREATE SEQUENCE s3export.job_id_seq;
 
--- What an export was asked for, and what became of it.  The last three columns
+-- What an export was asked for, and what became of it.  The last four columns
 -- of its first part say which server it is of: a copy of these rows on another
 -- one is no reason to touch that server's uploads.
 CREATE TABLE s3export.job (
@@ -344,6 +344,7 @@ CREATE TABLE s3export.job (
 	owner regrole NOT NULL,
 	connector_id bigint NOT NULL,
 	connector text NOT NULL,
+	endpoint_url text,           -- the connector's, as it was
 	source text NOT NULL,
 	path text,                   -- as asked for
 	arguments jsonb,             -- of copy_to, for a worker to run it; NULL: the caller runs it
@@ -352,6 +353,7 @@ CREATE TABLE s3export.job (
 	system_identifier bigint NOT NULL,
 	data_directory text NOT NULL,
 	database oid NOT NULL,
+	timeline integer NOT NULL,
 
 	state text NOT NULL
 		CHECK (state IN ('queued', 'running', 'completing', 'succeeded', 'failed', 'cancelled')),
@@ -442,6 +444,8 @@ CREATE FUNCTION s3export.copy_to(
 	tags jsonb DEFAULT NULL,
 	acl text DEFAULT NULL,
 	content_type text DEFAULT NULL,
+	wait boolean DEFAULT true,
+	settings text[] DEFAULT NULL,
 	OUT job_id bigint,
 	OUT uri text,
 	OUT rows_uploaded bigint,
@@ -450,6 +454,29 @@ CREATE FUNCTION s3export.copy_to(
 RETURNS record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 's3export_copy_to';
+
+-- For the owner of a job, members of the owner, and superusers, as the view.
+
+-- Returns when the job has ended, or when the time is over; raises the error of
+-- a job that has failed or been cancelled.
+CREATE FUNCTION s3export.wait(
+	INOUT job_id bigint,
+	timeout interval DEFAULT NULL,
+	OUT state text,
+	OUT uri text,
+	OUT rows_uploaded bigint,
+	OUT files_uploaded bigint,
+	OUT bytes_uploaded bigint)
+RETURNS record
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 's3export_wait';
+
+-- False: it had ended.  A job that is already being put in place may succeed
+-- all the same; wait() says what became of it.
+CREATE FUNCTION s3export.cancel(job_id bigint)
+RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 's3export_cancel';
 
 -- -------------------------------------------------------------------- version
 

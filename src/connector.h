@@ -44,6 +44,9 @@ typedef enum ConnectorAccess
  */
 extern Connector *connector_load(const char *name, ConnectorAccess access);
 
+/* The same for one that may have got another name since its id was noted. */
+extern Connector *connector_load_by_id(int64 connector_id, ConnectorAccess access);
+
 /*
  * connector_load with CONNECTOR_OWNER, for a change: locks the connector until
  * the transaction ends.  NULL when there is none and "missing_ok".

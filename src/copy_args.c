@@ -1,28 +1,32 @@
 /*-------------------------------------------------------------------------
  *
- * copy_api.c
- *	  SQL functions about exports.
+ * copy_args.c
+ *	  The arguments of copy_to, from SQL and from the row of a queued job.
+ *
+ * A job's row has them by name, as text, so that it does not depend on the
+ * order in which a version of the extension declares them.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/xlog.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "tcop/utility.h"
+#include "parser/parse_func.h"
+#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
-#include "compat.h"
 #include "connector_args.h"
-#include "export.h"
+#include "copy_args.h"
 #include "guc.h"
+#include "job.h"
 #include "names.h"
-
-SQL_FUNCTION(s3export_copy_to);
 
 /* The arguments of copy_to, in the order of its declaration. */
 enum
@@ -42,7 +46,9 @@ enum
 	ARG_IF_EXISTS,
 	ARG_ON_EMPTY,
 	ARG_PARALLEL,
-	ARG_OBJECT /* and the next, as args_set_object wants them */
+	ARG_OBJECT, /* and the next, as args_set_object wants them */
+	ARG_WAIT = ARG_OBJECT + ARGS_OBJECT,
+	ARG_SETTINGS
 };
 
 static char *
@@ -78,7 +84,7 @@ choice_argument(FunctionCallInfo fcinfo, int number, const char *name, const cha
 }
 
 static List *
-list_argument(FunctionCallInfo fcinfo, int number)
+list_argument(FunctionCallInfo fcinfo, int number, const char *name)
 {
 	List  *list = NIL;
 	Datum *values;
@@ -93,7 +99,7 @@ list_argument(FunctionCallInfo fcinfo, int number)
 	{
 		if (nulls[i])
 			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-							errmsg("argument \"force_quote\" must not contain nulls")));
+							errmsg("argument \"%s\" must not contain nulls", name)));
 		list = lappend(list, TextDatumGetCString(values[i]));
 	}
 	return list;
@@ -107,7 +113,8 @@ csv_arguments(FunctionCallInfo fcinfo)
 						errmsg("argument \"header\" must not be null")));
 	return csv_options(PG_GETARG_BOOL(ARG_HEADER), text_argument(fcinfo, ARG_DELIMITER),
 					   text_argument(fcinfo, ARG_QUOTE), text_argument(fcinfo, ARG_ESCAPE),
-					   text_argument(fcinfo, ARG_NULL), list_argument(fcinfo, ARG_FORCE_QUOTE),
+					   text_argument(fcinfo, ARG_NULL),
+					   list_argument(fcinfo, ARG_FORCE_QUOTE, "force_quote"),
 					   text_argument(fcinfo, ARG_ENCODING));
 }
 
@@ -188,56 +195,131 @@ override_object(FunctionCallInfo fcinfo, Connector *connector)
 	(void) args_set_object(connector, fcinfo, ARG_OBJECT);
 }
 
-static Datum
-totals_row(FunctionCallInfo fcinfo, const TransferTotals *totals)
+bool
+copy_args_wait(FunctionCallInfo fcinfo)
 {
-	TupleDesc tupdesc;
-	Datum     values[5];
-	bool      nulls[5] = {false};
-
-	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	values[0] = Int64GetDatum(totals->job_id);
-	nulls[1] = totals->uri == NULL;
-	values[1] = nulls[1] ? (Datum) 0 : CStringGetTextDatum(totals->uri);
-	values[2] = Int64GetDatum((int64) totals->rows);
-	values[3] = Int64GetDatum(totals->files);
-	values[4] = Int64GetDatum((int64) totals->bytes);
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls));
+	return args_required_bool(fcinfo, ARG_WAIT, "wait");
 }
 
-Datum
-s3export_copy_to(PG_FUNCTION_ARGS)
+List *
+copy_args_settings(FunctionCallInfo fcinfo)
+{
+	return list_argument(fcinfo, ARG_SETTINGS, "settings");
+}
+
+void
+copy_args_get(FunctionCallInfo fcinfo, int64 connector_id, CopyArguments *arguments)
 {
 	static const char *const if_exists[] = {"error", "overwrite", NULL};
 	static const char *const on_empty[] = {"file", "skip", "error", NULL};
-	TransferRequest export = {0};
-	TransferTotals totals;
-	Connector     *connector;
-	OutputFormat   format;
-	char          *name;
-	int            workers;
+	TransferRequest *export = &arguments->export;
+	OutputFormat *format = &arguments->format;
+	char         *name = required_argument(fcinfo, ARG_CONNECTOR, "connector");
 
-	PreventCommandDuringRecovery("s3export.copy_to()");
+	memset(arguments, 0, sizeof(*arguments));
+	export->owner = GetUserId();
+	export->source = required_argument(fcinfo, ARG_SOURCE, "source");
+	export->overwrite = choice_argument(fcinfo, ARG_IF_EXISTS, "if_exists", if_exists,
+										"It is \"error\" or \"overwrite\".") == 1;
+	export->on_empty = (TransferOnEmpty) choice_argument(fcinfo, ARG_ON_EMPTY, "on_empty", on_empty,
+														 "It is \"file\", \"skip\" or \"error\".");
+	format->csv = *csv_arguments(fcinfo);
+	format->compression = compression_arguments(fcinfo);
+	export->suffix = psprintf(".csv%s", compress_suffix(format->compression.method));
+	export->content_type = compress_content_type(format->compression.method);
+	arguments->workers = parallel_argument(fcinfo);
 
-	name = required_argument(fcinfo, ARG_CONNECTOR, "connector");
-	export.owner = GetUserId();
-	export.source = required_argument(fcinfo, ARG_SOURCE, "source");
-	export.overwrite = choice_argument(fcinfo, ARG_IF_EXISTS, "if_exists", if_exists,
-									   "It is \"error\" or \"overwrite\".") == 1;
-	export.on_empty = (TransferOnEmpty) choice_argument(fcinfo, ARG_ON_EMPTY, "on_empty", on_empty,
-														"It is \"file\", \"skip\" or \"error\".");
-	format.csv = *csv_arguments(fcinfo);
-	format.compression = compression_arguments(fcinfo);
-	export.suffix = psprintf(".csv%s", compress_suffix(format.compression.method));
-	export.content_type = compress_content_type(format.compression.method);
-	workers = parallel_argument(fcinfo);
+	arguments->connector = connector_id != 0 ? connector_load_by_id(connector_id, CONNECTOR_USAGE)
+											 : connector_load(name, CONNECTOR_USAGE);
+	connector_require_credentials(arguments->connector);
+	override_object(fcinfo, arguments->connector);
+	export->path = path_argument(fcinfo, arguments->connector);
+}
 
-	connector = connector_load(name, CONNECTOR_USAGE);
-	connector_require_credentials(connector);
-	override_object(fcinfo, connector);
-	export.path = path_argument(fcinfo, connector);
+/* ---- in the row of a job ---- */
 
-	export_run(connector, &format, workers, &export, &totals);
-	PG_RETURN_DATUM(totals_row(fcinfo, &totals));
+/* The declaration of copy_to; returns how many arguments it has. */
+static int
+declaration(Oid function, Oid **types, char ***names)
+{
+	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	char     *modes;
+	int       count;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", function);
+	(void) get_func_arg_info(tuple, types, names, &modes);
+	count = ((Form_pg_proc) GETSTRUCT(tuple))->pronargs;
+	ReleaseSysCache(tuple);
+	return count;
+}
+
+List *
+copy_args_to_pairs(FunctionCallInfo fcinfo)
+{
+	List  *pairs = NIL;
+	Oid   *types;
+	char **names;
+	int    count = declaration(fcinfo->flinfo->fn_oid, &types, &names);
+
+	for (int i = 0; i < count; i++)
+	{
+		JobPair *pair;
+		Oid      output;
+		bool     is_varlena;
+
+		if (PG_ARGISNULL(i) || i == ARG_WAIT || i == ARG_SETTINGS)
+			continue;
+		getTypeOutputInfo(types[i], &output, &is_varlena);
+		pair = palloc(sizeof(JobPair));
+		pair->name = names[i];
+		pair->value = OidOutputFunctionCall(output, PG_GETARG_DATUM(i));
+		pairs = lappend(pairs, pair);
+	}
+	return pairs;
+}
+
+static const char *
+value_of(List *pairs, const char *name)
+{
+	ListCell *cell;
+
+	foreach (cell, pairs)
+	{
+		const JobPair *pair = lfirst(cell);
+
+		if (strcmp(pair->name, name) == 0)
+			return pair->value;
+	}
+	return NULL;
+}
+
+FunctionCallInfo
+copy_args_from_pairs(List *pairs)
+{
+	List            *name = list_make2(makeString("s3export"), makeString("copy_to"));
+	Oid              function = LookupFuncName(name, -1, NULL, false);
+	Oid             *types;
+	char           **names;
+	int              count = declaration(function, &types, &names);
+	FunctionCallInfo fcinfo = palloc(SizeForFunctionCallInfo(count));
+	FmgrInfo        *flinfo = palloc(sizeof(FmgrInfo));
+
+	fmgr_info(function, flinfo);
+	InitFunctionCallInfoData(*fcinfo, flinfo, (short) count, InvalidOid, NULL, NULL);
+	for (int i = 0; i < count; i++)
+	{
+		const char *value = value_of(pairs, names[i]);
+		Oid         input;
+		Oid         io_param;
+
+		fcinfo->args[i].isnull = value == NULL;
+		fcinfo->args[i].value = (Datum) 0;
+		if (value == NULL)
+			continue;
+		getTypeInputInfo(types[i], &input, &io_param);
+		fcinfo->args[i].value =
+			OidInputFunctionCall(input, unconstify(char *, value), io_param, -1);
+	}
+	return fcinfo;
 }

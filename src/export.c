@@ -16,6 +16,7 @@
 
 #include "executor/spi.h"
 #include "nodes/parsenodes.h"
+#include "parser/parse_relation.h"
 #include "utils/builtins.h"
 #include "utils/plancache.h"
 #include "utils/varlena.h"
@@ -153,6 +154,25 @@ execute(SPIPlanPtr plan, int workers, const OutputFormat *format, Pipe *pipe)
 	else
 		execute_alone(plan, output);
 	output_close(output);
+}
+
+void
+export_check(const char *source)
+{
+	SPIPlanPtr        plan;
+	CachedPlanSource *plan_source;
+	char             *stem;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	plan = prepare(source, &stem);
+	plan_source = linitial(SPI_plan_get_plan_sources(plan));
+	if (isQueryUsingTempRelation(linitial_node(Query, plan_source->query_list)))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot queue an export of temporary tables"),
+				 errdetail("They exist in this session alone."), errhint("Use wait => true.")));
+	SPI_finish();
 }
 
 void

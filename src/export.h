@@ -20,4 +20,10 @@
 extern void export_run(const Connector *connector, const OutputFormat *format, int workers,
 					   TransferRequest *export, TransferTotals *totals);
 
+/*
+ * Raises the error that export_run would raise for "source" before it starts,
+ * and one when a session of its own could not run it.
+ */
+extern void export_check(const char *source);
+
 #endif /* EXPORT_H */

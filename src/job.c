@@ -15,29 +15,26 @@
 #include "utils/snapmgr.h"
 
 #include "catalog.h"
-#include "job.h"
+#include "job_internal.h"
 
-/* What a short transaction changes of its surroundings. */
-typedef struct JobTransaction
-{
-	CatalogScope  scope;
-	MemoryContext context;
-	ResourceOwner owner;
-} JobTransaction;
-
-static void
-begin(JobTransaction *transaction)
+void
+job_begin_transaction(JobTransaction *transaction)
 {
 	transaction->context = CurrentMemoryContext;
 	transaction->owner = CurrentResourceOwner;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+
+	/* Whatever the database, or a job's owner, has for a default. */
+	XactReadOnly = false;
+	XactIsoLevel = XACT_READ_COMMITTED;
 	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(transaction->context);
 	catalog_enter(&transaction->scope);
 }
 
-static void
-commit(JobTransaction *transaction)
+void
+job_commit_transaction(JobTransaction *transaction)
 {
 	catalog_leave(&transaction->scope);
 	PopActiveSnapshot();
@@ -52,7 +49,7 @@ expect_one(int64 job_id, uint64 processed)
 	if (processed != 1)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 						errmsg("could not update the row of job " INT64_FORMAT, job_id),
-						errdetail("It was removed while the export was running.")));
+						errdetail("It was removed, or given up, while the export was running.")));
 }
 
 int64
@@ -61,37 +58,37 @@ job_new_id(void)
 	JobTransaction transaction;
 	int64          job_id;
 
-	begin(&transaction);
+	job_begin_transaction(&transaction);
 	(void) catalog_execute("SELECT nextval('s3export.job_id_seq') AS job_id", "");
 	job_id = catalog_int64(0, "job_id", NULL);
-	commit(&transaction);
+	job_commit_transaction(&transaction);
 	return job_id;
 }
-
-/* Which server, of all that may have a copy of the row, this is. */
-#define THIS_SERVER GetSystemIdentifier(), DataDir, MyDatabaseId
 
 void
 job_begin(int64 job_id, const JobRequest *request, const char *uri)
 {
 	JobTransaction transaction;
 
-	begin(&transaction);
+	job_begin_transaction(&transaction);
 	if (request->job_id != 0)
-		expect_one(job_id, catalog_execute("UPDATE s3export.job SET uri = $2, uploader_pid = $3,"
-										   " pipe = $4 WHERE job_id = $1",
-										   "itni", job_id, uri, MyProcPid, (int64) request->pipe));
+		expect_one(job_id,
+				   catalog_execute("UPDATE s3export.job SET uri = $2, uploader_pid = $3,"
+								   " pipe = $4, endpoint_url = $5"
+								   " WHERE job_id = $1 AND state = 'running' AND leader_pid = $6",
+								   "itnitn", job_id, uri, MyProcPid, (int64) request->pipe,
+								   request->endpoint_url, request->leader_pid));
 	else
 		(void) catalog_execute(
-			"INSERT INTO s3export.job (job_id, owner, connector_id, connector, source, path, uri,"
-			" system_identifier, data_directory, database, state, started_at, leader_pid,"
-			" uploader_pid, pipe)"
-			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'running',"
-			" pg_catalog.clock_timestamp(), $11, $12, $13)",
-			"ioittttitonni", job_id, request->owner, request->connector_id, request->connector,
-			request->source, request->path, uri, THIS_SERVER, request->leader_pid, MyProcPid,
-			(int64) request->pipe);
-	commit(&transaction);
+			"INSERT INTO s3export.job (job_id, owner, connector_id, connector, endpoint_url, source,"
+			" path, uri, system_identifier, data_directory, database, timeline, state, started_at,"
+			" leader_pid, uploader_pid, pipe)"
+			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'running',"
+			" pg_catalog.clock_timestamp(), $13, $14, $15)",
+			"ioitttttitonnni", job_id, request->owner, request->connector_id, request->connector,
+			request->endpoint_url, request->source, request->path, uri, JOB_THIS_SERVER,
+			request->leader_pid, MyProcPid, (int64) request->pipe);
+	job_commit_transaction(&transaction);
 }
 
 /* Within a transaction. */
@@ -118,9 +115,9 @@ job_file_begin(int64 job_id, JobFile *file)
 {
 	JobTransaction transaction;
 
-	begin(&transaction);
+	job_begin_transaction(&transaction);
 	put_file(job_id, file, "uploading");
-	commit(&transaction);
+	job_commit_transaction(&transaction);
 }
 
 static void
@@ -137,12 +134,12 @@ job_set_completing(int64 job_id, List *files)
 {
 	JobTransaction transaction;
 
-	begin(&transaction);
+	job_begin_transaction(&transaction);
 	put_files(job_id, files, "completing");
 	expect_one(job_id, catalog_execute("UPDATE s3export.job SET state = 'completing'"
 									   " WHERE job_id = $1",
 									   "i", job_id));
-	commit(&transaction);
+	job_commit_transaction(&transaction);
 }
 
 void
@@ -150,7 +147,7 @@ job_succeed(int64 job_id, const JobTotals *totals, List *files)
 {
 	JobTransaction transaction;
 
-	begin(&transaction);
+	job_begin_transaction(&transaction);
 	put_files(job_id, files, "done");
 	expect_one(job_id,
 			   catalog_execute("UPDATE s3export.job SET state = 'succeeded', rows = $2,"
@@ -158,7 +155,7 @@ job_succeed(int64 job_id, const JobTotals *totals, List *files)
 							   " finished_at = pg_catalog.clock_timestamp() WHERE job_id = $1",
 							   "iiinn", job_id, (int64) totals->rows, (int64) totals->bytes,
 							   totals->files, totals->attempts));
-	commit(&transaction);
+	job_commit_transaction(&transaction);
 }
 
 void
@@ -168,7 +165,7 @@ job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData 
 	JobTransaction transaction;
 	ListCell      *cell;
 
-	begin(&transaction);
+	job_begin_transaction(&transaction);
 	foreach (cell, aborted)
 		(void) catalog_execute("UPDATE s3export.job_file SET state = 'aborted', upload_id = NULL,"
 							   " finished_at = pg_catalog.clock_timestamp()"
@@ -183,5 +180,5 @@ job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData 
 						   (int64) totals->rows, (int64) totals->bytes, totals->files,
 						   totals->attempts, unpack_sql_state(error->sqlerrcode), error->message,
 						   error->detail, error->hint));
-	commit(&transaction);
+	job_commit_transaction(&transaction);
 }

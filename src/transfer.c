@@ -27,6 +27,7 @@
 
 #include "guc.h"
 #include "job.h"
+#include "lease.h"
 #include "policy.h"
 #include "store.h"
 #include "transfer.h"
@@ -85,6 +86,7 @@ begin_job(Transfer *transfer)
 		.owner = transfer->request->owner,
 		.connector_id = transfer->connector->connector_id,
 		.connector = transfer->connector->name,
+		.endpoint_url = transfer->connector->s3.endpoint_url,
 		.source = transfer->request->source,
 		.path = transfer->request->path,
 		.leader_pid = pipe_leader_pid(transfer->pipe),
@@ -100,6 +102,7 @@ begin_job(Transfer *transfer)
 		.key = name,
 		.uri = connector_uri(transfer->connector, name),
 	};
+	lease_join(transfer->job_id);
 	job_begin(transfer->job_id, &request, transfer->file.uri);
 	transfer->recorded = true;
 }

@@ -14,14 +14,16 @@ failed=0
 # Top to bottom, a layer a line; modules of one layer do not know each other.
 LAYERS='
 s3export
-connector_api setup_api copy_api
+connector_api setup_api copy_api job_api leader
+copy_args
 connector_args export
 parallel
 output uploader
 probe transfer
-store job
+store carry queue
+job
 connector
-catalog
+catalog lease
 csv compress
 pipe
 upload

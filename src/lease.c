@@ -1,0 +1,136 @@
+/*-------------------------------------------------------------------------
+ *
+ * lease.c
+ *	  Which jobs live, and which paths are being written to.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "storage/lock.h"
+#include "storage/procarray.h"
+
+#include "lease.h"
+
+/* The fourth field of an advisory lock's tag, which is 1 or 2 for users' locks. */
+#define CLASS_JOB 0x5301
+#define CLASS_PATH 0x5302
+#define CLASS_QUEUE 0x5303
+
+static LOCKTAG
+make_tag(uint64 id, uint16 lock_class)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (id >> 32), (uint32) id, lock_class);
+	return tag;
+}
+
+static LOCKTAG
+job_tag(int64 job_id)
+{
+	return make_tag((uint64) job_id, CLASS_JOB);
+}
+
+/* Of two paths with the same 64 bits one would have to wait, which is no harm. */
+static LOCKTAG
+path_tag(int64 connector_id, const char *key)
+{
+	return make_tag(
+		hash_bytes_extended((const unsigned char *) key, (int) strlen(key), (uint64) connector_id),
+		CLASS_PATH);
+}
+
+static bool
+try_lock(LOCKTAG tag, LOCKMODE mode)
+{
+	return LockAcquire(&tag, mode, true, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+static void
+unlock(LOCKTAG tag, LOCKMODE mode)
+{
+	(void) LockRelease(&tag, mode, true);
+}
+
+void
+lease_join(int64 job_id)
+{
+	if (!try_lock(job_tag(job_id), ShareLock))
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
+						errmsg("job " INT64_FORMAT " is being recovered", job_id)));
+}
+
+void
+lease_leave(int64 job_id)
+{
+	unlock(job_tag(job_id), ShareLock);
+}
+
+bool
+lease_try_exclusive(int64 job_id)
+{
+	return try_lock(job_tag(job_id), ExclusiveLock);
+}
+
+void
+lease_release(int64 job_id)
+{
+	unlock(job_tag(job_id), ExclusiveLock);
+}
+
+bool
+lease_try_path(int64 connector_id, const char *key)
+{
+	return try_lock(path_tag(connector_id, key), ExclusiveLock);
+}
+
+void
+lease_release_path(int64 connector_id, const char *key)
+{
+	unlock(path_tag(connector_id, key), ExclusiveLock);
+}
+
+bool
+lease_path_is_free(int64 connector_id, const char *key)
+{
+	if (!try_lock(path_tag(connector_id, key), ShareLock))
+		return false;
+	unlock(path_tag(connector_id, key), ShareLock);
+	return true;
+}
+
+bool
+lease_is_held_by(int64 job_id, int pid)
+{
+	LOCKTAG   tag = job_tag(job_id);
+	LockData *data;
+
+	/* The look at all locks is for a process that may be another one by now. */
+	if (BackendPidGetProc(pid) == NULL)
+		return false;
+	data = GetLockStatusData();
+	for (int i = 0; i < data->nelements; i++)
+	{
+		const LockInstanceData *lock = &data->locks[i];
+
+		if (lock->pid == pid && (lock->holdMask & LOCKBIT_ON(ShareLock)) != 0 &&
+			memcmp(&lock->locktag, &tag, sizeof(LOCKTAG)) == 0)
+			return true;
+	}
+	return false;
+}
+
+bool
+lease_try_queue(void)
+{
+	return try_lock(make_tag(0, CLASS_QUEUE), ExclusiveLock);
+}
+
+void
+lease_release_queue(void)
+{
+	unlock(make_tag(0, CLASS_QUEUE), ExclusiveLock);
+}

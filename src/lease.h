@@ -1,0 +1,52 @@
+/*-------------------------------------------------------------------------
+ *
+ * lease.h
+ *	  Which jobs live, and which paths are being written to.
+ *
+ * Session-level locks of the server's lock manager: a process that dies holds
+ * none, whichever way it dies, and a server that crashes forgets them all.
+ * They look like advisory locks (pg_locks shows them so), with a class that
+ * pg_advisory_lock cannot name.  They belong to this database on this server, so
+ * that no copy of either shares them.  None of these functions waits; all of
+ * them work within a transaction, without one, and on a standby.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LEASE_H
+#define LEASE_H
+
+/*
+ * Whoever takes part in a job shares its lease from before its row says
+ * 'running' until its end has been recorded.  In a process that also runs code
+ * of users it does not suffice: pg_advisory_unlock_all() gives it up.  Raises
+ * ERRCODE_OBJECT_IN_USE while somebody recovers the job.
+ */
+extern void lease_join(int64 job_id);
+extern void lease_leave(int64 job_id);
+
+/*
+ * For whoever recovers a job: false when it lives, or somebody else is at it.
+ * The job's row may have changed until then.  Not for a job that this process has
+ * joined.
+ */
+extern bool lease_try_exclusive(int64 job_id);
+extern void lease_release(int64 job_id);
+
+/* Does that process share the job's lease?  0 is no process. */
+extern bool lease_is_held_by(int64 job_id, int pid);
+
+/*
+ * The right to write to "key" through a connector, of which there is one; false
+ * when another process has it.
+ */
+extern bool lease_try_path(int64 connector_id, const char *key);
+extern void lease_release_path(int64 connector_id, const char *key);
+
+/* Has nobody the path now?  For whoever would rather wait. */
+extern bool lease_path_is_free(int64 connector_id, const char *key);
+
+/* The right to start this database's queued jobs. */
+extern bool lease_try_queue(void);
+extern void lease_release_queue(void);
+
+#endif /* LEASE_H */
