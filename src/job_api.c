@@ -70,15 +70,12 @@ has_ended(const JobStatus *status)
 		   strcmp(status->state, "completing") != 0;
 }
 
-/* The process that works on a running job and can be told to stop; 0: none does. */
-static int
-find_process(int64 job_id, const JobStatus *status)
+/* Of the leaders only those that are workers of a queued job share its lease. */
+static bool
+has_process(int64 job_id, const JobStatus *status)
 {
-	if (lease_is_held_by(job_id, status->uploader_pid))
-		return status->uploader_pid;
-	if (status->uploader_pid == 0 && lease_is_held_by(job_id, status->leader_pid))
-		return status->leader_pid;
-	return 0;
+	return lease_is_held_by(job_id, status->uploader_pid) ||
+		   lease_is_held_by(job_id, status->leader_pid);
 }
 
 /* ---------------------------------------------------------------- waiting */
@@ -111,10 +108,10 @@ wait_a_while(long ms)
 static void
 require_process(int64 job_id, JobStatus *status)
 {
-	if (is_queued(status) || has_ended(status) || find_process(job_id, status) != 0)
+	if (is_queued(status) || has_ended(status) || has_process(job_id, status))
 		return;
 	get_status(job_id, status);
-	if (is_queued(status) || has_ended(status) || find_process(job_id, status) != 0)
+	if (is_queued(status) || has_ended(status) || has_process(job_id, status))
 		return;
 	ereport(ERROR, (errcode(ERRCODE_CONNECTION_FAILURE),
 					errmsg("the processes of job " INT64_FORMAT " have died", job_id),
@@ -197,10 +194,15 @@ s3export_wait(PG_FUNCTION_ARGS)
 
 /* -------------------------------------------------------------- cancelling */
 
-/* To the process and what it has started, as pg_cancel_backend does it. */
+/*
+ * To the process and what it has started, as pg_cancel_backend does it; false:
+ * it has nothing to do with the job.
+ */
 static bool
-interrupt(int pid)
+interrupt(int64 job_id, int pid)
 {
+	if (!lease_is_held_by(job_id, pid))
+		return false;
 #ifdef HAVE_SETSID
 	return kill(-pid, SIGINT) == 0;
 #else
@@ -213,7 +215,7 @@ s3export_cancel(PG_FUNCTION_ARGS)
 {
 	int64     job_id = job_argument(fcinfo);
 	JobStatus status;
-	int       pid;
+	bool      interrupted;
 
 	PreventCommandDuringRecovery("s3export.cancel()");
 	get_status(job_id, &status);
@@ -225,6 +227,9 @@ s3export_cancel(PG_FUNCTION_ARGS)
 	}
 	if (has_ended(&status))
 		PG_RETURN_BOOL(false);
-	pid = find_process(job_id, &status);
-	PG_RETURN_BOOL(pid != 0 && interrupt(pid));
+
+	/* The uploader first: it records why, and the leader may send nothing for long. */
+	interrupted = interrupt(job_id, status.uploader_pid);
+	interrupted |= interrupt(job_id, status.leader_pid);
+	PG_RETURN_BOOL(interrupted);
 }

@@ -9,7 +9,7 @@ use Test::More;
 use Time::HiRes qw(time sleep);
 
 s3_or_skip();
-my $node = s3export_node('main', 'max_worker_processes = 8', 'max_prepared_transactions = 2');
+my $node = s3export_node('main', 'max_worker_processes = 8', 'max_prepared_transactions = 2', 'restart_after_crash = on');
 my $folder = unique_folder();
 
 create_connector($node, 'lake', folder_path => $folder);
@@ -84,6 +84,16 @@ sub start_sql
 	return \%session;
 }
 
+sub set_running
+{
+	my ($jobs) = @_;
+
+	$node->append_conf('postgresql.conf', "s3export.max_running_jobs = $jobs");
+	$node->reload;
+	poll_until(sub { sql('SHOW s3export.max_running_jobs') eq $jobs }, 'the setting');
+	return;
+}
+
 sub no_processes
 {
 	my ($what) = @_;
@@ -141,7 +151,7 @@ sub no_processes
 	is(finish(sql('SELECT max(job_id) FROM s3export.jobs')), 'succeeded', 'from a DO block with an exception handler');
 	sql(q(SELECT s3export.copy_to('lake', 'VALUES (' || n || ')', 'many-' || n || '.csv', wait => false) FROM generate_series(1, 5) n));
 	finish($_) foreach split /\n/, sql(q(SELECT job_id FROM s3export.jobs WHERE path LIKE 'many%'));
-	is(scalar(s3_list("$folder/many-")), 5, 'several in one statement');
+	is(scalar(() = s3_list("$folder/many-")), 5, 'several in one statement');
 }
 
 # ---- arguments are checked at once
@@ -205,9 +215,9 @@ sql(q(CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE team NOLOGIN; 
 # ---- settings
 {
 	my $before = q(SET DateStyle = 'SQL, DMY'; SET TimeZone = 'Europe/Rome'; SET IntervalStyle = 'iso_8601'; SET bytea_output = 'escape'; SET extra_float_digits = 0;
-		SET search_path = elsewhere, public; SET app.tenant = 'x"y\z'; SET work_mem = '7MB'; SET s3export.part_size = '6MB');
+		SET search_path = elsewhere, public; SET row_security = off; SET app.tenant = 'x"y\z'; SET work_mem = '7MB'; SET s3export.part_size = '6MB');
 	my $source = q(SELECT timestamptz '2026-11-22 12:00+00' AS t, interval '1 day 2 hours' AS i, '\x41'::bytea AS b, 0.1::float8 + 0.2 AS f, (SELECT what FROM place) AS p,
-		current_setting('app.tenant', true) AS tenant, current_setting('work_mem') AS work_mem, current_setting('s3export.part_size') AS part_size);
+		current_setting('app.tenant', true) AS tenant, current_setting('work_mem') AS work_mem, current_setting('s3export.part_size') AS part_size, current_setting('row_security') AS row_security);
 
 	sql(q(CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.place AS SELECT 'elsewhere' AS what; CREATE TABLE place AS SELECT 'public' AS what));
 	is(finish(queue($source, 'settings.csv', before => $before, settings => '{app.tenant,work_mem}')), 'succeeded', 'settings');
@@ -219,7 +229,7 @@ sql(q(CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE team NOLOGIN; 
 		CREATE POLICY p ON tenants USING (tenant = current_setting('app.tenant'))));
 	is(finish(queue('tenants', 'red.csv', before => q(SET ROLE alice; SET app.tenant = 'red'), settings => '{app.tenant}')), 'succeeded', 'row security');
 	is(s3_get("$folder/red.csv"), "tenant,v\nred,1\n", 'sees what the session sees');
-	error_like($node, 'SELECT s3export.wait(' . queue('tenants', 'off.csv', before => q(SET ROLE alice; SET row_security = off)) . ')', { sqlstate => '42501', message => qr/row-level security/ }, 'row_security = off is taken over');
+	error_like($node, q(SELECT s3export.copy_to('lake', 'tenants', wait => false)), { sqlstate => '42501', message => qr/row-level security/ }, 'row_security = off is an error at once', before => 'SET ROLE alice; SET row_security = off;');
 
 	# A schema of the user's in the path does not get between us and our tables.
 	sql(q(CREATE SCHEMA trap; CREATE FUNCTION trap.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'trapped'; END$$;
@@ -273,15 +283,15 @@ sql(q(CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE team NOLOGIN; 
 		"s3export job $jobs[0]|s3export job|" . sql('SELECT current_user') . '|' . held(1), 'pg_stat_activity shows the query');
 	is(sql("SELECT state FROM s3export.wait($jobs[0], '300 ms')"), 'running', 'wait returns when its time is over');
 	is(sql("SELECT state FROM s3export.wait($jobs[3], '0')"), 'queued', 'or at once');
-	sql(q(ALTER SYSTEM SET s3export.max_running_jobs = 3; SELECT pg_reload_conf()));
+	set_running(3);
 	wait_for_state($jobs[2], 'running');
 	pass('max_running_jobs counts at once');
-	sql(q(ALTER SYSTEM SET s3export.max_running_jobs = 1; SELECT pg_reload_conf()));
+	set_running(1);
 	release(1, $hold);
 	is(finish($_), 'succeeded', 'and then they run') foreach @jobs;
 	is(job($jobs[3], 'waiting_for'), '', 'and wait no more');
 	cmp_ok(sql("SELECT count(*) FROM s3export.jobs a, s3export.jobs b WHERE a.job_id < b.job_id AND a.started_at > b.started_at AND a.job_id >= $jobs[0]"), '==', 0, 'in their order');
-	sql(q(ALTER SYSTEM RESET s3export.max_running_jobs; SELECT pg_reload_conf()));
+	set_running(2);
 	no_processes('a queue');
 }
 
@@ -301,8 +311,7 @@ sql(q(CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE team NOLOGIN; 
 
 # ---- the queue is bounded
 {
-	sql(q(ALTER SYSTEM SET s3export.max_running_jobs = 0; SELECT pg_reload_conf()));
-	poll_until(sub { sql('SHOW s3export.max_running_jobs') eq '0' }, 'the setting');
+	set_running(0);
 	my @jobs = map { queue('VALUES (1)', "bound$_.csv") } 1 .. 3;
 	error_like($node, q(SET s3export.max_queued_jobs = 3; SELECT s3export.copy_to('lake', 'VALUES (1)', 'bound4.csv', wait => false)),
 		{ sqlstate => '53400', message => 'too many exports are queued', detail => 'The limit is 3.', hint => qr/max_queued_jobs/ }, 'the queue is bounded');
@@ -313,7 +322,7 @@ sql(q(CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE team NOLOGIN; 
 	# A cancel that is not committed keeps the job in its place, and out of a worker's hands.
 	my $cancel = start_sql("BEGIN; SELECT s3export.cancel($jobs[0]); SELECT pg_sleep(3); ROLLBACK");
 	poll_until(sub { sql(q(SELECT count(*) FROM pg_stat_activity WHERE query ~ '^BEGIN; SELECT s3export.cancel' AND wait_event = 'PgSleep')) }, 'the cancel');
-	sql(q(ALTER SYSTEM RESET s3export.max_running_jobs; SELECT pg_reload_conf()));
+	set_running(2);
 	is(finish($jobs[1]), 'succeeded', 'the next job does not wait for a cancel that is not committed');
 	is(state($jobs[0]), 'queued', 'nor does it start the first');
 	$cancel->{handle}->finish;
@@ -333,6 +342,8 @@ sql(q(CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE team NOLOGIN; 
 	is(sql("SELECT s3export.cancel($jobs[0])"), 't', 'cancel of a running job');
 	error_like($node, "SELECT s3export.wait($jobs[$_])", { sqlstate => '57014', message => 'canceling the export due to user request' }, 'wait raises the reason') foreach 0, 2;
 	is(state($jobs[1]), 'running', 'the other goes on');
+	poll_until(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 's3export job $jobs[0]'") == 0 }, 'the end of the worker');
+	pass('the worker has not waited for its query');
 	release(1, $hold);
 	is(finish($jobs[1]), 'succeeded', 'to its end');
 	is(sql("SELECT s3export.cancel($jobs[1])"), 'f', 'and cannot be cancelled then');
@@ -340,7 +351,7 @@ sql(q(CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE team NOLOGIN; 
 	is_deeply([ s3_uploads("$folder/cancel") ], [], 'no upload either');
 }
 {
-	my $session = start_sql(q(SELECT s3export.copy_to('lake', 'SELECT pg_sleep(60)', 'sync.csv')));
+	my $session = start_sql(q(SELECT s3export.copy_to('lake', $$SELECT repeat('x', 260000), pg_sleep(0.3) FROM generate_series(1, 2000)$$, 'sync.csv', parallel => 0)));
 	my $job;
 
 	poll_until(sub { $job = sql(q(SELECT job_id FROM s3export.jobs WHERE path = 'sync.csv' AND state = 'running')) }, 'the export');
@@ -350,16 +361,21 @@ sql(q(CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE team NOLOGIN; 
 	like($session->{err}, qr/ERROR:  57014: canceling the export due to user request/, 'that session has the error');
 }
 {
-	# A leader that waits for a lock has no uploader yet.
-	my $lock = start_sql(q(BEGIN; LOCK s3export.connector_grant; SELECT pg_sleep(600)));
-	my $job;
+	# A worker that waits for a lock has no uploader yet.
+	my ($job, $lock);
 
-	poll_until(sub { sql(q(SELECT count(*) FROM pg_locks WHERE relation = 's3export.connector_grant'::regclass AND mode = 'AccessExclusiveLock' AND granted)) }, 'the lock');
-	sql(q(ALTER SYSTEM SET s3export.max_running_jobs = 0; SELECT pg_reload_conf()));
-	is(finish(queue('VALUES (1)', 'superuser.csv')), 'succeeded', 'the owner needs no grants') if 0;
-	sql(q(ALTER SYSTEM RESET s3export.max_running_jobs; SELECT pg_reload_conf()));
+	set_running(0);
+	$job = queue('VALUES (1)', 'early.csv');
+	$lock = start_sql(q(BEGIN; LOCK s3export.connector; SELECT pg_sleep(600)));
+	poll_until(sub { sql(q(SELECT count(*) FROM pg_locks WHERE relation = 's3export.connector'::regclass AND mode = 'AccessExclusiveLock' AND granted)) }, 'the lock');
+	set_running(2);
+	wait_for_state($job, 'running');
+	is(job($job, 'uploader_pid'), '', 'a job without an uploader yet');
+	is(sql("SELECT s3export.cancel($job)"), 't', 'is cancelled');
+	wait_for_state($job, 'cancelled');
 	sql(q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ '^BEGIN; LOCK'));
 	$lock->{handle}->finish;
+	error_like($node, "SELECT s3export.wait($job)", { sqlstate => '57014', message => 'canceling statement due to user request' }, 'and says so');
 }
 
 # ---- snapshots
