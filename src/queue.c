@@ -45,6 +45,14 @@
 #define PAUSE 1000
 #define MAX_TRIES 3
 
+/*
+ * A job that has been started has so long to get its second worker, the
+ * uploader, before the next one is started: otherwise that one's worker might
+ * take its place.  How often we look meanwhile; ms
+ */
+#define SETTLING_TIME 1000
+#define SETTLING_INTERVAL 50
+
 #define REPORT_QUEUE_SIZE 8192
 
 extern PGDLLEXPORT void s3export_dispatcher_main(Datum arg);
@@ -191,6 +199,8 @@ typedef struct Dispatcher
 	MemoryContext look;         /* for one look */
 	List         *starters;     /* of Starter */
 	TimestampTz   paused_until; /* as there was no free worker */
+	bool          settling;     /* a job has no uploader yet */
+	TimestampTz   settled_at;   /* at the latest */
 } Dispatcher;
 
 static Starter *
@@ -384,9 +394,17 @@ find_rival(List *busy, const JobEntry *job)
 	return NULL;
 }
 
+static bool
+is_settling(const Dispatcher *dispatcher)
+{
+	return dispatcher->settling && GetCurrentTimestamp() < dispatcher->settled_at;
+}
+
+static const char *const as_before = "";
+
 /*
- * Why the job, which nothing is in the way of, has not been started; NULL: it
- * has.
+ * Why the job, which nothing is in the way of, has not been started, or
+ * as_before; NULL: it has.
  */
 static const char *
 try_start(Dispatcher *dispatcher, const JobEntry *job)
@@ -411,8 +429,14 @@ try_start(Dispatcher *dispatcher, const JobEntry *job)
 		return QUEUE_WAITS_FOR_WORKER;
 	if (now < starter->retry_at)
 		return "another try to start its worker";
+	if (is_settling(dispatcher))
+		return as_before;
 	if (start_worker(dispatcher, starter, job))
+	{
+		dispatcher->settling = true;
+		dispatcher->settled_at = TimestampTzPlusMilliseconds(now, SETTLING_TIME);
 		return NULL;
+	}
 	pause_all(dispatcher);
 	return QUEUE_WAITS_FOR_WORKER;
 }
@@ -435,6 +459,7 @@ start_jobs(Dispatcher *dispatcher, List *jobs)
 	int       queued = 0;
 	ListCell *cell;
 
+	dispatcher->settling = false;
 	foreach (cell, jobs)
 	{
 		JobEntry *job = lfirst(cell);
@@ -443,6 +468,8 @@ start_jobs(Dispatcher *dispatcher, List *jobs)
 			continue;
 		busy = lappend(busy, job);
 		running += job->background;
+		if (job->background && job->uploader_pid == 0)
+			dispatcher->settling = true;
 	}
 	foreach (cell, jobs)
 	{
@@ -466,7 +493,8 @@ start_jobs(Dispatcher *dispatcher, List *jobs)
 		busy = lappend(busy, job);
 		if (waiting_for == NULL)
 			running++;
-		else if (job->waiting_for == NULL || strcmp(job->waiting_for, waiting_for) != 0)
+		else if (waiting_for != as_before &&
+				 (job->waiting_for == NULL || strcmp(job->waiting_for, waiting_for) != 0))
 		{
 			job->waiting_for = unconstify(char *, waiting_for);
 			changed = lappend(changed, job);
@@ -552,7 +580,8 @@ dispatch(void)
 		MemoryContextReset(dispatcher.look);
 
 		pgstat_report_stat(false);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_INTERVAL,
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 is_settling(&dispatcher) ? SETTLING_INTERVAL : LOOK_INTERVAL,
 						 compat_wait_event(wait_event, "S3exportQueue"));
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
