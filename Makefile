@@ -16,6 +16,8 @@ OBJS = \
 	src/leader.o \
 	src/queue.o \
 	src/carry.o \
+	src/progress_api.o \
+	src/recover_api.o \
 	src/export.o \
 	src/parallel.o \
 	src/output.o \
@@ -27,23 +29,33 @@ OBJS = \
 	src/connector_wire.o \
 	src/job.o \
 	src/job_queue.o \
-	src/lease.o \
+	src/job_recovery.o \
 	src/catalog.o \
+	src/lease.o \
 	src/names.o \
 	src/csv.o \
+	src/csv_scan.o \
+	src/csv_layout.o \
 	src/csv_types.o \
 	src/csv_time.o \
 	src/csv_jsonb.o \
+	src/csv_array.o \
 	src/csv_text.o \
+	src/csv_text_avx2.o \
+	src/csv_toast.o \
 	src/csv_block.o \
 	src/compress.o \
 	src/pipe.o \
+	src/progress.o \
 	src/uploader.o \
 	src/transfer.o \
+	src/recovery.o \
 	src/store.o \
 	src/probe.o \
 	src/policy.o \
 	src/upload.o \
+	src/pace.o \
+	src/crc32c.o \
 	src/s3.o \
 	src/s3_answer.o \
 	src/s3_error.o \

@@ -24,6 +24,7 @@ CREATE TABLE s3export.connector (
 	region text COLLATE "C",
 	sts_endpoint_url text COLLATE "C",
 	addressing text NOT NULL CHECK (addressing IN ('auto', 'path', 'virtual')),
+	payload_signing text NOT NULL CHECK (payload_signing IN ('auto', 'signed', 'unsigned')),
 	expected_bucket_owner text COLLATE "C",
 	server_side_encryption text CHECK (server_side_encryption IN ('AES256', 'aws:kms')),
 	kms_key_id text COLLATE "C",
@@ -143,7 +144,7 @@ CREATE VIEW s3export.connectors WITH (security_barrier) AS
 		   CASE WHEN k.role_arn IS NOT NULL THEN e.external_id END AS external_id,
 		   c.bucket, c.folder_path,
 		   's3://' || c.bucket || '/' || CASE WHEN c.folder_path = '' THEN '' ELSE c.folder_path || '/' END AS uri,
-		   c.region, c.endpoint_url, c.sts_endpoint_url, c.addressing, c.expected_bucket_owner,
+		   c.region, c.endpoint_url, c.sts_endpoint_url, c.addressing, c.payload_signing, c.expected_bucket_owner,
 		   c.server_side_encryption, c.kms_key_id, c.bucket_key, c.storage_class, c.tags, c.acl, c.content_type,
 		   CASE WHEN k.ambient OR k.role_arn IS NOT NULL AND NOT EXISTS (SELECT FROM s3export.base_identity)
 				THEN NOT s3export.ambient_credentials_allowed()
@@ -186,6 +187,7 @@ CREATE FUNCTION s3export.create_connector(
 	endpoint_url text DEFAULT NULL,
 	sts_endpoint_url text DEFAULT NULL,
 	addressing text DEFAULT 'auto',
+	payload_signing text DEFAULT 'auto',
 	expected_bucket_owner text DEFAULT NULL,
 	server_side_encryption text DEFAULT NULL,
 	kms_key_id text DEFAULT NULL,
@@ -264,6 +266,7 @@ CREATE FUNCTION s3export.test_credentials(
 	endpoint_url text DEFAULT NULL,
 	sts_endpoint_url text DEFAULT NULL,
 	addressing text DEFAULT 'auto',
+	payload_signing text DEFAULT 'auto',
 	expected_bucket_owner text DEFAULT NULL,
 	server_side_encryption text DEFAULT NULL,
 	kms_key_id text DEFAULT NULL,
@@ -291,6 +294,7 @@ CREATE FUNCTION s3export.alter_connector(
 	endpoint_url text DEFAULT NULL,
 	sts_endpoint_url text DEFAULT NULL,
 	addressing text DEFAULT NULL,
+	payload_signing text DEFAULT NULL,
 	expected_bucket_owner text DEFAULT NULL,
 	server_side_encryption text DEFAULT NULL,
 	kms_key_id text DEFAULT NULL,
@@ -371,7 +375,9 @@ CREATE TABLE s3export.job (
 	error_code text,
 	error_message text,
 	error_detail text,
-	error_hint text
+	error_hint text,
+	recovered_at timestamptz,    -- when recovery ended it; NULL: its uploader did
+	checked_at timestamptz       -- when recovery last looked without being able to settle all
 );
 CREATE INDEX job_unfinished_idx ON s3export.job (job_id)
 	WHERE state IN ('queued', 'running', 'completing');
@@ -396,6 +402,8 @@ CREATE TABLE s3export.job_file (
 	finished_at timestamptz,
 	PRIMARY KEY (job_id, file_no)
 );
+CREATE INDEX job_file_open_idx ON s3export.job_file (job_id)
+	WHERE upload_id IS NOT NULL OR state = 'completing';
 
 CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.job
 	EXECUTE FUNCTION s3export.refuse_direct_writes();
@@ -410,7 +418,7 @@ CREATE VIEW s3export.jobs WITH (security_barrier) AS
 		   leader_pid, uploader_pid,
 		   (SELECT count(*) FROM s3export.job_file f WHERE f.job_id = j.job_id AND f.upload_id IS NOT NULL)
 			   AS open_uploads,
-		   error_code, error_message, error_detail, error_hint
+		   error_code, error_message, error_detail, error_hint, recovered_at
 	  FROM s3export.job j
 	 WHERE coalesce(pg_has_role(owner, 'USAGE'),
 					current_setting('is_superuser') = 'on');
@@ -419,7 +427,36 @@ CREATE VIEW s3export.job_files WITH (security_barrier) AS
 	SELECT f.job_id, f.file_no, f.uri, f.state, f.upload_id, f.rows, f.bytes, f.parts, f.etag, f.crc32c, f.finished_at
 	  FROM s3export.job_file f JOIN s3export.jobs j USING (job_id);
 
-GRANT SELECT ON s3export.jobs, s3export.job_files TO PUBLIC;
+-- How far a running export is, from the shared memory of its processes; NULL
+-- where there is none, as after a crash.
+CREATE FUNCTION s3export.job_progress(
+	job_id bigint,
+	pipe bigint,
+	OUT phase text,
+	OUT waiting_for text,
+	OUT rows bigint,
+	OUT bytes_made bigint,
+	OUT bytes_sent bigint,
+	OUT parts integer,
+	OUT files integer,
+	OUT retries integer,
+	OUT rate bigint,
+	OUT percent double precision,
+	OUT seconds_left bigint)
+	RETURNS record LANGUAGE C VOLATILE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 's3export_job_progress';
+
+CREATE VIEW s3export.progress WITH (security_barrier) AS
+	SELECT j.job_id, j.connector, j.uri, j.state, p.phase,
+		   coalesce(p.waiting_for, j.waiting_for) AS waiting_for,
+		   p.rows, p.bytes_made, p.bytes_sent, p.parts, p.files, p.retries, p.rate, p.percent, p.seconds_left,
+		   j.started_at, j.leader_pid, j.uploader_pid
+	  FROM s3export.jobs j JOIN s3export.job r USING (job_id)
+	 CROSS JOIN LATERAL s3export.job_progress(r.job_id, r.pipe) p
+	 WHERE r.state IN ('queued', 'running', 'completing')
+	   AND (r.state = 'queued' OR p.phase IS NOT NULL);
+
+GRANT SELECT ON s3export.jobs, s3export.job_files, s3export.progress TO PUBLIC;
 
 CREATE FUNCTION s3export.copy_to(
 	connector text,
@@ -477,6 +514,20 @@ CREATE FUNCTION s3export.cancel(job_id bigint)
 RETURNS boolean
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 's3export_cancel';
+
+-- Settles what crashes have left behind of the caller's jobs, or of all for a
+-- superuser: a row for each file, and for each job without one.  An action is
+-- 'completed' (the object is in place), 'aborted' (nothing is left of it),
+-- 'failed' (the job had sent nothing, or is another server's) or 'left' (to be
+-- tried again).
+CREATE FUNCTION s3export.recover(
+	OUT job_id bigint,
+	OUT uri text,
+	OUT action text,
+	OUT detail text)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 's3export_recover';
 
 -- -------------------------------------------------------------------- version
 

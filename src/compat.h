@@ -12,6 +12,7 @@
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
+#include "utils/snapmgr.h"
 #include "utils/wait_event.h"
 
 #if PG_VERSION_NUM >= 160000
@@ -63,6 +64,20 @@
 #define COMPAT_CONNECT_FLAGS BGWORKER_BYPASS_ROLELOGINCHECK
 #else
 #define COMPAT_CONNECT_FLAGS 0
+#endif
+
+/* What a relation's files are called was renamed in 16. */
+#if PG_VERSION_NUM >= 160000
+#define compat_rel_locator(rel) ((rel)->rd_locator)
+#else
+#define compat_rel_locator(rel) ((rel)->rd_node)
+#endif
+
+/* old_snapshot_threshold, until 16: what a snapshot sees may be gone. */
+#if PG_VERSION_NUM >= 170000
+#define compat_snapshots_become_too_old false
+#else
+#define compat_snapshots_become_too_old (old_snapshot_threshold >= 0)
 #endif
 
 #endif /* COMPAT_H */

@@ -98,7 +98,8 @@ gzip_open(Compressor *compressor)
 {
 	static const uint32 buffer_sizes[] = {ISAL_DEF_LVL0_DEFAULT, ISAL_DEF_LVL1_DEFAULT,
 										  ISAL_DEF_LVL2_DEFAULT, ISAL_DEF_LVL3_DEFAULT};
-	GzipState          *state = palloc(sizeof(GzipState));
+	/* The library does not set all of it, and limits the window by what it finds. */
+	GzipState          *state = palloc0(sizeof(GzipState));
 
 	state->buffer_size = buffer_sizes[compressor->level];
 	state->buffer = state->buffer_size > 0 ? palloc(state->buffer_size) : NULL;

@@ -16,24 +16,45 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
 
 #include "catalog.h"
 #include "connector_rows.h"
 
 static const char *const addressing_names[] = {"auto", "path", "virtual"};
+static const char *const payload_signing_names[] = {"auto", "signed", "unsigned"};
+
+/* -1: it is none of them. */
+static int
+find_name(const char *const *names, int n, const char *value)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (strcmp(value, names[i]) == 0)
+			return i;
+	}
+	return -1;
+}
 
 bool
 connector_parse_addressing(const char *value, S3Addressing *addressing)
 {
-	for (size_t i = 0; i < lengthof(addressing_names); i++)
-	{
-		if (strcmp(value, addressing_names[i]) == 0)
-		{
-			*addressing = (S3Addressing) i;
-			return true;
-		}
-	}
-	return false;
+	int found = find_name(addressing_names, lengthof(addressing_names), value);
+
+	if (found >= 0)
+		*addressing = (S3Addressing) found;
+	return found >= 0;
+}
+
+bool
+connector_parse_payload_signing(const char *value, S3PayloadSigning *signing)
+{
+	int found = find_name(payload_signing_names, lengthof(payload_signing_names), value);
+
+	if (found >= 0)
+		*signing = (S3PayloadSigning) found;
+	return found >= 0;
 }
 
 char *
@@ -105,17 +126,18 @@ load_row(Connector *connector, const char *name, int64 connector_id)
 	char *role_arn;
 	char *sts_endpoint_url;
 
-	if (catalog_execute("SELECT c.connector_id, c.name, c.owner, c.kind, c.credential_id, c.bucket,"
-						" c.folder_path, c.region, c.endpoint_url, c.sts_endpoint_url,"
-						" c.addressing, c.expected_bucket_owner, c.server_side_encryption,"
-						" c.kms_key_id, c.bucket_key::text, c.storage_class, c.tags, c.acl,"
-						" c.content_type, k.owner AS credential_owner, k.access_key_id,"
-						" k.role_arn, k.ambient, k.version, s.sealed"
-						" FROM s3export.connector c"
-						" LEFT JOIN s3export.credential k USING (credential_id)"
-						" LEFT JOIN s3export.secret s USING (credential_id)"
-						" WHERE c.name = $1 OR c.connector_id = $2",
-						"ti", name, connector_id) == 0)
+	if (catalog_execute(
+			"SELECT c.connector_id, c.name, c.owner, c.kind, c.credential_id, c.bucket,"
+			" c.folder_path, c.region, c.endpoint_url, c.sts_endpoint_url,"
+			" c.addressing, c.expected_bucket_owner, c.server_side_encryption,"
+			" c.kms_key_id, c.bucket_key::text, c.storage_class, c.tags, c.acl,"
+			" c.content_type, c.payload_signing, k.owner AS credential_owner, k.access_key_id,"
+			" k.role_arn, k.ambient, k.version, s.sealed"
+			" FROM s3export.connector c"
+			" LEFT JOIN s3export.credential k USING (credential_id)"
+			" LEFT JOIN s3export.secret s USING (credential_id)"
+			" WHERE c.name = $1 OR c.connector_id = $2",
+			"ti", name, connector_id) == 0)
 		return false;
 
 	connector->connector_id = catalog_int64(0, "connector_id", NULL);
@@ -140,6 +162,9 @@ load_row(Connector *connector, const char *name, int64 connector_id)
 	connector->tags = catalog_text(0, "tags");
 	if (!connector_parse_addressing(catalog_text(0, "addressing"), &connector->s3.addressing))
 		elog(ERROR, "connector \"%s\" has an unexpected addressing", connector->name);
+	if (!connector_parse_payload_signing(catalog_text(0, "payload_signing"),
+										 &connector->s3.payload_signing))
+		elog(ERROR, "connector \"%s\" has an unexpected payload_signing", connector->name);
 
 	sts_endpoint_url = catalog_text(0, "sts_endpoint_url");
 	role_arn = catalog_text(0, "role_arn");
@@ -214,6 +239,34 @@ Connector *
 connector_lock(const char *name, bool missing_ok)
 {
 	return load(name, CONNECTOR_OWNER, true, missing_ok);
+}
+
+Connector *
+connector_find(int64 connector_id)
+{
+	Connector    *connector = palloc0(sizeof(Connector));
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	CatalogScope  scope;
+	bool          found;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(context);
+	catalog_enter(&scope);
+	found = catalog_execute("SELECT name FROM s3export.connector WHERE connector_id = $1", "i",
+							connector_id) > 0 &&
+			load_row(connector, catalog_text(0, "name"));
+	catalog_leave(&scope);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (!found)
+		return NULL;
+	connector_imply_sts(connector);
+	return connector;
 }
 
 /* --------------------------------------------------------------- writing */
@@ -303,18 +356,18 @@ connector_insert(Connector *connector, ConnectorValidation validation)
 			   "INSERT INTO s3export.connector (name, owner, kind, credential_id,"
 			   " endpoint_url, bucket, folder_path, region, sts_endpoint_url,"
 			   " addressing, expected_bucket_owner, server_side_encryption, kms_key_id,"
-			   " bucket_key, storage_class, tags, acl, content_type, validated_at)"
+			   " bucket_key, storage_class, tags, acl, content_type, payload_signing, validated_at)"
 			   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::boolean,"
-			   " $15, $16::jsonb, $17, $18, CASE WHEN $19 THEN now() END)"
+			   " $15, $16::jsonb, $17, $18, $19, CASE WHEN $20 THEN now() END)"
 			   " ON CONFLICT DO NOTHING RETURNING connector_id",
-			   "totitttttttttttttt"
+			   "totittttttttttttttt"
 			   "b",
 			   connector->name, connector->owner, connector->kind, connector->credential_id,
 			   s3->endpoint_url, s3->bucket, connector->folder_path, s3->region,
 			   connector->credentials.sts_endpoint_url, addressing_names[s3->addressing],
 			   s3->expected_bucket_owner, s3->server_side_encryption, s3->kms_key_id,
 			   s3->bucket_key, s3->storage_class, connector->tags, s3->acl, s3->content_type,
-			   validation == CONNECTOR_VALIDATED) == 0)
+			   payload_signing_names[s3->payload_signing], validation == CONNECTOR_VALIDATED) == 0)
 	{
 		CHECK_FOR_INTERRUPTS();
 		require_unique(connector, scope.userid);
@@ -338,16 +391,16 @@ connector_update(const Connector *connector, ConnectorValidation validation)
 		" bucket = $5, folder_path = $6, region = $7, sts_endpoint_url = $8,"
 		" addressing = $9, expected_bucket_owner = $10, server_side_encryption = $11,"
 		" kms_key_id = $12, bucket_key = $13::boolean, storage_class = $14, tags = $15::jsonb,"
-		" acl = $16, content_type = $17, validated_at = CASE $18 WHEN $19 THEN validated_at"
-		" WHEN $20 THEN now() END WHERE connector_id = $1",
-		"itotttttttttttttt"
+		" acl = $16, content_type = $17, payload_signing = $18, validated_at = CASE $19"
+		" WHEN $20 THEN validated_at WHEN $21 THEN now() END WHERE connector_id = $1",
+		"itottttttttttttttt"
 		"nnn",
 		connector->connector_id, connector->name, connector->owner, s3->endpoint_url, s3->bucket,
 		connector->folder_path, s3->region, connector->credentials.sts_endpoint_url,
 		addressing_names[s3->addressing], s3->expected_bucket_owner, s3->server_side_encryption,
 		s3->kms_key_id, s3->bucket_key, s3->storage_class, connector->tags, s3->acl,
-		s3->content_type, (int32) validation, (int32) CONNECTOR_VALIDATION_KEPT,
-		(int32) CONNECTOR_VALIDATED);
+		s3->content_type, payload_signing_names[s3->payload_signing], (int32) validation,
+		(int32) CONNECTOR_VALIDATION_KEPT, (int32) CONNECTOR_VALIDATED);
 	(void) catalog_execute("UPDATE s3export.credential SET owner = $2 WHERE credential_id = $1"
 						   " AND owner <> $2",
 						   "io", connector->credential_id, connector->credential_owner);

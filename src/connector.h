@@ -48,6 +48,12 @@ extern Connector *connector_load(const char *name, ConnectorAccess access);
 extern Connector *connector_load_by_id(int64 connector_id, ConnectorAccess access);
 
 /*
+ * For the uploader, which asks on nobody's behalf, in a transaction of its own;
+ * NULL when there is none.
+ */
+extern Connector *connector_find(int64 connector_id);
+
+/*
  * connector_load with CONNECTOR_OWNER, for a change: locks the connector until
  * the transaction ends.  NULL when there is none and "missing_ok".
  */
@@ -63,11 +69,17 @@ extern void connector_require_credentials(const Connector *connector);
 extern void       connector_serialize(StringInfo buf, const Connector *connector);
 extern Connector *connector_deserialize(StringInfo buf);
 
+/* Fills in the STS endpoint and region that S3's imply. */
+extern void connector_imply_sts(Connector *connector);
+
 /* "s3://bucket/key" */
 extern char *connector_uri(const Connector *connector, const char *key);
 
 /* "auto", "path", "virtual"; false: none of these. */
 extern bool connector_parse_addressing(const char *value, S3Addressing *addressing);
+
+/* "auto", "signed", "unsigned"; false: none of these. */
+extern bool connector_parse_payload_signing(const char *value, S3PayloadSigning *signing);
 
 /*
  * The external ID that AWS roles for the connectors of "role" have to demand.

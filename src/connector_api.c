@@ -10,6 +10,7 @@
 #include "commands/trigger.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
@@ -224,6 +225,7 @@ s3export_create_connector(PG_FUNCTION_ARGS)
 	int                 wait;
 	ConnectorValidation validation;
 
+	PreventCommandDuringRecovery("s3export.create_connector()");
 	args_set_name(connector, "name", args_required_text(fcinfo, ARG_NAME, "name"));
 	read_connector(connector, &credentials, fcinfo);
 	validate = args_required_bool(fcinfo, ARG_VALIDATE, "validate");
@@ -237,6 +239,14 @@ s3export_create_connector(PG_FUNCTION_ARGS)
 	connector_insert(connector, validation);
 	notice_other_kind(connector);
 	PG_RETURN_INT64(connector->connector_id);
+}
+
+/* The connector that a function changes, whose first argument is its name. */
+static Connector *
+lock_connector(FunctionCallInfo fcinfo, const char *function, bool missing_ok)
+{
+	PreventCommandDuringRecovery(function);
+	return connector_lock(args_required_text(fcinfo, 0, "name"), missing_ok);
 }
 
 static void
@@ -253,8 +263,7 @@ change_owner(Connector *connector, Oid owner)
 Datum
 s3export_alter_connector(PG_FUNCTION_ARGS)
 {
-	Connector *connector =
-		connector_lock(args_required_text(fcinfo, ALTER_ARG_NAME, "name"), false);
+	Connector          *connector = lock_connector(fcinfo, "s3export.alter_connector()", false);
 	char               *new_name = args_text(fcinfo, ALTER_ARG_NEW_NAME);
 	char               *bucket = args_text(fcinfo, ALTER_ARG_BUCKET);
 	bool                elsewhere = bucket != NULL || !PG_ARGISNULL(ALTER_ARG_ENDPOINT_URL);
@@ -292,12 +301,12 @@ s3export_alter_connector(PG_FUNCTION_ARGS)
 Datum
 s3export_drop_connector(PG_FUNCTION_ARGS)
 {
-	char      *name = args_required_text(fcinfo, 0, "name");
 	bool       if_exists = args_required_bool(fcinfo, 1, "if_exists");
-	Connector *connector = connector_lock(name, if_exists);
+	Connector *connector = lock_connector(fcinfo, "s3export.drop_connector()", if_exists);
 
 	if (connector == NULL)
-		ereport(NOTICE, (errmsg("connector \"%s\" does not exist, skipping", name)));
+		ereport(NOTICE, (errmsg("connector \"%s\" does not exist, skipping",
+								args_required_text(fcinfo, 0, "name"))));
 	else
 		connector_delete(connector);
 	PG_RETURN_VOID();
@@ -330,10 +339,10 @@ prepare_rotation(Connector *connector, bool unshare)
 Datum
 s3export_set_credentials(PG_FUNCTION_ARGS)
 {
-	Connector *connector = connector_lock(args_required_text(fcinfo, SET_ARG_NAME, "name"), false);
-	bool       unshare = args_required_bool(fcinfo, SET_ARG_UNSHARE, "unshare");
-	bool       validate = args_required_bool(fcinfo, SET_ARG_VALIDATE, "validate");
-	int        wait = args_wait(fcinfo, SET_ARG_WAIT);
+	Connector     *connector = lock_connector(fcinfo, "s3export.set_credentials()", false);
+	bool           unshare = args_required_bool(fcinfo, SET_ARG_UNSHARE, "unshare");
+	bool           validate = args_required_bool(fcinfo, SET_ARG_VALIDATE, "validate");
+	int            wait = args_wait(fcinfo, SET_ARG_WAIT);
 	CredentialArgs credentials;
 
 	args_read_credentials(&credentials, fcinfo, SET_ARG_CREDENTIALS);
@@ -349,6 +358,7 @@ s3export_set_identity(PG_FUNCTION_ARGS)
 {
 	CredentialArgs keys;
 
+	PreventCommandDuringRecovery("s3export.set_identity()");
 	if (!superuser())
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("must be superuser to set the base identity")));
@@ -360,7 +370,7 @@ s3export_set_identity(PG_FUNCTION_ARGS)
 Datum
 s3export_grant_usage(PG_FUNCTION_ARGS)
 {
-	Connector *connector = connector_lock(args_required_text(fcinfo, 0, "name"), false);
+	Connector *connector = lock_connector(fcinfo, "s3export.grant_usage()", false);
 
 	connector_grant(connector, args_required_role(fcinfo, 1, "grantee"));
 	PG_RETURN_VOID();
@@ -370,7 +380,7 @@ s3export_grant_usage(PG_FUNCTION_ARGS)
 Datum
 s3export_revoke_usage(PG_FUNCTION_ARGS)
 {
-	Connector *connector = connector_lock(args_required_text(fcinfo, 0, "name"), false);
+	Connector *connector = lock_connector(fcinfo, "s3export.revoke_usage()", false);
 
 	if (PG_ARGISNULL(1))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -383,7 +393,7 @@ s3export_revoke_usage(PG_FUNCTION_ARGS)
 static Connector *
 saved_connector(FunctionCallInfo fcinfo)
 {
-	static const int defaults[] = {ARG_KIND, ARG_PLACE, ARG_PLACE + 4};
+	static const int defaults[] = {ARG_KIND, ARG_PLACE, ARG_PLACE + 4, ARG_PLACE + 5};
 
 	for (int i = ARG_BUCKET; i < TEST_ARG_WAIT; i++)
 	{

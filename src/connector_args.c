@@ -204,6 +204,13 @@ set_addressing(Connector *connector, const char *value)
 }
 
 static void
+set_payload_signing(Connector *connector, const char *value)
+{
+	if (!connector_parse_payload_signing(value, &connector->s3.payload_signing))
+		args_invalid_value("payload_signing", value, "It is \"auto\", \"signed\" or \"unsigned\".");
+}
+
+static void
 set_expected_bucket_owner(Connector *connector, const char *value)
 {
 	if (*value != '\0')
@@ -225,6 +232,7 @@ args_set_place(Connector *connector, FunctionCallInfo fcinfo, int first, bool al
 		{"endpoint_url", false, set_endpoint_url},
 		{"sts_endpoint_url", false, set_sts_endpoint_url},
 		{"addressing", true, set_addressing},
+		{"payload_signing", true, set_payload_signing},
 		{"expected_bucket_owner", false, set_expected_bucket_owner},
 	};
 	bool any = false;

@@ -31,11 +31,11 @@ extern void args_set_folder_path(Connector *connector, const char *value);
 extern void args_set_region(Connector *connector, const char *value);
 
 /*
- * folder_path, region, endpoint_url, sts_endpoint_url, addressing and
- * expected_bucket_owner, from "first" on.  When "altering", those that are null
- * are left as they are.  Returns whether any was not null.
+ * folder_path, region, endpoint_url, sts_endpoint_url, addressing, payload_signing
+ * and expected_bucket_owner, from "first" on.  When "altering", those that are
+ * null are left as they are.  Returns whether any was not null.
  */
-#define ARGS_PLACE 6
+#define ARGS_PLACE 7
 extern bool args_set_place(Connector *connector, FunctionCallInfo fcinfo, int first, bool altering);
 
 /*

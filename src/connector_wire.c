@@ -77,6 +77,7 @@ connector_serialize(StringInfo buf, const Connector *connector)
 	put_string(buf, s3->bucket);
 	put_string(buf, s3->region);
 	pq_sendint32(buf, (uint32) s3->addressing);
+	pq_sendint32(buf, (uint32) s3->payload_signing);
 	put_string(buf, s3->expected_bucket_owner);
 	put_string(buf, s3->server_side_encryption);
 	put_string(buf, s3->kms_key_id);
@@ -93,6 +94,17 @@ connector_serialize(StringInfo buf, const Connector *connector)
 	put_string(buf, credentials->role_arn);
 	put_string(buf, credentials->external_id);
 	put_string(buf, credentials->sts_endpoint_url);
+}
+
+/* A store that is not AWS's answers for STS at the same address. */
+void
+connector_imply_sts(Connector *connector)
+{
+	CredentialConfig *credentials = &connector->credentials;
+
+	if (credentials->sts_endpoint_url == NULL)
+		credentials->sts_endpoint_url = connector->s3.endpoint_url;
+	credentials->region = connector->s3.region;
 }
 
 Connector *
@@ -115,6 +127,7 @@ connector_deserialize(StringInfo buf)
 	s3->bucket = get_string(buf);
 	s3->region = get_string(buf);
 	s3->addressing = (S3Addressing) pq_getmsgint(buf, 4);
+	s3->payload_signing = (S3PayloadSigning) pq_getmsgint(buf, 4);
 	s3->expected_bucket_owner = get_string(buf);
 	s3->server_side_encryption = get_string(buf);
 	s3->kms_key_id = get_string(buf);
@@ -131,10 +144,6 @@ connector_deserialize(StringInfo buf)
 	credentials->role_arn = get_string(buf);
 	credentials->external_id = get_string(buf);
 	credentials->sts_endpoint_url = get_string(buf);
-
-	/* A store that is not AWS's answers for STS at the same address. */
-	if (credentials->sts_endpoint_url == NULL)
-		credentials->sts_endpoint_url = s3->endpoint_url;
-	credentials->region = s3->region;
+	connector_imply_sts(connector);
 	return connector;
 }

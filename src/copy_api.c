@@ -40,6 +40,7 @@ totals_row(FunctionCallInfo fcinfo, const TransferTotals *totals, bool queued)
 	values[0] = Int64GetDatum(totals->job_id);
 	if (!queued)
 	{
+		nulls[0] = totals->job_id == JOB_UNRECORDED;
 		nulls[1] = totals->uri == NULL;
 		values[1] = nulls[1] ? (Datum) 0 : CStringGetTextDatum(totals->uri);
 		values[2] = Int64GetDatum((int64) totals->rows);
@@ -78,6 +79,7 @@ require_login(Oid role)
 static void
 check_queueing(void)
 {
+	PreventCommandDuringRecovery("s3export.copy_to(wait => false)");
 	PreventCommandIfReadOnly("s3export.copy_to(wait => false)");
 
 	/* What runs there must leave nothing behind that runs with other restrictions, or none. */
@@ -116,7 +118,6 @@ s3export_copy_to(PG_FUNCTION_ARGS)
 	TransferTotals totals = {0};
 	bool           wait = copy_args_wait(fcinfo);
 
-	PreventCommandDuringRecovery("s3export.copy_to()");
 	if (!wait)
 		check_queueing();
 

@@ -10,23 +10,29 @@
  */
 #include "postgres.h"
 
-#include "access/tupdesc.h"
 #include "access/transam.h"
+#include "access/tupdesc.h"
 #include "catalog/namespace.h"
 #include "commands/copy.h"
 #include "executor/tuptable.h"
 #include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
 #include "utils/builtins.h"
+#include "utils/bytea.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
 #include "csv.h"
+#include "csv_array.h"
 #include "csv_block.h"
+#include "csv_digits.h"
 #include "csv_jsonb.h"
+#include "csv_layout.h"
+#include "csv_scan.h"
 #include "csv_text.h"
+#include "csv_toast.h"
 #include "csv_types.h"
 #include "guc.h"
 
@@ -35,18 +41,24 @@ typedef enum Method
 {
 	BY_OUTPUT_FUNCTION,
 	BY_WRITER,
+	BY_WRITER_IN_QUOTES,
 	AS_TEXT, /* the output function would return the stored bytes */
 	AS_NAME,
-	AS_JSONB
+	AS_HEX, /* bytea */
+	AS_JSONB,
+	AS_ARRAY
 } Method;
 
 typedef struct Column
 {
-	Method         method;
-	bool           force_quote;
-	const CsvType *type;  /* of BY_WRITER */
-	void          *state; /* its own */
-	FmgrInfo       output;
+	Method    method;
+	bool      force_quote;
+	bool      may_be_external;
+	CsvWrite  write; /* NULL: there is no writer */
+	size_t    width; /* of what it writes */
+	void     *state; /* its own */
+	CsvArray *array; /* of AS_ARRAY */
+	FmgrInfo  output;
 } Column;
 
 typedef struct CsvReceiver
@@ -58,6 +70,7 @@ typedef struct CsvReceiver
 	CsvSink           sink;
 	size_t            block_size;
 	CsvBlock          block;
+	CsvToast         *toast;
 
 	CsvMarks marks;
 	size_t   null_len;   /* of options->null_print */
@@ -66,8 +79,10 @@ typedef struct CsvReceiver
 	bool     convert;     /* to another encoding, or verify */
 	bool     ascii_as_is; /* a conversion changes no ASCII */
 
-	int     natts;
-	Column *columns;
+	int        natts;
+	Column    *columns;
+	CsvLayout *layout; /* of a row that has the columns alone; NULL: not to be used */
+	CsvScan   *scan;   /* NULL: rows come one by one */
 } CsvReceiver;
 
 static DefElem *
@@ -137,7 +152,7 @@ conversion_keeps_ascii(int encoding)
 }
 
 /* A value that has to be converted, or is known to need quotes. */
-static char *
+static pg_noinline char *
 put_with_care(CsvReceiver *r, char *dst, const char *src, size_t len, bool quote)
 {
 	const CsvMarks *marks = &r->marks;
@@ -172,7 +187,7 @@ put_with_care(CsvReceiver *r, char *dst, const char *src, size_t len, bool quote
 }
 
 /* A value's text, in the server's encoding.  "src" is not in the block. */
-static inline char *
+static pg_attribute_always_inline char *
 put_text(CsvReceiver *r, char *dst, const char *src, size_t len, bool quote)
 {
 	bool plain;
@@ -189,7 +204,7 @@ put_text(CsvReceiver *r, char *dst, const char *src, size_t len, bool quote)
 	return put_with_care(r, dst, src, len, quote || (plain && !r->convert));
 }
 
-static char *
+static pg_noinline char *
 put_by_output_function(CsvReceiver *r, char *dst, Column *column, Datum value)
 {
 	const char *text = OutputFunctionCall(&column->output, value);
@@ -198,24 +213,48 @@ put_by_output_function(CsvReceiver *r, char *dst, Column *column, Datum value)
 }
 
 /* There is room for the widest value in the block's reserve. */
-static inline char *
+static pg_attribute_always_inline char *
 put_by_writer(CsvReceiver *r, char *dst, Column *column, Datum value)
 {
-	char *end;
+	char *end = column->write(dst, value, column->state);
 
-	if (!column->force_quote)
-		end = column->type->write(dst, value, column->state);
-	else
-	{
-		*dst = r->marks.quote;
-		end = column->type->write(dst + 1, value, column->state);
-		if (end != NULL)
-			*end++ = r->marks.quote;
-	}
-	return end != NULL ? end : put_by_output_function(r, dst, column, value);
+	return likely(end != NULL) ? end : put_by_output_function(r, dst, column, value);
 }
 
-static char *
+static pg_noinline char *
+put_by_writer_in_quotes(CsvReceiver *r, char *dst, Column *column, Datum value)
+{
+	char *end = column->write(dst + 1, value, column->state);
+
+	if (end == NULL)
+		return put_by_output_function(r, dst, column, value);
+	*dst = r->marks.quote;
+	*end++ = r->marks.quote;
+	return end;
+}
+
+static pg_noinline char *
+put_bytea(CsvReceiver *r, char *dst, Column *column, Datum value)
+{
+	bytea *bytes;
+	size_t len;
+
+	if (bytea_output != BYTEA_OUTPUT_HEX)
+		return put_by_output_function(r, dst, column, value);
+	bytes = DatumGetByteaPP(value);
+	len = VARSIZE_ANY_EXHDR(bytes);
+	dst = csv_block_room(&r->block, dst, 2 * len + 4);
+	if (column->force_quote)
+		*dst++ = r->marks.quote;
+	*dst++ = '\\';
+	*dst++ = 'x';
+	dst = csv_put_hex(dst, VARDATA_ANY(bytes), len);
+	if (column->force_quote)
+		*dst++ = r->marks.quote;
+	return dst;
+}
+
+static pg_noinline char *
 put_jsonb(CsvReceiver *r, char *dst, Column *column, Datum value)
 {
 	size_t start = dst - r->block.row;
@@ -226,15 +265,34 @@ put_jsonb(CsvReceiver *r, char *dst, Column *column, Datum value)
 	return put_by_output_function(r, r->block.row + start, column, value);
 }
 
-static inline char *
+static pg_noinline char *
+put_array(CsvReceiver *r, char *dst, Column *column, Datum value)
+{
+	size_t start = dst - r->block.row;
+	char  *end = csv_put_array(&r->block, dst, value, column->array, column->force_quote);
+
+	if (end != NULL)
+		return end;
+	return put_by_output_function(r, r->block.row + start, column, value);
+}
+
+static pg_attribute_always_inline char *
 put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
 {
 	struct varlena *text;
 
+	/* leaves what is stored elsewhere to the output function */
+	if (column->method == BY_WRITER)
+		return put_by_writer(r, dst, column, value);
+
+	if (column->may_be_external && VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(value)))
+		value =
+			PointerGetDatum(csv_toast_fetch(r->toast, (struct varlena *) DatumGetPointer(value)));
+
 	switch (column->method)
 	{
-		case BY_WRITER:
-			return put_by_writer(r, dst, column, value);
+		case BY_WRITER_IN_QUOTES:
+			return put_by_writer_in_quotes(r, dst, column, value);
 		case AS_TEXT:
 			text = (struct varlena *) DatumGetPointer(value);
 			if (VARATT_IS_COMPRESSED(text) || VARATT_IS_EXTERNAL(text))
@@ -245,44 +303,176 @@ put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
 			return put_text(r, dst, NameStr(*DatumGetName(value)),
 							strnlen(NameStr(*DatumGetName(value)), NAMEDATALEN),
 							column->force_quote);
+		case AS_HEX:
+			return put_bytea(r, dst, column, value);
 		case AS_JSONB:
 			return put_jsonb(r, dst, column, value);
+		case AS_ARRAY:
+			return put_array(r, dst, column, value);
+		case BY_WRITER:
 		case BY_OUTPUT_FUNCTION:
 			break;
 	}
 	return put_by_output_function(r, dst, column, value);
 }
 
-static bool
-receive_row(TupleTableSlot *slot, DestReceiver *self)
+static inline char *
+put_null(CsvReceiver *r, char *dst)
 {
-	CsvReceiver  *r = (CsvReceiver *) self;
-	CsvBlock     *block = &r->block;
-	MemoryContext caller;
-	char         *dst;
+	memcpy(dst, r->null_print, r->null_print_len);
+	return dst + r->null_print_len;
+}
 
-	slot_getallattrs(slot);
-	MemoryContextReset(r->row_context);
-	caller = MemoryContextSwitchTo(r->row_context);
-
-	dst = csv_block_room(block, block->row, 0);
+static pg_noinline char *
+put_slot(CsvReceiver *r, char *dst, TupleTableSlot *slot)
+{
 	for (int i = 0; i < r->natts; i++)
 	{
 		if (i > 0)
 			*dst++ = r->marks.delimiter;
 		if (slot->tts_isnull[i])
-		{
-			memcpy(dst, r->null_print, r->null_print_len);
-			dst += r->null_print_len;
-		}
+			dst = put_null(r, dst);
 		else
 			dst = put_value(r, dst, &r->columns[i], slot->tts_values[i]);
 	}
-	*dst++ = '\n';
-	csv_block_end_row(block, dst);
+	return dst;
+}
 
+/* Writes a stored value and a delimiter, and steps over it. */
+static pg_attribute_always_inline char *
+put_stored(CsvReceiver *r, char *dst, const CsvAttribute *attribute, const char **data)
+{
+	const char *value = csv_attribute_align(attribute, *data);
+
+	if (attribute->column >= 0)
+	{
+		dst = put_value(r, dst, &r->columns[attribute->column],
+						fetch_att(value, attribute->byval, attribute->len));
+		*dst++ = r->marks.delimiter;
+	}
+	*data = att_addlength_pointer(value, attribute->len, value);
+	return dst;
+}
+
+static pg_noinline char *
+put_tuple_with_nulls(CsvReceiver *r, char *dst, const CsvLayout *layout, HeapTupleHeader tuple)
+{
+	const char *data = (const char *) tuple + tuple->t_hoff;
+
+	for (int i = 0; i < layout->natts; i++)
+	{
+		const CsvAttribute *attribute = &layout->attributes[i];
+
+		if (!att_isnull(i, tuple->t_bits))
+			dst = put_stored(r, dst, attribute, &data);
+		else if (attribute->column >= 0)
+		{
+			dst = put_null(r, dst);
+			*dst++ = r->marks.delimiter;
+		}
+	}
+	return dst - 1;
+}
+
+/*
+ * Writes a row from where it is stored, so that it need not be taken apart
+ * first.  There is at least one column to write, and none is missing.
+ */
+static inline char *
+put_tuple(CsvReceiver *r, char *dst, const CsvLayout *layout, HeapTupleHeader tuple)
+{
+	const CsvAttribute *end = layout->attributes + layout->natts;
+	const char         *data = (const char *) tuple + tuple->t_hoff;
+
+	if (tuple->t_infomask & HEAP_HASNULL)
+		return put_tuple_with_nulls(r, dst, layout, tuple);
+	for (const CsvAttribute *attribute = layout->attributes; attribute < end; attribute++)
+		dst = put_stored(r, dst, attribute, &data);
+	return dst - 1; /* there is no delimiter after the last */
+}
+
+static inline MemoryContext
+begin_row(CsvReceiver *r, char **dst)
+{
+	MemoryContextReset(r->row_context);
+	*dst = csv_block_room(&r->block, r->block.row, 0);
+	return MemoryContextSwitchTo(r->row_context);
+}
+
+static inline void
+end_row(CsvReceiver *r, char *dst, MemoryContext caller)
+{
+	*dst++ = '\n';
+	csv_block_end_row(&r->block, dst);
 	MemoryContextSwitchTo(caller);
+}
+
+void
+csv_receive_tuple(DestReceiver *self, const CsvLayout *layout, HeapTupleHeader tuple)
+{
+	CsvReceiver  *r = (CsvReceiver *) self;
+	char         *dst;
+	MemoryContext caller = begin_row(r, &dst);
+
+	dst = put_tuple(r, dst, layout, tuple);
+	end_row(r, dst, caller);
+}
+
+/*
+ * The row as it is stored, if the slot has it and it has all columns.  A slot
+ * for stored rows may have values instead.
+ */
+static HeapTupleHeader
+stored_row(const CsvReceiver *r, TupleTableSlot *slot)
+{
+	HeapTuple tuple = NULL;
+
+	if (r->layout == NULL)
+		return NULL;
+	if (TTS_IS_BUFFERTUPLE(slot) || TTS_IS_HEAPTUPLE(slot))
+		tuple = ((HeapTupleTableSlot *) slot)->tuple;
+	else if (TTS_IS_MINIMALTUPLE(slot) && ((MinimalTupleTableSlot *) slot)->mintuple != NULL)
+		tuple = ((MinimalTupleTableSlot *) slot)->tuple;
+	return tuple != NULL && csv_layout_fits(r->layout, tuple->t_data) ? tuple->t_data : NULL;
+}
+
+void
+csv_receive_slot(DestReceiver *self, TupleTableSlot *slot)
+{
+	CsvReceiver    *r = (CsvReceiver *) self;
+	HeapTupleHeader stored = stored_row(r, slot);
+	char           *dst;
+	MemoryContext   caller;
+
+	if (stored == NULL)
+		slot_getallattrs(slot);
+	caller = begin_row(r, &dst);
+	if (stored != NULL)
+		dst = put_tuple(r, dst, r->layout, stored);
+	else
+		dst = put_slot(r, dst, slot);
+	end_row(r, dst, caller);
+}
+
+static bool
+receive_row(TupleTableSlot *slot, DestReceiver *self)
+{
+	CsvReceiver *r = (CsvReceiver *) self;
+
+	if (r->scan != NULL)
+		csv_scan_page(r->scan, slot);
+	else
+		csv_receive_slot(self, slot);
 	return true;
+}
+
+void
+csv_receiver_watch(DestReceiver *self, PlanState *plan)
+{
+	CsvReceiver *r = (CsvReceiver *) self;
+
+	if (guc_fast_output)
+		r->scan = csv_scan_create(self, plan, r->context);
 }
 
 static void
@@ -318,27 +508,27 @@ prepare_encoding(CsvReceiver *r)
 }
 
 /*
- * Whether nothing that a type's writer can write would need quotes, or an
- * escape within quotes, or look like NULL.
+ * Whether no text of these characters would need quotes, or an escape within
+ * quotes, or look like NULL.
  */
 static bool
-writer_suits(const CsvReceiver *r, const CsvType *type, bool force_quote)
+suits(const CsvReceiver *r, const char *alphabet, bool force_quote)
 {
 	const char *null_print = r->options->null_print;
 
 	if (!r->ascii_as_is)
 		return false;
-	for (const char *c = type->alphabet; *c != '\0'; c++)
+	for (const char *c = alphabet; *c != '\0'; c++)
 	{
 		if (*c == r->marks.delimiter || *c == r->marks.quote ||
 			(force_quote && *c == r->marks.escape))
 			return false;
 	}
-	return null_print[0] == '\0' || null_print[strspn(null_print, type->alphabet)] != '\0';
+	return null_print[0] == '\0' || null_print[strspn(null_print, alphabet)] != '\0';
 }
 
 static void
-choose_method(const CsvReceiver *r, Column *column)
+choose_method(const CsvReceiver *r, Column *column, Oid column_type)
 {
 	PGFunction     output = column->output.fn_addr;
 	const CsvType *type = csv_type_find(output);
@@ -346,17 +536,24 @@ choose_method(const CsvReceiver *r, Column *column)
 	column->method = BY_OUTPUT_FUNCTION;
 	if (!guc_fast_output)
 		return;
+	if (output == array_out && r->ascii_as_is)
+		column->array = csv_array_create(column_type, &r->marks, r->options->null_print);
 	if (output == textout || output == varcharout || output == bpcharout)
 		column->method = AS_TEXT;
 	else if (output == nameout)
 		column->method = AS_NAME;
+	else if (output == byteaout && suits(r, "\\x0123456789abcdef", column->force_quote))
+		column->method = AS_HEX;
 	else if (output == jsonb_out && !r->convert &&
 			 csv_jsonb_suits(&r->marks, r->options->null_print))
 		column->method = AS_JSONB;
-	else if (type != NULL && writer_suits(r, type, column->force_quote))
+	else if (column->array != NULL)
+		column->method = AS_ARRAY;
+	else if (type != NULL && suits(r, type->alphabet, column->force_quote))
 	{
-		column->method = BY_WRITER;
-		column->type = type;
+		column->method = column->force_quote ? BY_WRITER_IN_QUOTES : BY_WRITER;
+		column->write = type->write;
+		column->width = type->width;
 		column->state = palloc0(type->state_size);
 	}
 }
@@ -365,6 +562,7 @@ static void
 prepare_columns(CsvReceiver *r, TupleDesc desc)
 {
 	r->natts = desc->natts;
+	r->toast = csv_toast_create();
 	r->columns = palloc0(sizeof(Column) * Max(r->natts, 1));
 	mark_force_quote(r, desc);
 	for (int i = 0; i < r->natts; i++)
@@ -375,7 +573,8 @@ prepare_columns(CsvReceiver *r, TupleDesc desc)
 
 		getTypeOutputInfo(TupleDescAttr(desc, i)->atttypid, &function, &is_varlena);
 		fmgr_info(function, &column->output);
-		choose_method(r, column);
+		column->may_be_external = is_varlena && guc_fast_output;
+		choose_method(r, column, TupleDescAttr(desc, i)->atttypid);
 	}
 }
 
@@ -392,8 +591,8 @@ fixed_size(const CsvReceiver *r)
 	{
 		size_t width = r->null_print_len;
 
-		if (r->columns[i].method == BY_WRITER)
-			width = Max(width, r->columns[i].type->width + 2);
+		if (r->columns[i].write != NULL)
+			width = Max(width, r->columns[i].width + 2);
 		size += width + 1;
 	}
 	return size;
@@ -424,6 +623,8 @@ receiver_startup(DestReceiver *self, int operation pg_attribute_unused(), TupleD
 
 	prepare_encoding(r);
 	prepare_columns(r, desc);
+	if (guc_fast_output && r->natts > 0)
+		r->layout = csv_layout_of_desc(desc, r->context);
 	csv_block_init(&r->block, &r->sink, r->block_size, fixed_size(r), r->context);
 
 	MemoryContextSwitchTo(r->row_context);

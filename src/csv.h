@@ -8,6 +8,7 @@
 #ifndef CSV_H
 #define CSV_H
 
+#include "nodes/execnodes.h"
 #include "nodes/pg_list.h"
 #include "tcop/dest.h"
 
@@ -54,5 +55,13 @@ typedef struct CsvSink
  */
 extern DestReceiver *
 csv_receiver_create(const CsvOptions *options, const CsvSink *sink, size_t block_size);
+
+/*
+ * Says which plan the rows come from, whose nodes live as long; after
+ * ExecutorStart, before the first row.  Where the plan is a scan of a table,
+ * the receiver then takes along with each row all others of its page.  Rows are
+ * counted, in statistics and by the executor, as if all had come one by one.
+ */
+extern void csv_receiver_watch(DestReceiver *self, PlanState *plan);
 
 #endif /* CSV_H */

@@ -4,7 +4,7 @@
  *	  Several bytes at a time: SSE2 where there is one, else a 64-bit word.
  *
  * A mask tells which bytes of a chunk passed a test.  Masks may be or-ed;
- * only chunk_any and chunk_first look into them.
+ * only chunk_any, chunk_first and chunk_bits look into them.
  *
  *-------------------------------------------------------------------------
  */
@@ -84,13 +84,21 @@ chunk_first(Chunk mask)
 	return pg_rightmost_one_pos32(_mm_movemask_epi8(mask));
 }
 
+/* One bit for each byte, that of the first byte lowest. */
+static inline uint32
+chunk_bits(Chunk mask)
+{
+	return (uint32) _mm_movemask_epi8(mask);
+}
+
 #else
 
 #include "port/pg_bswap.h"
 
 /*
- * The first byte in memory is the least significant one.  Tests may err in
- * bytes that come after one that passes, never before it.
+ * The first byte in memory is the least significant one.  A mask's highest bit
+ * of a byte counts.  chunk_control may err in bytes that come after one that
+ * passes, never before it.
  */
 typedef uint64 Chunk;
 
@@ -149,7 +157,7 @@ chunk_equal(Chunk a, Chunk b)
 {
 	Chunk differ = a ^ b;
 
-	return (differ - CHUNK_ONES) & ~differ;
+	return ~(((differ & ~CHUNK_HIGHS) + ~CHUNK_HIGHS) | differ);
 }
 
 static inline Chunk
@@ -168,6 +176,13 @@ static inline int
 chunk_first(Chunk mask)
 {
 	return pg_rightmost_one_pos64(mask & CHUNK_HIGHS) / 8;
+}
+
+/* The factor moves the bit of each byte to its place in the highest byte. */
+static inline uint32
+chunk_bits(Chunk mask)
+{
+	return (uint32) (((mask & CHUNK_HIGHS) >> 7) * UINT64CONST(0x0102040810204080) >> 56);
 }
 
 #endif

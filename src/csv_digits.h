@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * csv_digits.h
- *	  Integers as decimal digits, four at a time.
+ *	  Integers as decimal digits, four at a time; bytes as two that are not.
  *
- * Functions write a few bytes more than they return the end of: there must be
- * room for four.
+ * Functions that say nothing else write a few bytes more than they return the
+ * end of: there must be room for four.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,7 +14,10 @@
 /* "0000" to "9999", and three bytes that may be read after the last */
 extern char csv_quads[4 * 10000 + 4];
 
-/* Fills the table; cheap when it is full. */
+/* "00" to "ff" */
+extern char csv_hex_pairs[2 * 256];
+
+/* Fills the tables; cheap when they are full. */
 extern void csv_digits_init(void);
 
 /* Four digits of a number below 10,000. */
@@ -87,6 +90,15 @@ csv_put_int64(char *dst, int64 value)
 		positive = 0 - positive;
 	}
 	return csv_put_uint64(dst, positive);
+}
+
+/* Bytes in hexadecimal, and nothing beyond. */
+static inline char *
+csv_put_hex(char *dst, const char *src, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		memcpy(dst + 2 * i, csv_hex_pairs + 2 * (unsigned char) src[i], 2);
+	return dst + 2 * len;
 }
 
 #endif /* CSV_DIGITS_H */

@@ -18,18 +18,10 @@
 
 #include "csv_chunk.h"
 #include "csv_text.h"
+#include "csv_text_avx2.h"
 
-/*
- * Long values come from memory that no cache has seen yet, and the comparisons
- * leave too few loads under way at a time.  Asking for what is beyond a value
- * does no harm.
- */
-#define AHEAD 2048
-#ifdef __GNUC__
-#define PREFETCH(address) __builtin_prefetch(address)
-#else
-#define PREFETCH(address) ((void) 0)
-#endif
+/* Values that are worth a call of another function. */
+#define LONG_VALUE 128
 
 /* What asks for quotes, in every byte of a chunk. */
 typedef struct Marks
@@ -70,6 +62,10 @@ csv_copy_plain(char *dst, const char *src, size_t len, const CsvMarks *marks, bo
 	Chunk       hit;
 	size_t      i = 0;
 
+#ifdef CSV_TEXT_AVX2
+	if (len >= LONG_VALUE && csv_has_avx2())
+		return csv_copy_plain_avx2(dst, src, len, marks, ascii_only);
+#endif
 	if (len < CHUNK)
 	{
 		chunk_copy_short(dst, src, len);
@@ -79,7 +75,7 @@ csv_copy_plain(char *dst, const char *src, size_t len, const CsvMarks *marks, bo
 	/* One branch for four chunks: most values have nothing to find. */
 	for (; i + 4 * CHUNK <= len; i += 4 * CHUNK)
 	{
-		PREFETCH(src + i + AHEAD);
+		csv_prefetch(src + i);
 		hit = chunk_or(chunk_or(copy_chunk(dst + i, src + i, &m),
 								copy_chunk(dst + i + CHUNK, src + i + CHUNK, &m)),
 					   chunk_or(copy_chunk(dst + i + 2 * CHUNK, src + i + 2 * CHUNK, &m),
@@ -93,6 +89,29 @@ csv_copy_plain(char *dst, const char *src, size_t len, const CsvMarks *marks, bo
 	for (; i + CHUNK < len; i += CHUNK)
 		hit = chunk_or(hit, copy_chunk(dst + i, src + i, &m));
 	return !chunk_any(hit);
+}
+
+void
+csv_copy_page(char *dst, const char *src, size_t len)
+{
+	size_t i = 0;
+
+	if (len < CHUNK)
+	{
+		chunk_copy_short(dst, src, len);
+		return;
+	}
+	for (; i + 4 * CHUNK <= len; i += 4 * CHUNK)
+	{
+		csv_prefetch(src + i);
+		chunk_store(dst + i, chunk_load(src + i));
+		chunk_store(dst + i + CHUNK, chunk_load(src + i + CHUNK));
+		chunk_store(dst + i + 2 * CHUNK, chunk_load(src + i + 2 * CHUNK));
+		chunk_store(dst + i + 3 * CHUNK, chunk_load(src + i + 3 * CHUNK));
+	}
+	for (; i + CHUNK < len; i += CHUNK)
+		chunk_store(dst + i, chunk_load(src + i));
+	chunk_store(dst + len - CHUNK, chunk_load(src + len - CHUNK));
 }
 
 /*
@@ -122,9 +141,21 @@ csv_needs_quotes(const char *src, size_t len, const CsvMarks *marks)
 size_t
 csv_quoted_size(const char *src, size_t len, const CsvMarks *marks)
 {
-	size_t size = len + 2;
+	const Chunk quote = chunk_of(marks->quote);
+	const Chunk escape = chunk_of(marks->escape);
+	size_t      size = len + 2;
+	size_t      i = 0;
 
-	for (size_t i = 0; i < len; i += step(src + i, marks))
+	for (; marks->mblen_encoding < 0 && i + CHUNK <= len; i += CHUNK)
+	{
+		Chunk chunk = chunk_load(src + i);
+
+		for (uint32 bits =
+				 chunk_bits(chunk_or(chunk_equal(chunk, quote), chunk_equal(chunk, escape)));
+			 bits != 0; bits &= bits - 1)
+			size++;
+	}
+	for (; i < len; i += step(src + i, marks))
 	{
 		if (src[i] == marks->quote || src[i] == marks->escape)
 			size++;
@@ -151,14 +182,55 @@ escape_slowly(char *dst, const char *src, size_t len, const CsvMarks *marks)
 	return dst;
 }
 
+/* Bytes that are looked at together where long values are escaped. */
+#define STRIDE (2 * CHUNK)
+
+/* Copies a chunk; tells before which of its bytes there has to be an escape. */
+static inline uint32
+copy_and_find(char *dst, const char *src, Chunk quote, Chunk escape)
+{
+	Chunk chunk = chunk_load(src);
+
+	chunk_store(dst, chunk);
+	return chunk_bits(chunk_or(chunk_equal(chunk, quote), chunk_equal(chunk, escape)));
+}
+
+/*
+ * Writes the first STRIDE bytes of at least twice as many.  An escape moves
+ * what comes after it by one.  As much is copied each time, since a length
+ * would have to be decided upon; what is copied too far is what comes there.
+ */
+static inline char *
+escape_stride(char *dst, const char *src, char mark, Chunk quote, Chunk escape)
+{
+	uint32 bits = copy_and_find(dst, src, quote, escape) |
+				  copy_and_find(dst + CHUNK, src + CHUNK, quote, escape) << CHUNK;
+
+	for (; bits != 0; bits &= bits - 1)
+	{
+		int n = pg_rightmost_one_pos32(bits);
+
+		dst[n] = mark;
+		memcpy(dst + n + 1, src + n, STRIDE);
+		dst++;
+	}
+	return dst + STRIDE;
+}
+
 char *
 csv_copy_quoted(char *dst, const char *src, size_t len, const CsvMarks *marks)
 {
 	const Chunk quote = chunk_of(marks->quote);
 	const Chunk escape = chunk_of(marks->escape);
+	bool        bytes = marks->mblen_encoding < 0;
 
 	*dst++ = marks->quote;
-	while (len >= CHUNK && marks->mblen_encoding < 0)
+	for (; bytes && len >= 2 * STRIDE; src += STRIDE, len -= STRIDE)
+	{
+		csv_prefetch(src);
+		dst = escape_stride(dst, src, marks->escape, quote, escape);
+	}
+	while (bytes && len >= CHUNK)
 	{
 		Chunk chunk = chunk_load(src);
 		Chunk hit = chunk_or(chunk_equal(chunk, quote), chunk_equal(chunk, escape));

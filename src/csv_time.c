@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * csv_time.c
- *	  Dates and timestamps of the years 1 to 9999 in ISO style.
+ *	  Dates, times and intervals in ISO style and PostgreSQL's own.
  *
- * DateStyle and TimeZone are looked at for each value: a query may change
+ * DateStyle, IntervalStyle and TimeZone are looked at for each value: a query may change
  * them while it runs.
  *
  *-------------------------------------------------------------------------
@@ -28,6 +28,9 @@
 
 /* Length of the time that one entry of the cache of a zone is for. */
 #define SPAN_SECONDS (INT64CONST(1) << 22)
+
+/* From here on, an interval's hours have three digits. */
+#define MAX_CLOCK (100 * USECS_PER_HOUR)
 
 /* "-MM-DD" of the days of a year that begins in March */
 static char month_days[366][8];
@@ -89,21 +92,14 @@ csv_write_date(char *dst, Datum value, void *state pg_attribute_unused())
 	return dst + 10;
 }
 
-/* A local time, from its day and the microseconds in it. */
-static char *
-put_time(char *dst, int32 day, int64 micros, CsvTimeState *state)
+/* "HH:MM:SS.ffffff" */
+static inline char *
+put_clock(char *dst, int64 micros)
 {
 	uint32 seconds = (uint32) (micros / USECS_PER_SEC);
 	uint32 fraction = (uint32) (micros % USECS_PER_SEC);
 
-	if (day != state->day || state->day_text[0] == '\0')
-	{
-		put_day(state->day_text, day);
-		state->day_text[10] = ' ';
-		state->day = day;
-	}
-	memcpy(dst, state->day_text, CSV_DATE_WIDTH);
-	dst = csv_put_pair(dst + 11, seconds / SECS_PER_HOUR);
+	dst = csv_put_pair(dst, seconds / SECS_PER_HOUR);
 	*dst++ = ':';
 	dst = csv_put_pair(dst, seconds / SECS_PER_MINUTE % MINS_PER_HOUR);
 	*dst++ = ':';
@@ -117,6 +113,20 @@ put_time(char *dst, int32 day, int64 micros, CsvTimeState *state)
 	while (dst[-1] == '0')
 		dst--;
 	return dst;
+}
+
+/* A local time, from its day and the microseconds in it. */
+static char *
+put_time(char *dst, int32 day, int64 micros, CsvTimeState *state)
+{
+	if (day != state->day || state->day_text[0] == '\0')
+	{
+		put_day(state->day_text, day);
+		state->day_text[10] = ' ';
+		state->day = day;
+	}
+	memcpy(dst, state->day_text, CSV_DATE_WIDTH);
+	return put_clock(dst + 11, micros);
 }
 
 /* Splits microseconds into a day and the rest; false if left to the server. */
@@ -146,13 +156,12 @@ csv_write_timestamp(char *dst, Datum value, void *state)
 	return put_time(dst, day, rest, state);
 }
 
-static void
-set_offset(CsvZoneSpan *span, int32 offset)
+/* Seconds east of Greenwich, as "+HH:MM:SS" without what is zero. */
+static char *
+put_offset(char *dst, int32 offset)
 {
 	uint32 seconds = abs(offset);
-	char  *dst = span->text;
 
-	span->offset = offset;
 	*dst++ = offset >= 0 ? '+' : '-';
 	dst = csv_put_pair(dst, seconds / SECS_PER_HOUR);
 	if (seconds % SECS_PER_HOUR != 0)
@@ -165,7 +174,7 @@ set_offset(CsvZoneSpan *span, int32 offset)
 		*dst++ = ':';
 		dst = csv_put_pair(dst, seconds % SECS_PER_MINUTE);
 	}
-	span->len = dst - span->text;
+	return dst;
 }
 
 /*
@@ -188,7 +197,8 @@ find_span(CsvZoneSpan *span, int64 second, pg_tz *zone)
 	/* POSIX rules may have offsets of three digits */
 	if (local == NULL || labs(local->tm_gmtoff) >= 100 * SECS_PER_HOUR)
 		return false;
-	set_offset(span, (int32) local->tm_gmtoff);
+	span->offset = (int32) local->tm_gmtoff;
+	span->len = put_offset(span->text, span->offset) - span->text;
 	while ((result = pg_next_dst_boundary(&from, &before, &before_dst, &next, &after, &after_dst,
 										  zone)) == 1 &&
 		   next <= moment)
@@ -233,4 +243,70 @@ csv_write_timestamptz(char *dst, Datum value, void *state)
 	dst = put_time(dst, day, rest, cache);
 	memcpy(dst, span->text, sizeof(span->text));
 	return dst + span->len;
+}
+
+char *
+csv_write_time(char *dst, Datum value, void *state pg_attribute_unused())
+{
+	return put_clock(dst, DatumGetTimeADT(value));
+}
+
+char *
+csv_write_timetz(char *dst, Datum value, void *state pg_attribute_unused())
+{
+	const TimeTzADT *time = DatumGetTimeTzADTP(value);
+
+	return put_offset(put_clock(dst, time->time), -time->zone);
+}
+
+/*
+ * A part of an interval, if there is any.  The first one begins the text, and
+ * a positive one after a negative one has its sign.
+ */
+static char *
+put_part(char *dst, int32 value, const char *unit, bool *first, bool *negative)
+{
+	size_t len = strlen(unit);
+
+	if (value == 0)
+		return dst;
+	if (!*first)
+		*dst++ = ' ';
+	if (*negative && value > 0)
+		*dst++ = '+';
+	dst = csv_put_int64(dst, value);
+	memcpy(dst, unit, len);
+	dst += len;
+	if (value != 1)
+		*dst++ = 's';
+	*first = false;
+	*negative = value < 0;
+	return dst;
+}
+
+/* Infinite ones, from 17 on, have all months that there are, or none. */
+char *
+csv_write_interval(char *dst, Datum value, void *state pg_attribute_unused())
+{
+	const Interval *interval = DatumGetIntervalP(value);
+	int64           micros = interval->time;
+	bool            first = true;
+	bool            negative = false;
+
+	if (IntervalStyle != INTSTYLE_POSTGRES || interval->month == PG_INT32_MAX ||
+		interval->month == PG_INT32_MIN || micros <= -MAX_CLOCK || micros >= MAX_CLOCK)
+		return NULL;
+	dst = put_part(dst, interval->month / MONTHS_PER_YEAR, " year", &first, &negative);
+	dst = put_part(dst, interval->month % MONTHS_PER_YEAR, " mon", &first, &negative);
+	dst = put_part(dst, interval->day, " day", &first, &negative);
+	if (micros == 0 && !first)
+		return dst;
+
+	if (!first)
+		*dst++ = ' ';
+	if (micros < 0)
+		*dst++ = '-';
+	else if (negative)
+		*dst++ = '+';
+	return put_clock(dst, micros < 0 ? -micros : micros);
 }

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * csv_time.h
- *	  Dates and timestamps of the years 1 to 9999 in ISO style.
+ *	  Dates, times and intervals in ISO style and PostgreSQL's own.
  *
- * Writers as in csv_types.h.  Other years, infinities and other styles are
- * left to the output functions.
+ * Writers as in csv_types.h.  Years but 1 to 9999, intervals of 100 hours and
+ * more, infinities and other styles are left to the output functions.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,6 +18,12 @@
 
 /* "YYYY-MM-DD HH:MM:SS.ffffff+HH:MM:SS", and what is touched beyond */
 #define CSV_TIMESTAMP_WIDTH 48
+
+/* "HH:MM:SS.ffffff+HH:MM:SS", and what is touched beyond */
+#define CSV_CLOCK_WIDTH 32
+
+/* "-178956970 years -11 mons -2147483648 days -HH:MM:SS.ffffff", and beyond */
+#define CSV_INTERVAL_WIDTH 72
 
 #define CSV_ZONE_SPANS 64
 
@@ -44,5 +50,8 @@ extern void csv_time_init(void);
 extern char *csv_write_date(char *dst, Datum value, void *state);
 extern char *csv_write_timestamp(char *dst, Datum value, void *state);
 extern char *csv_write_timestamptz(char *dst, Datum value, void *state);
+extern char *csv_write_time(char *dst, Datum value, void *state);
+extern char *csv_write_timetz(char *dst, Datum value, void *state);
+extern char *csv_write_interval(char *dst, Datum value, void *state);
 
 #endif /* CSV_TIME_H */

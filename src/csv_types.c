@@ -21,13 +21,21 @@
 #include "csv_types.h"
 
 char csv_quads[4 * 10000 + 4];
+char csv_hex_pairs[2 * 256];
 
 /* The last entry is the last to be filled. */
 void
 csv_digits_init(void)
 {
+	static const char hex[] = "0123456789abcdef";
+
 	if (csv_quads[4 * 9999] != '\0')
 		return;
+	for (int i = 0; i < 256; i++)
+	{
+		csv_hex_pairs[2 * i] = hex[i >> 4];
+		csv_hex_pairs[2 * i + 1] = hex[i & 0xF];
+	}
 	for (int i = 0; i < 10000; i++)
 	{
 		char *quad = csv_quads + 4 * i;
@@ -70,34 +78,20 @@ write_oid(char *dst, Datum value, void *state pg_attribute_unused())
 	return csv_put_uint32(dst, DatumGetObjectId(value));
 }
 
-/* Two nibbles of each byte, as characters. */
-static inline char *
-put_hex(char *dst, const unsigned char *src, int bytes)
-{
-	static const char digits[] = "0123456789abcdef";
-
-	for (int i = 0; i < bytes; i++)
-	{
-		*dst++ = digits[src[i] >> 4];
-		*dst++ = digits[src[i] & 0xF];
-	}
-	return dst;
-}
-
 static char *
 write_uuid(char *dst, Datum value, void *state pg_attribute_unused())
 {
-	const unsigned char *data = DatumGetUUIDP(value)->data;
+	const char *data = (const char *) DatumGetUUIDP(value)->data;
 
-	dst = put_hex(dst, data, 4);
+	dst = csv_put_hex(dst, data, 4);
 	*dst++ = '-';
-	dst = put_hex(dst, data + 4, 2);
+	dst = csv_put_hex(dst, data + 4, 2);
 	*dst++ = '-';
-	dst = put_hex(dst, data + 6, 2);
+	dst = csv_put_hex(dst, data + 6, 2);
 	*dst++ = '-';
-	dst = put_hex(dst, data + 8, 2);
+	dst = csv_put_hex(dst, data + 8, 2);
 	*dst++ = '-';
-	return put_hex(dst, data + 10, 6);
+	return csv_put_hex(dst, data + 10, 6);
 }
 
 static char *
@@ -264,6 +258,9 @@ static const CsvType types[] = {
 	{timestamp_out, csv_write_timestamp, CSV_TIMESTAMP_WIDTH, sizeof(CsvTimeState), DIGITS "-: ."},
 	{timestamptz_out, csv_write_timestamptz, CSV_TIMESTAMP_WIDTH, sizeof(CsvTimeState),
 	 DIGITS "-: .+"},
+	{time_out, csv_write_time, CSV_CLOCK_WIDTH, 0, DIGITS ":."},
+	{timetz_out, csv_write_timetz, CSV_CLOCK_WIDTH, 0, DIGITS ":.+-"},
+	{interval_out, csv_write_interval, CSV_INTERVAL_WIDTH, 0, DIGITS ":.+- yearsmond"},
 };
 
 const CsvType *

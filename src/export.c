@@ -14,13 +14,18 @@
 
 #include <ctype.h>
 
+#include "access/xlog.h"
+#include "executor/executor.h"
 #include "executor/spi.h"
 #include "nodes/parsenodes.h"
 #include "parser/parse_relation.h"
+#include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/plancache.h"
+#include "utils/snapmgr.h"
 #include "utils/varlena.h"
 
+#include "compat.h"
 #include "export.h"
 #include "parallel.h"
 
@@ -109,8 +114,19 @@ check_plan(SPIPlanPtr plan)
 		refuse("It locks rows with FOR UPDATE or FOR SHARE.");
 }
 
+/* InvalidOid: it is a view, which the query does not have any more. */
+static Oid
+exported_table(SPIPlanPtr plan)
+{
+	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
+	Query            *query = linitial_node(Query, source->query_list);
+	RangeTblEntry    *entry = linitial_node(RangeTblEntry, query->rtable);
+
+	return entry->rtekind == RTE_RELATION ? entry->relid : InvalidOid;
+}
+
 static SPIPlanPtr
-prepare(const char *source, char **stem)
+prepare(const char *source, char **stem, Oid *relid)
 {
 	List             *names = NIL;
 	bool              is_table = is_table_name(source, &names);
@@ -122,38 +138,60 @@ prepare(const char *source, char **stem)
 		elog(ERROR, "could not prepare the query: %s", SPI_result_code_string(SPI_result));
 	check_plan(plan);
 	*stem = make_stem(is_table ? names : NIL);
+	*relid = is_table ? exported_table(plan) : InvalidOid;
 	return plan;
 }
 
-
 static void
-execute_alone(SPIPlanPtr plan, Output *output)
+execute_alone(PlannedStmt *plan, const char *text, Output *output)
 {
-	SPIExecuteOptions options = {
-		.read_only = true,
-		.dest = output_receiver(output),
-	};
-	int result = SPI_execute_plan_extended(plan, &options);
+	DestReceiver *receiver = output_receiver(output);
+	QueryDesc    *execution =
+		CreateQueryDesc(plan, text, GetActiveSnapshot(), InvalidSnapshot, receiver, NULL, NULL, 0);
 
-	if (result < 0)
-		elog(ERROR, "could not execute the query: %s", SPI_result_code_string(result));
+	ExecutorStart(execution, 0);
+	csv_receiver_watch(receiver, execution->planstate);
+	compat_executor_run(execution);
+	ExecutorFinish(execution);
+	ExecutorEnd(execution);
+	FreeQueryDesc(execution);
 }
 
 static void
-execute(SPIPlanPtr plan, int workers, const OutputFormat *format, Pipe *pipe)
+execute(SPIPlanPtr prepared, int workers, const OutputFormat *format, Pipe *pipe)
 {
-	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
+	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(prepared));
+	Query            *query = linitial_node(Query, source->query_list);
+	const char       *text = source->query_string;
 	Output           *output = output_open(format, pipe);
 	PlannedStmt      *parallel = NULL;
+	PlannedStmt      *plan;
 
 	if (workers > 0)
-		parallel =
-			parallel_plan(linitial_node(Query, source->query_list), source->query_string, workers);
+		parallel = parallel_plan(query, text, workers);
+	plan = parallel != NULL ? parallel
+							: pg_plan_query(copyObject(query), text, CURSOR_OPT_PARALLEL_OK, NULL);
+	pg_atomic_write_u64(&pipe_progress(pipe)->expected_rows, (uint64) plan->planTree->plan_rows);
 	if (parallel != NULL)
-		parallel_execute(parallel, source->query_string, format, pipe, output);
+		parallel_execute(plan, text, format, pipe, output);
 	else
-		execute_alone(plan, output);
+		execute_alone(plan, text, output);
 	output_close(output);
+}
+
+/*
+ * On a standby nothing but a conflict with recovery has this SQLSTATE.  An export
+ * runs longer than other queries, so it meets more of them.
+ */
+static void
+explain_conflict(ErrorData *error)
+{
+	if (RecoveryInProgress() && error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE &&
+		error->hint == NULL)
+		error->hint =
+			pstrdup("Export again; if it happens often, raise \"max_standby_streaming_delay\" on "
+					"this standby, or set \"hot_standby_feedback\", with which the primary keeps "
+					"the row versions that its queries need.");
 }
 
 void
@@ -162,10 +200,11 @@ export_check(const char *source)
 	SPIPlanPtr        plan;
 	CachedPlanSource *plan_source;
 	char             *stem;
+	Oid               relid;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	plan = prepare(source, &stem);
+	plan = prepare(source, &stem, &relid);
 	plan_source = linitial(SPI_plan_get_plan_sources(plan));
 	if (isQueryUsingTempRelation(linitial_node(Query, plan_source->query_list)))
 		ereport(ERROR,
@@ -180,25 +219,32 @@ export_run(const Connector *connector, const OutputFormat *format, int workers,
 		   TransferRequest *export, TransferTotals *totals)
 {
 	MemoryContext context = CurrentMemoryContext;
-	SPIPlanPtr    plan;
-	Pipe         *pipe;
+	Pipe *volatile pipe = NULL;
+	SPIPlanPtr plan;
+	Oid        relid;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	plan = prepare(export->source, &export->stem);
+	plan = prepare(export->source, &export->stem, &relid);
 
-	pipe = uploader_start_export(connector, export, workers);
 	PG_TRY();
 	{
+		pipe = uploader_start_export(connector, export, workers, relid);
 		execute(plan, workers, format, pipe);
 		MemoryContextSwitchTo(context);
 		uploader_finish_export(pipe, totals);
 	}
 	PG_CATCH();
 	{
+		ErrorData *error;
+
 		MemoryContextSwitchTo(context);
-		pipe_set_error(pipe, CopyErrorData());
-		PG_RE_THROW();
+		error = CopyErrorData();
+		FlushErrorState();
+		explain_conflict(error);
+		if (pipe != NULL)
+			pipe_set_error(pipe, error);
+		ReThrowError(error);
 	}
 	PG_END_TRY();
 	SPI_finish();

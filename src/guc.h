@@ -29,12 +29,23 @@ extern int guc_stall_timeout;    /* ms without progress of a transfer */
 extern int guc_complete_timeout; /* ms, CompleteMultipartUpload */
 extern int guc_retry_timeout;    /* ms of retries without any progress */
 
+/* whether the client of a long export is told how far it is */
+typedef enum ProgressNotice
+{
+	PROGRESS_NOTICE_AUTO, /* psql's is */
+	PROGRESS_NOTICE_ON,
+	PROGRESS_NOTICE_OFF
+} ProgressNotice;
+
+extern int guc_progress_notice;
+
 /* what the server's administrator decides */
 extern char *guc_allowed_endpoints; /* comma separated URLs, or "*" */
 extern char *guc_ca_file;           /* certificates to trust; "": libcurl's */
 extern char *guc_proxy;             /* "": none */
 extern char *guc_key_file;          /* the key that seals secrets */
 extern bool  guc_allow_ambient_credentials;
+extern int   guc_job_retention; /* min; -1: for ever */
 
 /* for developers: our own output routines for common types, or the types' own */
 extern bool guc_fast_output;

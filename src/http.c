@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "compat.h"
 #include "http.h"
 #include "http_wire.h"
 
@@ -66,7 +67,10 @@ struct HttpClient
 	Transfer             *calling;    /* the one whose prepare or judge is running */
 	HttpAttempt           attempt;
 	void (*watch)(void *arg);
-	void  *watch_arg;
+	void *watch_arg;
+	uint32 (*waits)(void *arg, const HttpWait *wait);
+	void  *waits_arg;
+	int    retries;
 	time_t clock_offset;
 };
 
@@ -207,6 +211,7 @@ settle(HttpClient *client, Transfer *transfer, const HttpResponse *response)
 		end_transfer(client, transfer, response);
 		return;
 	}
+	client->retries++;
 	elog(DEBUG1, "attempt %d of HTTP %s ended with status %d%s%s, next in %d ms",
 		 response->attempts, request->method, response->status,
 		 response->transport_error != NULL ? ", " : "",
@@ -394,6 +399,42 @@ time_to_wait(HttpClient *client, long timeout)
 	return (long) Min(Max(until - now, 0), INT_MAX);
 }
 
+/* How long until something that failed is tried again, if that is all there is to do. */
+static long
+time_to_retry(HttpClient *client)
+{
+	int64      due = NEVER;
+	dlist_iter iter;
+
+	if (client->sending > 0)
+		return -1;
+	dlist_foreach (iter, &client->transfers)
+	{
+		Transfer *transfer = dlist_container(Transfer, node, iter.cur);
+
+		if (is_waiting(transfer) && transfer->failing_since != 0)
+			due = Min(due, transfer->due);
+	}
+	return due == NEVER ? -1 : (long) Min(Max(due - now_ms(), 0), INT_MAX);
+}
+
+static void
+wait_for_events(HttpClient *client, long timeout)
+{
+	static uint32 store_event = 0;
+	static uint32 retry_event = 0;
+	HttpWait      wait = {
+			 .sending = client->sending, .retry_in = time_to_retry(client), .retries = client->retries};
+	uint32 event = 0;
+
+	if (client->waits != NULL)
+		event = client->waits(client->waits_arg, &wait);
+	if (event == 0)
+		event = wait.retry_in >= 0 ? compat_wait_event(retry_event, "S3exportRetry")
+								   : compat_wait_event(store_event, "S3exportStore");
+	http_wire_wait(client->wire, timeout, event);
+}
+
 void
 http_drive(HttpClient *client, long timeout)
 {
@@ -402,7 +443,7 @@ http_drive(HttpClient *client, long timeout)
 	client->calling = NULL; /* what an error may have left */
 	begin_due(client);
 	if (timeout != 0 && client->ended == ended)
-		http_wire_wait(client->wire, time_to_wait(client, timeout));
+		wait_for_events(client, time_to_wait(client, timeout));
 	CHECK_FOR_INTERRUPTS();
 	if (client->watch != NULL)
 		client->watch(client->watch_arg);
@@ -472,6 +513,13 @@ http_set_watch(HttpClient *client, void (*watch)(void *arg), void *arg)
 {
 	client->watch = watch;
 	client->watch_arg = arg;
+}
+
+void
+http_set_waits(HttpClient *client, uint32 (*waits)(void *arg, const HttpWait *wait), void *arg)
+{
+	client->waits = waits;
+	client->waits_arg = arg;
 }
 
 static void

@@ -126,6 +126,21 @@ extern int http_active(HttpClient *client);
 /* Called once in each http_drive; may raise an error.  NULL: none. */
 extern void http_set_watch(HttpClient *client, void (*watch)(void *arg), void *arg);
 
+typedef struct HttpWait
+{
+	int  sending;  /* requests under way */
+	long retry_in; /* ms until one that failed is sent again; -1: others are under way,
+					* or none has failed */
+	int  retries;  /* so far, of all requests */
+} HttpWait;
+
+/*
+ * Called before each wait of http_drive; returns the wait event to be shown, 0
+ * for the client's own.  NULL: none.
+ */
+extern void
+http_set_waits(HttpClient *client, uint32 (*waits)(void *arg, const HttpWait *wait), void *arg);
+
 /*
  * The time by the servers' clocks, as far as their difference to ours is
  * known: learnt by whoever sees RequestTimeTooSkewed.

@@ -28,7 +28,7 @@ extern Exchange *http_wire_send(HttpWire *wire, const HttpRequest *request, Http
  * Waits at most "timeout" ms (-1: for ever) until http_wire_run has something to do
  * or the process latch is set, which is reset then.
  */
-extern void http_wire_wait(HttpWire *wire, long timeout);
+extern void http_wire_wait(HttpWire *wire, long timeout, uint32 wait_event);
 extern void http_wire_run(HttpWire *wire);
 
 /* Has a new exchange, or a timer, work for http_wire_run that waits for nothing? */

@@ -26,7 +26,7 @@ job_begin_transaction(JobTransaction *transaction)
 	StartTransactionCommand();
 
 	/* Whatever the database, or a job's owner, has for a default. */
-	XactReadOnly = false;
+	XactReadOnly = RecoveryInProgress();
 	XactIsoLevel = XACT_READ_COMMITTED;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(transaction->context);
@@ -58,6 +58,8 @@ job_new_id(void)
 	JobTransaction transaction;
 	int64          job_id;
 
+	if (RecoveryInProgress())
+		return JOB_UNRECORDED;
 	job_begin_transaction(&transaction);
 	(void) catalog_execute("SELECT nextval('s3export.job_id_seq') AS job_id", "");
 	job_id = catalog_int64(0, "job_id", NULL);
@@ -70,6 +72,8 @@ job_begin(int64 job_id, const JobRequest *request, const char *uri)
 {
 	JobTransaction transaction;
 
+	if (job_id == JOB_UNRECORDED)
+		return;
 	job_begin_transaction(&transaction);
 	if (request->job_id != 0)
 		expect_one(job_id,
@@ -115,6 +119,8 @@ job_file_begin(int64 job_id, JobFile *file)
 {
 	JobTransaction transaction;
 
+	if (job_id == JOB_UNRECORDED)
+		return;
 	job_begin_transaction(&transaction);
 	put_file(job_id, file, "uploading");
 	job_commit_transaction(&transaction);
@@ -134,6 +140,8 @@ job_set_completing(int64 job_id, List *files)
 {
 	JobTransaction transaction;
 
+	if (job_id == JOB_UNRECORDED)
+		return;
 	job_begin_transaction(&transaction);
 	put_files(job_id, files, "completing");
 	expect_one(job_id, catalog_execute("UPDATE s3export.job SET state = 'completing'"
@@ -147,6 +155,8 @@ job_succeed(int64 job_id, const JobTotals *totals, List *files)
 {
 	JobTransaction transaction;
 
+	if (job_id == JOB_UNRECORDED)
+		return;
 	job_begin_transaction(&transaction);
 	put_files(job_id, files, "done");
 	expect_one(job_id,
@@ -160,15 +170,21 @@ job_succeed(int64 job_id, const JobTotals *totals, List *files)
 
 void
 job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData *error,
-		 List *aborted)
+		 List *aborted, List *doubtful)
 {
 	JobTransaction transaction;
 	ListCell      *cell;
 
+	if (job_id == JOB_UNRECORDED)
+		return;
 	job_begin_transaction(&transaction);
 	foreach (cell, aborted)
 		(void) catalog_execute("UPDATE s3export.job_file SET state = 'aborted', upload_id = NULL,"
 							   " finished_at = pg_catalog.clock_timestamp()"
+							   " WHERE job_id = $1 AND file_no = $2",
+							   "in", job_id, lfirst_int(cell));
+	foreach (cell, doubtful)
+		(void) catalog_execute("UPDATE s3export.job_file SET upload_id = NULL"
 							   " WHERE job_id = $1 AND file_no = $2",
 							   "in", job_id, lfirst_int(cell));
 	expect_one(job_id, catalog_execute(

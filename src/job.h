@@ -6,6 +6,15 @@
  * Each function runs and commits a transaction of its own, in the uploader,
  * so that rows stay whatever the caller's transaction does.
  *
+ * On a standby, which can record nothing, a job has the id JOB_UNRECORDED: the
+ * functions do nothing then.
+ *
+ * Recovery relies on the order of what is committed.  A job is 'running' only
+ * while somebody holds its lease (lease.h).  A file has its row, with its
+ * upload's id, before its first part is sent; a file is 'completing' only when
+ * its job is, and a job only when all of its rows have been taken, so that one
+ * whose files are all in place has succeeded.
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef JOB_H
@@ -13,6 +22,8 @@
 
 #include "nodes/pg_list.h"
 #include "utils/timestamp.h"
+
+#define JOB_UNRECORDED 0
 
 typedef struct JobRequest
 {
@@ -58,7 +69,7 @@ typedef struct JobFile
 	const char *crc32c; /* base64, as S3 writes it; NULL: not computed */
 } JobFile;
 
-/* A new id, which may become part of the object's name. */
+/* A new id, which may become part of the object's name; or JOB_UNRECORDED. */
 extern int64 job_new_id(void);
 
 /* Makes the row of a new job, or takes over that of a queued one. */
@@ -75,10 +86,83 @@ extern void job_succeed(int64 job_id, const JobTotals *totals, List *files);
 
 /*
  * A file keeps its upload_id if its upload could not be aborted, and its state
- * if it has been put in place.  "aborted" has the numbers of the others.
+ * if it has been put in place.  "aborted" has the numbers of the others, and
+ * "doubtful" of those that have no upload any more and may appear all the same.
  */
 extern void job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData *error,
-					 List *aborted);
+					 List *aborted, List *doubtful);
+
+/* A job that writes to "uri" now, other than "job_id"; 0: none is known. */
+extern int64 job_writing_to(int64 connector_id, const char *uri, int64 job_id);
+
+/* ---- what crashes have left behind ---- */
+
+/* Which jobs to look at. */
+typedef struct JobScope
+{
+	int64 connector_id; /* 0: all */
+	int64 own_job_id;   /* not this one; 0: there is none */
+	Oid   role;         /* the jobs that this role sees; InvalidOid: all */
+	bool  patient;      /* not those that could not be settled a moment ago */
+} JobScope;
+
+/* What has become of a file. */
+typedef enum JobFate
+{
+	JOB_FILE_LEFT, /* what it was; there is something to do yet */
+	JOB_FILE_DONE,
+	JOB_FILE_ABORTED
+} JobFate;
+
+/* A file that is neither in place nor aborted. */
+typedef struct JobRemnant
+{
+	JobFile file;
+	bool    completing; /* it may be in place */
+	JobFate fate;       /* for job_settle */
+	char   *detail;     /* a sentence about it */
+} JobRemnant;
+
+typedef struct JobRemains
+{
+	int64 job_id;
+	int64 connector_id;
+	char *connector;
+	char *endpoint_url;
+	char *uri;        /* NULL: it did not come so far */
+	bool  finished;   /* its row has an error already */
+	bool  completing; /* all of its rows had been taken */
+	List *remnants;   /* of JobRemnant */
+} JobRemains;
+
+/*
+ * The ids (a list of int64 *) of this server's jobs that may have left something:
+ * those that have not ended, of which some may live, and those that have ended
+ * with an upload left or a file in doubt.
+ */
+extern List *job_find_remains(const JobScope *scope);
+
+/* With the job's lease held exclusively; NULL: there is nothing left to do. */
+extern JobRemains *job_load_remains(int64 job_id);
+
+/*
+ * Records the fates.  Returns true when all is in place, so that the job has
+ * succeeded; one with a file in doubt does not end while it can be tried
+ * "again".  The detail goes to the row's error.
+ */
+extern bool job_settle(const JobRemains *remains, const char *detail, bool again);
+
+/*
+ * Ends the jobs that came here with a copy of another server or database, and
+ * touches nothing of theirs.  Returns a list of JobRemains.
+ */
+extern List *job_disown(const JobScope *scope);
+
+/*
+ * Removes old jobs (s3export.job_retention) that owe nothing, a limited number at
+ * a time.
+ */
+extern void job_forget(void);
 
 /* ---- the queue ---- */
 

@@ -23,7 +23,10 @@ typedef struct JobTransaction
 	ResourceOwner owner;
 } JobTransaction;
 
-/* A transaction and a catalog scope; what is palloc'd meanwhile stays. */
+/*
+ * A transaction and a catalog scope.  SPI leaves its own memory context current
+ * after each statement: what is to stay is made in transaction->context.
+ */
 extern void job_begin_transaction(JobTransaction *transaction);
 extern void job_commit_transaction(JobTransaction *transaction);
 

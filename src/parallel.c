@@ -201,6 +201,7 @@ send_rows(Sink *sink)
 	PlanState    *below = outerPlanState(sink);
 	DestReceiver *receiver = output_receiver(sink->output);
 
+	csv_receiver_watch(receiver, below);
 	while (!output_is_lost(sink->output))
 	{
 		TupleTableSlot *slot;

@@ -11,6 +11,8 @@
  * detaching a shm_mq sets the uploader's latch.  The flag is needed because
  * an uploader that waits for S3 does not read its queue.
  *
+ * The leader does not wait within shm_mq, as it has something to say meanwhile.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -22,6 +24,7 @@
 #include "postmaster/bgworker.h"
 #include "storage/dsm.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
 #include "storage/proc.h"
 #include "storage/shm_mq.h"
 #include "storage/shm_toc.h"
@@ -32,7 +35,7 @@
 #include "pipe.h"
 
 /* Changes with the layout, since an old backend may meet a new library. */
-#define PIPE_MAGIC 0x53330002
+#define PIPE_MAGIC 0x53330003
 
 #define KEY_HEAD 0
 #define KEY_REQUEST 1
@@ -60,6 +63,8 @@ typedef struct PipeHead
 	char message[512];
 	char detail[512];
 	char hint[512];
+
+	Progress progress;
 } PipeHead;
 
 typedef struct BlockHead
@@ -84,6 +89,8 @@ struct Pipe
 
 	/* leader only */
 	BackgroundWorkerHandle *uploader;
+	bool                    tells;
+	ProgressTeller          teller;
 
 	/* uploader only */
 	Source   *sources; /* the leader's is the first */
@@ -102,6 +109,12 @@ static void *
 lookup(shm_toc *toc, uint64 key)
 {
 	return shm_toc_lookup(toc, key, false);
+}
+
+Progress *
+pipe_progress(Pipe *pipe)
+{
+	return &pipe->head->progress;
 }
 
 /* ---- the leader's end ---- */
@@ -152,6 +165,7 @@ create_segment(const StringInfoData *request, int sources)
 	head->sources = sources;
 	pg_atomic_init_u32(&head->workers_joined, 0);
 	pg_atomic_init_u32(&head->leader_gone, 0);
+	progress_init(&head->progress);
 	shm_toc_insert(toc, KEY_HEAD, head);
 
 	bytes = shm_toc_allocate(toc, request->len);
@@ -232,13 +246,13 @@ raise_uploader_error(StringInfo message)
 	ThrowErrorData(&edata);
 }
 
-/* Takes one message off the replies; false: there is none, and none was waited for. */
+/* Takes one message off the replies; false: there is none now. */
 static bool
-take_reply(Pipe *pipe, bool nowait, char *letter, StringInfo reply)
+take_reply(Pipe *pipe, char *letter, StringInfo reply)
 {
 	Size          len;
 	void         *data;
-	shm_mq_result result = shm_mq_receive(pipe->replies, &len, &data, nowait);
+	shm_mq_result result = shm_mq_receive(pipe->replies, &len, &data, true);
 
 	if (result == SHM_MQ_WOULD_BLOCK)
 		return false;
@@ -257,6 +271,27 @@ take_reply(Pipe *pipe, bool nowait, char *letter, StringInfo reply)
 	return true;
 }
 
+/* For the latch, which whoever is at the other end of a queue sets. */
+static void
+wait_for_uploader(Pipe *pipe, uint32 wait_event)
+{
+	int  events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
+	long timeout = pipe->tells ? progress_tell(&pipe->teller) : -1;
+
+	if (timeout >= 0)
+		events |= WL_TIMEOUT;
+	(void) WaitLatch(MyLatch, events, timeout, wait_event);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+void
+pipe_begin_progress(Pipe *pipe, Oid relid)
+{
+	progress_begin(&pipe->teller, &pipe->head->progress, relid);
+	pipe->tells = true;
+}
+
 uint32
 pipe_handle(Pipe *pipe)
 {
@@ -266,13 +301,23 @@ pipe_handle(Pipe *pipe)
 bool
 pipe_send(Pipe *pipe, PipeBlockKind kind, const char *data, size_t len, uint64 rows)
 {
+	static uint32  wait_event = 0;
 	BlockHead      head = {.rows = rows, .kind = kind};
 	shm_mq_iovec   iov[2] = {{(const char *) &head, sizeof(head)}, {data, len}};
-	shm_mq_result  result = shm_mq_sendv(pipe->blocks, iov, len > 0 ? 2 : 1, false, true);
+	shm_mq_result  result;
 	StringInfoData reply;
 
+	if (kind != PIPE_END)
+		progress_add_block(&pipe->head->progress, rows, len);
+	while ((result = shm_mq_sendv(pipe->blocks, iov, len > 0 ? 2 : 1, true, true)) ==
+		   SHM_MQ_WOULD_BLOCK)
+		wait_for_uploader(pipe, compat_wait_event(wait_event, "S3exportSend"));
 	if (result != SHM_MQ_DETACHED)
+	{
+		if (pipe->tells)
+			(void) progress_tell(&pipe->teller);
 		return true;
+	}
 	if (pipe->replies == NULL)
 		return false;
 
@@ -285,11 +330,14 @@ pipe_send(Pipe *pipe, PipeBlockKind kind, const char *data, size_t len, uint64 r
 char
 pipe_wait_reply(Pipe *pipe, StringInfo reply)
 {
-	char letter = 0;
+	static uint32 wait_event = 0;
+	char          letter = 0;
 
 	do
-		(void) take_reply(pipe, false, &letter, reply);
-	while (letter < LETTER_FIRST_OWN);
+	{
+		if (!take_reply(pipe, &letter, reply))
+			wait_for_uploader(pipe, compat_wait_event(wait_event, "S3exportReply"));
+	} while (letter < LETTER_FIRST_OWN);
 	return letter;
 }
 
@@ -308,6 +356,8 @@ pipe_set_error(Pipe *pipe, const ErrorData *edata)
 void
 pipe_close(Pipe *pipe)
 {
+	if (pipe->tells)
+		progress_end(&pipe->teller);
 	dsm_detach(pipe->segment);
 	pfree(pipe->uploader);
 	pfree(pipe);
@@ -510,4 +560,36 @@ int
 pipe_leader_pid(Pipe *pipe)
 {
 	return pipe->head->leader_pid;
+}
+
+/* ---- anybody else ---- */
+
+/* The handle may have become that of something else. */
+static bool
+read_progress(dsm_segment *segment, ProgressReport *report)
+{
+	shm_toc  *toc = shm_toc_attach(PIPE_MAGIC, dsm_segment_address(segment));
+	PipeHead *head = toc != NULL ? shm_toc_lookup(toc, KEY_HEAD, true) : NULL;
+
+	if (head == NULL || head->database != MyDatabaseId)
+		return false;
+	progress_report(&head->progress, report);
+	return true;
+}
+
+bool
+pipe_report(uint32 handle, ProgressReport *report)
+{
+	dsm_segment *segment = dsm_find_mapping(handle);
+	bool         found;
+
+	/* The leader itself may ask, in a function that its query calls. */
+	if (segment != NULL)
+		return read_progress(segment, report);
+	segment = dsm_attach(handle);
+	if (segment == NULL)
+		return false;
+	found = read_progress(segment, report);
+	dsm_detach(segment);
+	return found;
 }

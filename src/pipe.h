@@ -24,6 +24,8 @@
 #include "lib/stringinfo.h"
 #include "utils/elog.h"
 
+#include "progress.h"
+
 typedef struct Pipe Pipe;
 
 /* The largest message of CSV that is worth sending at once, in bytes. */
@@ -47,6 +49,12 @@ typedef enum PipeBlockKind
  */
 extern Pipe *pipe_open(const StringInfoData *request, int workers);
 
+/*
+ * From here to pipe_close the leader tells how far it is, in each wait and after
+ * each block: progress_begin says how.
+ */
+extern void pipe_begin_progress(Pipe *pipe, Oid relid);
+
 /* What pipe_join needs. */
 extern uint32 pipe_handle(Pipe *pipe);
 
@@ -67,6 +75,10 @@ extern char pipe_wait_reply(Pipe *pipe, StringInfo reply);
 extern void pipe_set_error(Pipe *pipe, const ErrorData *edata);
 
 extern void pipe_close(Pipe *pipe);
+
+/* ---- both ends ---- */
+
+extern Progress *pipe_progress(Pipe *pipe);
 
 /* ---- a parallel worker's end ---- */
 
@@ -109,5 +121,13 @@ extern void pipe_reply(Pipe *pipe, char letter, const StringInfoData *reply);
 extern bool pipe_leader_gone(Pipe *pipe, const ErrorData **error);
 
 extern int pipe_leader_pid(Pipe *pipe);
+
+/* ---- anybody else in the same database ---- */
+
+/*
+ * How far the export is whose pipe_handle this was; false when it is over, or the
+ * segment is none of an export.
+ */
+extern bool pipe_report(uint32 handle, ProgressReport *report);
 
 #endif /* PIPE_H */

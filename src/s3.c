@@ -84,10 +84,31 @@ s3_region(const S3Session *session)
 	return session->region_found ? session->region : NULL;
 }
 
+static bool
+is_https(const S3Session *session)
+{
+	return s3_is_aws(session) || session->endpoint.https;
+}
+
 bool
 s3_signs_payload(const S3Session *session)
 {
-	return !s3_is_aws(session);
+	switch (session->config->payload_signing)
+	{
+		case S3_PAYLOAD_SIGNED:
+			return true;
+		case S3_PAYLOAD_UNSIGNED:
+			return false;
+		case S3_PAYLOAD_SIGNING_AUTO:
+			break;
+	}
+	return !is_https(session);
+}
+
+bool
+s3_sends_checksum(const S3Session *session)
+{
+	return s3_is_aws(session);
 }
 
 char *
@@ -257,7 +278,7 @@ add_verb_headers(const S3Call *call, HeaderList *list)
 		add_header(list, "range", "bytes=0-0");
 	if (call->fail_if_exists && (call->verb == S3_PUT_OBJECT || call->verb == S3_COMPLETE_UPLOAD))
 		add_header(list, "if-none-match", "*");
-	if (!s3_signs_payload(call->state->session))
+	if (s3_sends_checksum(call->state->session))
 		add_checksum_headers(call, list);
 }
 
@@ -289,8 +310,7 @@ write_attempt(const S3Call *call, const SigV4Credentials *credentials, HttpAttem
 	add_verb_headers(call, &list);
 	request.nheaders = list.n;
 
-	appendStringInfo(&attempt->url, "%s://%s%s",
-					 s3_is_aws(session) || session->endpoint.https ? "https" : "http", host, path);
+	appendStringInfo(&attempt->url, "%s://%s%s", is_https(session) ? "https" : "http", host, path);
 	if (state->query[0] != '\0')
 		appendStringInfo(&attempt->url, "?%s", state->query);
 	for (int i = 0; i < list.n; i++)

@@ -24,14 +24,22 @@ typedef enum S3Addressing
 	S3_ADDRESSING_VIRTUAL
 } S3Addressing;
 
+typedef enum S3PayloadSigning
+{
+	S3_PAYLOAD_SIGNING_AUTO, /* over plain http only, where nothing else protects the body */
+	S3_PAYLOAD_SIGNED,
+	S3_PAYLOAD_UNSIGNED
+} S3PayloadSigning;
+
 typedef struct S3Config
 {
-	char        *endpoint_url; /* normalised; NULL: AWS */
-	char        *bucket;
-	char        *region; /* NULL: found out (AWS), "us-east-1" (others) */
-	S3Addressing addressing;
-	char        *expected_bucket_owner;  /* an account; NULL: any */
-	char        *server_side_encryption; /* "AES256", "aws:kms"; NULL: off */
+	char            *endpoint_url; /* normalised; NULL: AWS */
+	char            *bucket;
+	char            *region; /* NULL: found out (AWS), "us-east-1" (others) */
+	S3Addressing     addressing;
+	S3PayloadSigning payload_signing;
+	char            *expected_bucket_owner;  /* an account; NULL: any */
+	char            *server_side_encryption; /* "AES256", "aws:kms"; NULL: off */
 
 	/* what else objects are created with; NULL: as the bucket, or S3, has it */
 	char *kms_key_id;
@@ -65,10 +73,16 @@ extern HttpClient *s3_http(const S3Session *session);
 extern const char *s3_region(const S3Session *session);
 
 /*
- * Bodies are signed by their SHA-256 everywhere but on AWS, where TLS and a
- * CRC32C protect them at a seventh of the cost.
+ * Does the SHA-256 of a body go into its request's signature?  Every store that
+ * knows SigV4 checks it.  Without it TLS protects the body on its way.
  */
 extern bool s3_signs_payload(const S3Session *session);
+
+/*
+ * Does a CRC32C go with each part and each object, which S3 checks and keeps?
+ * On AWS alone: several other stores refuse requests that have one.
+ */
+extern bool s3_sends_checksum(const S3Session *session);
 
 typedef enum S3Verb
 {
@@ -122,7 +136,7 @@ struct S3Call
 	const char   *body;        /* PutObject, UploadPart */
 	size_t        body_len;
 	const char   *sha256; /* of the body, in hex; where s3_signs_payload */
-	const char   *crc32c; /* of the body, or at Complete of the object; elsewhere */
+	const char   *crc32c; /* of the body, or at Complete of the object; where s3_sends_checksum */
 	const S3Part *parts;  /* Complete, ascending */
 	int           nparts;
 	uint64        object_size;    /* Complete */

@@ -15,6 +15,9 @@
 /* A session token that is renewed this often by one call is not the trouble. */
 #define MAX_RENEWALS 2
 
+/* Ids, ETags and locations are much shorter. */
+#define MAX_KEPT 2048
+
 static char *
 keep_header(S3Call *call, const HttpResponse *response, const char *name)
 {
@@ -23,12 +26,21 @@ keep_header(S3Call *call, const HttpResponse *response, const char *name)
 	return value ? MemoryContextStrdup(call->state->context, value) : NULL;
 }
 
+/*
+ * NULL unless it is short and ASCII, as a header's value always is: it goes into
+ * URLs, into XML and, in any encoding, into the job's row.
+ */
 static char *
 keep_element(S3Call *call, const HttpResponse *response, const char *path)
 {
 	char *value = s3_xml_find(response->body, response->body_len, path);
 
-	return value ? MemoryContextStrdup(call->state->context, value) : NULL;
+	if (value == NULL || strlen(value) > MAX_KEPT)
+		return NULL;
+	for (const char *p = value; *p != '\0'; p++)
+		if (*p < ' ' || *p > '~')
+			return NULL;
+	return MemoryContextStrdup(call->state->context, value);
 }
 
 static void
@@ -249,6 +261,8 @@ set_error(S3Call *call, const HttpResponse *response)
 	call->error.principal = credentials_assumed_arn(state->session->credentials);
 	if (call->verb == S3_PUT_OBJECT || call->verb == S3_CREATE_UPLOAD)
 		call->error.encryption = state->session->config->server_side_encryption;
+	if (call->verb == S3_PUT_OBJECT || call->verb == S3_UPLOAD_PART)
+		call->error.unsigned_body = !s3_is_aws(state->session) && !s3_signs_payload(state->session);
 
 	/* the answers to HEAD have no body to say which of the two it is */
 	if (s3_error_is(&call->error, "NotFound") && call->verb == S3_HEAD_BUCKET)

@@ -32,6 +32,10 @@ static const struct
 	{507, "InsufficientStorage"},
 };
 
+static const char *const unsigned_body_hint =
+	"Check that the server takes requests whose bodies are not signed; with payload_signing => "
+	"'signed' they are.";
+
 /* What a person can do about a code of S3 or STS. */
 static const struct
 {
@@ -373,6 +377,8 @@ s3_error_hint(const S3Error *error)
 		return pstrdup(
 			"The role's session was renewed and is refused all the same: check the clocks "
 			"of the servers.");
+	if (error->unsigned_body && s3_error_is(error, "XAmzContentSHA256Mismatch"))
+		return pstrdup(unsigned_body_hint);
 	for (size_t i = 0; i < lengthof(code_hints); i++)
 	{
 		if (s3_error_is(error, code_hints[i].code))
@@ -393,6 +399,8 @@ s3_error_hint(const S3Error *error)
 	if (error->encryption != NULL && (error->http_status == 400 || error->http_status == 501))
 		return psprintf("Check that the server supports server_side_encryption '%s'.",
 						error->encryption);
+	if (error->unsigned_body && (error->http_status == 400 || error->http_status == 501))
+		return pstrdup(unsigned_body_hint);
 	return NULL;
 }
 

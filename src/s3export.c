@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 #include "postmaster/bgworker_internals.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 #include "compat.h"
 #include "compress.h"
@@ -25,8 +26,8 @@ PG_MODULE_MAGIC;
 SQL_FUNCTION(s3export_version);
 
 int   guc_upload_memory = 128 * 1024;
-int   guc_part_size = 16 * 1024;
-int   guc_max_concurrent_parts = 8;
+int   guc_part_size = 8 * 1024;
+int   guc_max_concurrent_parts = 16;
 int   guc_max_parallel_workers = 2;
 int   guc_max_running_jobs = 2;
 int   guc_max_queued_jobs = 1000;
@@ -35,14 +36,24 @@ int   guc_request_timeout = 30000;
 int   guc_stall_timeout = 30000;
 int   guc_complete_timeout = 15 * 60 * 1000;
 int   guc_retry_timeout = 5 * 60 * 1000;
+int   guc_progress_notice = PROGRESS_NOTICE_AUTO;
 char *guc_allowed_endpoints = "";
 char *guc_ca_file = "";
 char *guc_proxy = "";
 char *guc_key_file = "";
 bool  guc_allow_ambient_credentials = false;
+int   guc_job_retention = 30 * MINS_PER_HOUR * HOURS_PER_DAY;
 bool  guc_fast_output = true;
 
 extern PGDLLEXPORT void _PG_init(void);
+
+static const struct config_enum_entry progress_notice_options[] = {
+	{"auto", PROGRESS_NOTICE_AUTO, false}, {"on", PROGRESS_NOTICE_ON, false},
+	{"true", PROGRESS_NOTICE_ON, true},    {"yes", PROGRESS_NOTICE_ON, true},
+	{"1", PROGRESS_NOTICE_ON, true},       {"off", PROGRESS_NOTICE_OFF, false},
+	{"false", PROGRESS_NOTICE_OFF, true},  {"no", PROGRESS_NOTICE_OFF, true},
+	{"0", PROGRESS_NOTICE_OFF, true},      {NULL, 0, false},
+};
 
 /* What a session may have set for the uploads it starts. */
 const char *const guc_session_settings[] = {
@@ -70,22 +81,27 @@ define_upload_settings(void)
 {
 	DefineCustomIntVariable(
 		"s3export.upload_memory", "Sets the memory for the part buffers of one export.",
-		"Parts in flight are this, divided by the size of a part, less one.", &guc_upload_memory,
-		128 * 1024, 10 * 1024, MAX_KILOBYTES, PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+		"Parts in flight are at most this, divided by the size of a part, less one.",
+		&guc_upload_memory, 128 * 1024, 10 * 1024, MAX_KILOBYTES, PGC_SUSET, GUC_UNIT_KB, NULL,
+		NULL, NULL);
 	DefineCustomIntVariable(
 		"s3export.part_size", "Sets the size of the first parts of a multipart upload.",
 		"What fits one part is sent by a single request.  Parts grow when an "
 		"object would need more than S3's 10,000.",
-		&guc_part_size, 16 * 1024, 5 * 1024, 1024 * 1024, PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+		&guc_part_size, 8 * 1024, 5 * 1024, 1024 * 1024, PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("s3export.max_concurrent_parts",
-							"Sets the number of parts that one export sends at the same time.",
-							NULL, &guc_max_concurrent_parts, 8, 1, 64, PGC_SUSET, 0, NULL, NULL,
-							NULL);
+							"Sets the most parts that one export sends at the same time.",
+							"It sends as many as bring more through than fewer would.",
+							&guc_max_concurrent_parts, 16, 1, 64, PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("s3export.max_parallel_workers",
 							"Sets the number of parallel workers that help to scan for one export.",
 							"0 means none.  They count towards max_parallel_workers.",
 							&guc_max_parallel_workers, 2, 0, MAX_PARALLEL_WORKER_LIMIT, PGC_USERSET,
 							0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("s3export.progress_notice",
+							 "Sets whether a notice every 10 seconds tells how far an export is.",
+							 "\"auto\" means in psql.", &guc_progress_notice, PROGRESS_NOTICE_AUTO,
+							 progress_notice_options, PGC_USERSET, 0, NULL, NULL, NULL);
 }
 
 static void
@@ -149,6 +165,10 @@ define_administration(void)
 		"Allows connectors to use the credentials that the server finds around itself.",
 		"Those in its environment, its AWS profile, its container or its EC2 instance.",
 		&guc_allow_ambient_credentials, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"s3export.job_retention", "Sets the time after which the rows of jobs that have ended go.",
+		"-1 keeps them for ever.", &guc_job_retention, 30 * MINS_PER_HOUR * HOURS_PER_DAY, -1,
+		INT_MAX, PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
 	DefineCustomBoolVariable("s3export.fast_output",
 							 "Enables output routines of our own for common types.",
 							 "They write what the types' output functions write.", &guc_fast_output,

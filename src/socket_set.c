@@ -26,8 +26,6 @@
 #include "compat.h"
 #include "socket_set.h"
 
-#define WAIT_EVENT_NAME "S3exportHttp"
-
 #ifdef HAVE_SYS_EPOLL_H
 
 #define MAX_EVENTS 64
@@ -100,14 +98,12 @@ socket_set_watch(SocketSet *set, int fd, bool readable, bool writable)
 }
 
 void
-socket_set_wait(SocketSet *set, long timeout)
+socket_set_wait(SocketSet *set, long timeout, uint32 wait_event)
 {
-	static uint32 wait_event = 0;
-	WaitEvent     events[2];
-	int           n;
+	WaitEvent events[2];
+	int       n;
 
-	n = WaitEventSetWait(set->wait_set, timeout, events, lengthof(events),
-						 compat_wait_event(wait_event, WAIT_EVENT_NAME));
+	n = WaitEventSetWait(set->wait_set, timeout, events, lengthof(events), wait_event);
 	for (int i = 0; i < n; i++)
 		if (events[i].events & WL_LATCH_SET)
 			ResetLatch(MyLatch);
@@ -177,17 +173,15 @@ socket_set_watch(SocketSet *set, int fd, bool readable, bool writable)
 }
 
 void
-socket_set_wait(SocketSet *set, long timeout)
+socket_set_wait(SocketSet *set, long timeout, uint32 wait_event)
 {
-	static uint32 wait_event = 0;
-	int           slice = timeout < 0 ? POLL_SLICE : (int) Min(timeout, POLL_SLICE);
-	int           latch;
+	int slice = timeout < 0 ? POLL_SLICE : (int) Min(timeout, POLL_SLICE);
+	int latch;
 
-	pgstat_report_wait_start(compat_wait_event(wait_event, WAIT_EVENT_NAME));
+	pgstat_report_wait_start(wait_event);
 	(void) poll(set->sockets, set->n, slice);
 	pgstat_report_wait_end();
-	latch = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 0,
-					  compat_wait_event(wait_event, WAIT_EVENT_NAME));
+	latch = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 0, wait_event);
 	if (latch & WL_LATCH_SET)
 		ResetLatch(MyLatch);
 }

@@ -35,7 +35,7 @@ extern bool socket_set_watch(SocketSet *set, int fd, bool readable, bool writabl
  * Waits at most "timeout" ms (-1: for ever) for a socket or the latch, which is
  * reset then.  May return early.  Ends the process if the postmaster died.
  */
-extern void socket_set_wait(SocketSet *set, long timeout);
+extern void socket_set_wait(SocketSet *set, long timeout, uint32 wait_event);
 
 /* Which sockets are ready now, at most n of them; returns how many. */
 extern int socket_set_ready(SocketSet *set, SocketEvent *events, int n);

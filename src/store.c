@@ -15,6 +15,7 @@
 
 #include "guc.h"
 #include "pipe.h"
+#include "policy.h"
 #include "store.h"
 
 static volatile sig_atomic_t cancel_requested = false;
@@ -51,6 +52,33 @@ store_timeouts(void)
 		.stall = guc_stall_timeout,
 		.complete = guc_complete_timeout,
 	};
+}
+
+static char *
+session_policy(const Connector *connector, const char *key)
+{
+	const S3Config *s3 = &connector->s3;
+	const char     *partition = connector->credentials.role_arn + strlen("arn:");
+	PolicyScope     scope = {
+			.partition = pnstrdup(partition, strcspn(partition, ":")),
+			.bucket = s3->bucket,
+			.sets_acl = s3->acl != NULL,
+			.sets_tags = s3->tags != NULL,
+			.uses_kms = s3->server_side_encryption != NULL &&
+						strcmp(s3->server_side_encryption, "aws:kms") == 0,
+    };
+
+	return policy_for_session(&scope, key);
+}
+
+Credentials *
+store_open_credentials(HttpClient *http, const Connector *connector, const char *label,
+					   const char *key)
+{
+	const CredentialConfig *config = &connector->credentials;
+
+	return credentials_open(http, config, psprintf("s3export-%s", label),
+							config->role_arn ? session_policy(connector, key) : NULL);
 }
 
 void

@@ -25,6 +25,14 @@ extern S3Timeouts store_timeouts(void);
 extern void store_handle_cancel(SIGNAL_ARGS);
 
 /*
+ * The credentials of a connector for one job: a role's session may do no more
+ * than exporting to "key", which is UTF-8, needs.  Raises what credentials_open
+ * does.
+ */
+extern Credentials *store_open_credentials(HttpClient *http, const Connector *connector,
+										   const char *label, const char *key);
+
+/*
  * Watches for http_set_watch.  The first raises an error when the server is
  * stopping, or when somebody has terminated this process; the second, whose
  * argument is the Pipe, also when somebody has cancelled it, and when nobody

@@ -21,14 +21,16 @@
 #include "miscadmin.h"
 #include "pgtime.h"
 #include "postmaster/interrupt.h"
+#include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "guc.h"
 #include "job.h"
 #include "lease.h"
-#include "policy.h"
+#include "recovery.h"
 #include "store.h"
 #include "transfer.h"
 #include "upload.h"
@@ -37,6 +39,13 @@
 /* How long cleaning up may take: after an error, and when the server stops. */
 #define ABORT_TIMEOUT 5000
 #define ABORT_TIMEOUT_SHUTDOWN 2000
+
+/*
+ * How long an export waits for its path: one that was cancelled a moment ago is
+ * aborting its upload.  ms
+ */
+#define PATH_PATIENCE 2000
+#define PATH_INTERVAL 50
 
 /* How often an export looks whether its keys have been replaced; ms */
 #define REFRESH_INTERVAL 1000
@@ -47,7 +56,10 @@ typedef struct Transfer
 	Connector             *connector;
 	const TransferRequest *request;
 	int64                  job_id;
+	bool                   leased;   /* the job's lease is held */
+	bool                   claimed;  /* so is the path */
 	bool                   recorded; /* the job has a row */
+	char                  *label;    /* what names call the job: its id, if it has one */
 	char                  *key;      /* UTF-8, as S3 wants it */
 	JobFile                file;
 	HttpClient            *http;
@@ -57,6 +69,8 @@ typedef struct Transfer
 	Upload                *upload; /* NULL before the first block */
 	StringInfoData         header;
 	JobTotals              totals;
+	Progress              *progress;
+	bool                   wants_rows; /* and waits for nothing else */
 } Transfer;
 
 /* folder/path, or folder/stem-20261122T170000Z-42.csv, in the database's encoding */
@@ -72,10 +86,31 @@ make_name(const Transfer *transfer)
 		char      stamp[32];
 
 		pg_strftime(stamp, sizeof(stamp), "%Y%m%dT%H%M%SZ", pg_gmtime(&now));
-		name = psprintf("%s-%s-" INT64_FORMAT "%s", transfer->request->stem, stamp,
-						transfer->job_id, transfer->request->suffix);
+		name = psprintf("%s-%s-%s%s", transfer->request->stem, stamp, transfer->label,
+						transfer->request->suffix);
 	}
 	return folder[0] ? psprintf("%s/%s", folder, name) : name;
+}
+
+/* It has begun, and has no row. */
+static bool
+is_unrecorded(const Transfer *transfer)
+{
+	return transfer->job_id == JOB_UNRECORDED && transfer->file.uri != NULL;
+}
+
+/* Jobs without an id must not have one name: those of several standbys neither. */
+static char *
+make_label(int64 job_id)
+{
+	uint64 random;
+
+	if (job_id != JOB_UNRECORDED)
+		return psprintf(INT64_FORMAT, job_id);
+	if (!pg_strong_random(&random, sizeof(random)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate a random name")));
+	return psprintf("%016llx", (unsigned long long) random);
 }
 
 static void
@@ -95,6 +130,7 @@ begin_job(Transfer *transfer)
 	char *name;
 
 	transfer->job_id = request.job_id != 0 ? request.job_id : job_new_id();
+	transfer->label = make_label(transfer->job_id);
 	name = make_name(transfer);
 	transfer->key = pg_server_to_any(name, (int) strlen(name), PG_UTF8);
 	transfer->file = (JobFile){
@@ -102,27 +138,53 @@ begin_job(Transfer *transfer)
 		.key = name,
 		.uri = connector_uri(transfer->connector, name),
 	};
-	lease_join(transfer->job_id);
+	if (transfer->job_id != JOB_UNRECORDED)
+	{
+		lease_join(transfer->job_id);
+		transfer->leased = true;
+	}
+	pg_atomic_write_u64(&transfer->progress->job_id, (uint64) transfer->job_id);
 	job_begin(transfer->job_id, &request, transfer->file.uri);
-	transfer->recorded = true;
+	transfer->recorded = transfer->job_id != JOB_UNRECORDED;
 }
 
-/* A session of a role may do no more than this export needs. */
-static char *
-session_policy(const Transfer *transfer)
+/* Two exports to one path at a time would overwrite each other, or fail at their ends. */
+static void
+claim_path(Transfer *transfer)
 {
-	const S3Config *s3 = &transfer->connector->s3;
-	const char     *partition = transfer->connector->credentials.role_arn + strlen("arn:");
-	PolicyScope     scope = {
-			.partition = pnstrdup(partition, strcspn(partition, ":")),
-			.bucket = s3->bucket,
-			.sets_acl = s3->acl != NULL,
-			.sets_tags = s3->tags != NULL,
-			.uses_kms = s3->server_side_encryption != NULL &&
-						strcmp(s3->server_side_encryption, "aws:kms") == 0,
-    };
+	static uint32 wait_event = 0;
 
-	return policy_for_session(&scope, transfer->key);
+	int64       connector_id = transfer->connector->connector_id;
+	TimestampTz since = GetCurrentTimestamp();
+
+	while (!lease_try_path(connector_id, transfer->key))
+	{
+		if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(), PATH_PATIENCE))
+		{
+			int64 other = job_writing_to(connector_id, transfer->file.uri, transfer->job_id);
+
+			ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
+							errmsg("another export writes to \"%s\"", transfer->file.uri),
+							other != 0 ? errdetail("It is job " INT64_FORMAT ".", other) : 0,
+							errhint("Wait until it has ended, or choose another path.")));
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, PATH_INTERVAL,
+						 compat_wait_event(wait_event, "S3exportPath"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		store_watch_leader(transfer->pipe);
+	}
+	transfer->claimed = true;
+}
+
+/* When the end has been recorded, and before anybody hears of it. */
+static void
+release(const Transfer *transfer)
+{
+	if (transfer->claimed)
+		lease_release_path(transfer->connector->connector_id, transfer->key);
+	if (transfer->leased)
+		lease_leave(transfer->job_id);
 }
 
 /*
@@ -157,17 +219,35 @@ watch_completion(void *arg)
 	refresh_keys(arg);
 }
 
+/* Before each wait: what it is for is told to those who look at the export's progress. */
+static uint32
+report_wait(void *arg, const HttpWait *wait)
+{
+	static uint32 wait_event = 0;
+	Transfer     *transfer = arg;
+	Progress     *progress = transfer->progress;
+	TimestampTz   retry_at = 0;
+
+	if (wait->retry_in >= 0)
+		retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait->retry_in);
+	pg_atomic_write_u64(&progress->retry_at, (uint64) retry_at);
+	pg_atomic_write_u32(&progress->retries, (uint32) wait->retries);
+	pg_atomic_write_u32(&progress->wait,
+						transfer->wants_rows ? PROGRESS_FOR_ROWS : PROGRESS_FOR_STORE);
+	return transfer->wants_rows && retry_at == 0 ? compat_wait_event(wait_event, "S3exportRows")
+												 : 0;
+}
+
 static void
 open_store(Transfer *transfer)
 {
-	CredentialConfig *config = &transfer->connector->credentials;
-	S3Timeouts        limits = store_timeouts();
+	S3Timeouts limits = store_timeouts();
 
 	transfer->http = store_open_http(guc_max_concurrent_parts + 2, guc_retry_timeout);
-	transfer->credentials = credentials_open(transfer->http, config,
-											 psprintf("s3export-" INT64_FORMAT, transfer->job_id),
-											 config->role_arn ? session_policy(transfer) : NULL);
+	transfer->credentials =
+		store_open_credentials(transfer->http, transfer->connector, transfer->label, transfer->key);
 	http_set_watch(transfer->http, watch_transfer, transfer);
+	http_set_waits(transfer->http, report_wait, transfer);
 	transfer->s3 =
 		s3_open(transfer->http, &transfer->connector->s3, transfer->credentials, &limits);
 }
@@ -228,6 +308,16 @@ upload_completes(void *arg)
 	transfer->file.bytes = upload_bytes_written(transfer->upload);
 	job_set_completing(transfer->job_id, list_make1(&transfer->file));
 	http_set_watch(transfer->http, watch_completion, transfer);
+	pg_atomic_write_u32(&transfer->progress->phase, PROGRESS_COMPLETING);
+}
+
+static void
+part_is_sent(void *arg, size_t bytes)
+{
+	Transfer *transfer = arg;
+
+	(void) pg_atomic_fetch_add_u64(&transfer->progress->bytes_sent, (int64) bytes);
+	(void) pg_atomic_fetch_add_u32(&transfer->progress->parts, 1);
 }
 
 static void
@@ -242,6 +332,7 @@ begin_upload(Transfer *transfer)
 		.content_type = transfer->request->content_type,
 		.started = upload_has_id,
 		.completing = upload_completes,
+		.part_sent = part_is_sent,
 		.arg = transfer,
 	};
 
@@ -279,9 +370,9 @@ take_blocks(Transfer *transfer)
 	for (;;)
 	{
 		PipeBlock block;
+		bool      ready = transfer->upload == NULL || upload_ready(transfer->upload);
 
-		if ((transfer->upload == NULL || upload_ready(transfer->upload)) &&
-			pipe_receive(transfer->pipe, &block))
+		if (ready && pipe_receive(transfer->pipe, &block))
 		{
 			if (block.kind == PIPE_END)
 			{
@@ -291,7 +382,11 @@ take_blocks(Transfer *transfer)
 			take_block(transfer, &block);
 		}
 		else
+		{
+			transfer->wants_rows = ready;
 			http_drive(transfer->http, -1);
+			transfer->wants_rows = false;
+		}
 	}
 }
 
@@ -320,6 +415,8 @@ finish_object(Transfer *transfer)
 		begin_upload(transfer);
 	}
 	upload_finish(transfer->upload, &result);
+	pg_atomic_write_u64(&transfer->progress->bytes_sent, result.bytes);
+	pg_atomic_write_u32(&transfer->progress->files, 1);
 
 	transfer->totals.bytes = result.bytes;
 	transfer->totals.attempts = result.attempts;
@@ -345,27 +442,32 @@ perform(Transfer *transfer, void (*begun)(Pipe *pipe))
 {
 	initStringInfo(&transfer->header);
 	begin_job(transfer);
+	claim_path(transfer);
+	if (!is_unrecorded(transfer))
+		recovery_in_passing(transfer->connector, transfer->job_id, store_watch_leader,
+							transfer->pipe);
 	open_store(transfer);
 	check_destination(transfer);
+	pg_atomic_write_u32(&transfer->progress->phase, PROGRESS_READING);
 	begun(transfer->pipe);
 	take_blocks(transfer);
+	pg_atomic_write_u32(&transfer->progress->phase, PROGRESS_SENDING);
 	finish_object(transfer);
 }
 
 /* Leaves nothing behind in the store; returns false when that could not be done. */
 static bool
-abort_upload(Transfer *transfer, ErrorData *error)
+abort_upload(Transfer *transfer, ErrorData *error, bool *in_doubt)
 {
-	bool in_doubt;
 	bool clean;
 
+	*in_doubt = false;
 	if (transfer->upload == NULL)
 		return true;
 	transfer->totals.bytes = upload_bytes_sent(transfer->upload);
-	clean =
-		upload_abort(transfer->upload,
-					 ShutdownRequestPending ? ABORT_TIMEOUT_SHUTDOWN : ABORT_TIMEOUT, &in_doubt);
-	if (in_doubt)
+	clean = upload_abort(transfer->upload,
+						 ShutdownRequestPending ? ABORT_TIMEOUT_SHUTDOWN : ABORT_TIMEOUT, in_doubt);
+	if (*in_doubt)
 		error->detail = psprintf("%s%sThe object had been sent when this happened: it may or may "
 								 "not appear as \"%s\".",
 								 error->detail ? error->detail : "", error->detail ? "  " : "",
@@ -379,11 +481,12 @@ abort_upload(Transfer *transfer, ErrorData *error)
  * report.
  */
 static void
-record_failure(Transfer *transfer, const ErrorData *error, bool clean)
+record_failure(Transfer *transfer, const ErrorData *error, bool clean, bool in_doubt)
 {
 	MemoryContext context = CurrentMemoryContext;
 	bool          cancelled =
 		error->sqlerrcode == ERRCODE_QUERY_CANCELED || error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN;
+	List *files = clean && transfer->file.begun ? list_make1_int(transfer->file.number) : NIL;
 
 	if (!transfer->recorded)
 		return;
@@ -391,7 +494,7 @@ record_failure(Transfer *transfer, const ErrorData *error, bool clean)
 	PG_TRY();
 	{
 		job_fail(transfer->job_id, cancelled ? JOB_CANCELLED : JOB_FAILED, &transfer->totals, error,
-				 clean && transfer->file.begun ? list_make1_int(transfer->file.number) : NIL);
+				 in_doubt ? NIL : files, in_doubt ? files : NIL);
 	}
 	PG_CATCH();
 	{
@@ -401,6 +504,40 @@ record_failure(Transfer *transfer, const ErrorData *error, bool clean)
 		AbortOutOfAnyTransaction();
 	}
 	PG_END_TRY();
+}
+
+/*
+ * Of an export without a row: the log has to say what the row would.  "error" is
+ * NULL when it has succeeded.
+ */
+static void
+log_end(Transfer *transfer, ErrorData *error, bool clean)
+{
+	const JobTotals *totals = &transfer->totals;
+	long             duration =
+		TimestampDifferenceMilliseconds(transfer->progress->started_at, GetCurrentTimestamp());
+	char *what = psprintf("export to \"%s\"", transfer->file.uri);
+	char *sums = psprintf("%llu rows, %llu bytes, %d parts, %ld.%03ld s (connector \"%s\", PID %d)",
+						  (unsigned long long) totals->rows, (unsigned long long) totals->bytes,
+						  transfer->file.parts, duration / 1000, duration % 1000,
+						  transfer->connector->name, pipe_leader_pid(transfer->pipe));
+
+	if (error == NULL)
+	{
+		ereport(LOG,
+				(totals->files > 0 ? errmsg("%s succeeded: %s", what, sums)
+								   : errmsg("%s succeeded without an object: %s", what, sums)));
+		return;
+	}
+	if (!clean && transfer->file.upload_id != NULL)
+		error->detail =
+			psprintf("%s%sUpload \"%s\" could not be aborted and is left in the bucket.",
+					 error->detail ? error->detail : "", error->detail ? "  " : "",
+					 transfer->file.upload_id);
+	ereport(LOG, (errcode(error->sqlerrcode),
+				  errmsg("%s failed after %s: %s", what, sums, error->message),
+				  error->detail ? errdetail_internal("%s", error->detail) : 0,
+				  error->hint ? errhint("%s", error->hint) : 0));
 }
 
 bool
@@ -415,16 +552,21 @@ transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
 	transfer->pipe = pipe;
 	transfer->connector = connector;
 	transfer->request = request;
+	transfer->progress = pipe_progress(pipe);
 	PG_TRY();
 	{
 		perform(transfer, begun);
+		if (is_unrecorded(transfer))
+			log_end(transfer, NULL, true);
 		get_totals(transfer, totals);
+		release(transfer);
 		done = true;
 	}
 	PG_CATCH();
 	{
 		ErrorData       *error;
 		const ErrorData *leader_error;
+		bool             in_doubt;
 		bool             clean;
 
 		MemoryContextSwitchTo(context);
@@ -434,8 +576,11 @@ transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
 
-		clean = abort_upload(transfer, error);
-		record_failure(transfer, error, clean);
+		clean = abort_upload(transfer, error, &in_doubt);
+		record_failure(transfer, error, clean, in_doubt);
+		if (is_unrecorded(transfer))
+			log_end(transfer, error, clean);
+		release(transfer);
 
 		/* What ended the leader has been reported by the leader. */
 		if (!pipe_leader_gone(pipe, &leader_error))

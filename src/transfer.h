@@ -33,8 +33,8 @@ typedef struct TransferRequest
 
 typedef struct TransferTotals
 {
-	int64  job_id;
-	char  *uri; /* NULL: no object was made */
+	int64  job_id; /* JOB_UNRECORDED: there is no row */
+	char  *uri;    /* NULL: no object was made */
 	uint64 rows;
 	uint64 bytes;
 	int    files;
@@ -47,7 +47,8 @@ extern void transfer_deserialize(StringInfo buf, TransferRequest *request);
 /*
  * Runs an export, and calls "begun" when credentials are at hand and nothing is
  * in the way of the object: blocks may come then.  Returns true with *totals
- * when the object is in place and the job's row says so.  When the leader has
+ * when the object is in place and the job's row, or on a standby the server's log,
+ * says so.  When the leader has
  * failed, undoes all and returns false; raises the uploader's own errors when
  * it has done the same.
  */

@@ -6,7 +6,8 @@
  * A part's buffer is the unit of retry: its bytes and their digest stay until
  * S3 has acknowledged them, so what S3 checks is what was written, even if the
  * memory is not sound.  Digests are computed while the bytes are copied, when
- * they are in the processor's cache.
+ * they are in the processor's cache.  The CRC of the object is that of its parts
+ * put together.
  *
  * A full buffer is handed over only when more data come.  An object of exactly
  * one part needs no multipart upload that way, and none ends in an empty part.
@@ -16,9 +17,11 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "port/pg_crc32c.h"
+#include "portability/instr_time.h"
 #include "utils/memutils.h"
 
+#include "crc32c.h"
+#include "pace.h"
 #include "upload.h"
 
 /* Parts of one size, before they double. */
@@ -43,7 +46,7 @@ typedef struct PartBuffer
 	size_t        size;
 	size_t        len;
 	int           number;
-	pg_crc32c     crc;
+	uint32        crc;
 	char          crc32c[S3_CRC32C_LEN + 1];
 	char          sha256[SIGV4_SHA256_HEX_LEN + 1];
 	MemoryContext context; /* of the call */
@@ -73,6 +76,7 @@ struct Upload
 	int         nbuffers;
 	PartBuffer *filling; /* NULL: none */
 	int         sending;
+	Pace        pace;
 	size_t      allocated;  /* bytes in buffers */
 	size_t      unattended; /* bytes written since the client was driven */
 
@@ -80,7 +84,8 @@ struct Upload
 	int     parts_size;
 	int     nparts; /* handed over */
 
-	pg_crc32c  crc;  /* of the whole object */
+	uint32     crc; /* of the parts that were filled */
+	char       crc32c[S3_CRC32C_LEN + 1];
 	SigV4Hash *hash; /* of the buffer being filled; NULL: not used */
 	uint64     bytes_written;
 	uint64     bytes_sent;
@@ -109,12 +114,28 @@ part_size(const Upload *upload, int number)
 	return Min(size, limit);
 }
 
+/* How many parts could be sent at the same time, and how many are. */
 static int
-max_sending(const Upload *upload)
+most_sending(const Upload *upload)
 {
 	size_t fit = upload->options.memory / part_size(upload, upload->nparts + 1) - 1;
 
 	return (int) Min((size_t) upload->options.max_concurrent_parts, Max(fit, 1));
+}
+
+static int
+max_sending(const Upload *upload)
+{
+	return Min(upload->pace.parts, most_sending(upload));
+}
+
+static int64
+now_us(void)
+{
+	instr_time now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return (int64) INSTR_TIME_GET_MICROSEC(now);
 }
 
 static void
@@ -129,27 +150,34 @@ release_buffer(PartBuffer *buffer)
 }
 
 /*
- * A buffer for the next part, or NULL when none is free.  Its memory is asked
- * for in one piece, of which the kernel gives only the pages that are written,
- * so that a small object does not take a whole part.
+ * A buffer for the next part, or NULL when none is free: one is filled while the
+ * others are sent.  Its memory is asked for in one piece, of which the kernel
+ * gives only the pages that are written, so that a small object does not take a
+ * whole part.
  */
 static PartBuffer *
 find_buffer(Upload *upload)
 {
 	size_t      size = part_size(upload, upload->nparts + 1);
 	PartBuffer *found = NULL;
+	int         taken = 0;
 
 	for (int i = 0; i < upload->nbuffers; i++)
 	{
 		PartBuffer *buffer = &upload->buffers[i];
 
 		if (buffer->state != BUFFER_FREE)
+		{
+			taken++;
 			continue;
+		}
 		if (buffer->size != size)
 			release_buffer(buffer); /* of the time when parts were smaller */
 		if (found == NULL || found->data == NULL)
 			found = buffer;
 	}
+	if (taken > max_sending(upload))
+		return NULL;
 	if (found == NULL || found->data != NULL)
 		return found;
 	if (upload->allocated + size > upload->options.memory)
@@ -185,7 +213,7 @@ start_filling(Upload *upload)
 						 "may take half.")));
 	buffer->state = BUFFER_FILLING;
 	buffer->len = 0;
-	INIT_CRC32C(buffer->crc);
+	buffer->crc = 0;
 	if (upload->hash)
 		check_hash(sigv4_hash_init(upload->hash));
 	upload->filling = buffer;
@@ -200,11 +228,9 @@ fill(Upload *upload, const char *data, size_t len)
 
 	memcpy(buffer->data + buffer->len, data, n);
 	data = buffer->data + buffer->len;
-	COMP_CRC32C(upload->crc, data, n);
+	buffer->crc = crc32c_append(buffer->crc, data, n);
 	if (upload->hash)
 		check_hash(sigv4_hash_update(upload->hash, data, n));
-	else
-		COMP_CRC32C(buffer->crc, data, n);
 	buffer->len += n;
 	upload->bytes_written += n;
 	upload->unattended += n;
@@ -218,11 +244,8 @@ end_filling(Upload *upload)
 
 	if (upload->hash)
 		check_hash(sigv4_hash_final(upload->hash, buffer->sha256));
-	else
-	{
-		FIN_CRC32C(buffer->crc);
-		s3_format_crc32c(buffer->crc32c, buffer->crc);
-	}
+	s3_format_crc32c(buffer->crc32c, buffer->crc);
+	upload->crc = crc32c_join(upload->crc, buffer->crc, buffer->len);
 	upload->filling = NULL;
 }
 
@@ -233,7 +256,7 @@ body_of(const Upload *upload, PartBuffer *buffer, S3Call *call)
 	call->body_len = buffer->len;
 	if (upload->hash)
 		call->sha256 = buffer->sha256;
-	else
+	if (s3_sends_checksum(upload->s3))
 		call->crc32c = buffer->crc32c;
 }
 
@@ -257,6 +280,9 @@ part_done(S3Call *call)
 	{
 		part->etag = MemoryContextStrdup(upload->context, call->etag);
 		upload->bytes_sent += buffer->len;
+		pace_part_done(&upload->pace, buffer->len, most_sending(upload), now_us());
+		if (upload->options.part_sent)
+			upload->options.part_sent(upload->options.arg, buffer->len);
 	}
 	else if (upload->part_error == NULL)
 	{
@@ -364,6 +390,7 @@ advance(Upload *upload)
 		if (!upload->create.ok)
 			fail(upload, &upload->create.error, "could not start upload of object");
 		upload->state = UPLOAD_OPEN;
+		pace_begin(&upload->pace, now_us());
 		if (upload->options.started)
 			upload->options.started(upload->options.arg, upload->create.answer_id);
 	}
@@ -396,8 +423,8 @@ hand_over(Upload *upload)
 	buffer->state = BUFFER_FULL;
 	upload->parts[buffer->number - 1].number = buffer->number;
 	upload->parts[buffer->number - 1].etag = NULL;
-	strlcpy(upload->parts[buffer->number - 1].crc32c, upload->hash ? "" : buffer->crc32c,
-			S3_CRC32C_LEN + 1);
+	strlcpy(upload->parts[buffer->number - 1].crc32c,
+			s3_sends_checksum(upload->s3) ? buffer->crc32c : "", S3_CRC32C_LEN + 1);
 	if (upload->state == UPLOAD_SMALL)
 		create_upload(upload);
 	advance(upload);
@@ -479,7 +506,7 @@ put_object(Upload *upload)
 }
 
 static void
-complete_upload(Upload *upload, const char *crc32c)
+complete_upload(Upload *upload)
 {
 	S3Call *call = &upload->last;
 
@@ -490,7 +517,9 @@ complete_upload(Upload *upload, const char *crc32c)
 	call->parts = upload->parts;
 	call->nparts = upload->nparts;
 	call->object_size = upload->bytes_written;
-	call->crc32c = upload->hash ? NULL : crc32c;
+	s3_format_crc32c(upload->crc32c, upload->crc);
+	if (s3_sends_checksum(upload->s3))
+		call->crc32c = upload->crc32c;
 	perform_last(upload, "could not complete upload of object");
 }
 
@@ -542,7 +571,7 @@ upload_begin(S3Session *s3, const UploadOptions *options)
 		upload->buffers[i].context =
 			AllocSetContextCreate(context, "s3export part", ALLOCSET_SMALL_SIZES);
 	}
-	INIT_CRC32C(upload->crc);
+	pace_begin(&upload->pace, now_us());
 	s3_make_token(upload->token);
 	if (s3_signs_payload(s3))
 		open_hash(upload);
@@ -560,7 +589,10 @@ upload_write(Upload *upload, const char *data, size_t len)
 		if (upload->filling != NULL && upload->filling->len == upload->filling->size)
 			hand_over(upload);
 		while (upload->filling == NULL && !start_filling(upload))
+		{
+			pace_waited(&upload->pace);
 			drive(upload, -1);
+		}
 		n = fill(upload, data, len);
 		data += n;
 		len -= n;
@@ -577,23 +609,21 @@ upload_ready(Upload *upload)
 	advance(upload);
 	if (upload->filling != NULL && upload->filling->size - upload->filling->len >= UPLOAD_BLOCK)
 		return true;
-	return find_buffer(upload) != NULL;
+	if (find_buffer(upload) != NULL)
+		return true;
+	pace_waited(&upload->pace);
+	return false;
 }
 
 void
 upload_finish(Upload *upload, UploadResult *result)
 {
-	pg_crc32c crc = upload->crc;
-	char      crc32c[S3_CRC32C_LEN + 1];
-
-	FIN_CRC32C(crc);
-	s3_format_crc32c(crc32c, crc);
 	if (upload->state == UPLOAD_SMALL && upload->nparts == 0)
 		put_object(upload);
 	else
 	{
 		hand_over(upload);
-		complete_upload(upload, crc32c);
+		complete_upload(upload);
 	}
 	upload->state = UPLOAD_FINISHED;
 	upload->bytes_sent = upload->bytes_written;
@@ -604,7 +634,8 @@ upload_finish(Upload *upload, UploadResult *result)
 	result->etag = upload->last.etag != NULL && upload->last.etag[0] != '\0'
 					   ? pstrdup(upload->last.etag)
 					   : NULL;
-	result->crc32c = pstrdup(crc32c);
+	result->crc32c = palloc(S3_CRC32C_LEN + 1);
+	s3_format_crc32c(result->crc32c, upload->crc);
 }
 
 uint64

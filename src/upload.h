@@ -14,12 +14,12 @@ typedef struct Upload Upload;
 
 typedef struct UploadOptions
 {
-	const char *key;            /* UTF-8 */
-	const char *content_type;   /* NULL: none is sent */
-	bool        fail_if_exists; /* If-None-Match: * */
-	size_t      memory;         /* bytes, all part buffers together */
-	size_t      part_size;      /* bytes, of the first parts */
-	int         max_concurrent_parts;
+	const char *key;                  /* UTF-8 */
+	const char *content_type;         /* NULL: none is sent */
+	bool        fail_if_exists;       /* If-None-Match: * */
+	size_t      memory;               /* bytes, all part buffers together */
+	size_t      part_size;            /* bytes, of the first parts */
+	int         max_concurrent_parts; /* the most; how many see pace.h */
 
 	/*
 	 * What the caller may make durable: that the multipart upload has its id,
@@ -28,6 +28,9 @@ typedef struct UploadOptions
 	 */
 	void (*started)(void *arg, const char *upload_id);
 	void (*completing)(void *arg);
+
+	/* S3 has acknowledged a part; must not raise errors.  NULL: not called. */
+	void (*part_sent)(void *arg, size_t bytes);
 	void *arg;
 } UploadOptions;
 

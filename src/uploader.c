@@ -30,10 +30,12 @@
 #define REQUEST_EXPORT 'e'
 #define REQUEST_CHECK 'c'
 #define REQUEST_IDENTITY 'i'
+#define REQUEST_RECOVER 'r'
 
-#define REPLY_BEGUN 'b'    /* the export has begun */
-#define REPLY_CHECK 'c'    /* one check's result */
-#define REPLY_FINISHED 'f' /* totals, the region, or the identity */
+#define REPLY_BEGUN 'b'     /* the export has begun */
+#define REPLY_CHECK 'c'     /* one check's result */
+#define REPLY_RECOVERED 'r' /* what became of one file */
+#define REPLY_FINISHED 'f'  /* totals, the region, or the identity */
 
 extern PGDLLEXPORT void s3export_uploader_main(Datum arg);
 
@@ -45,7 +47,8 @@ begin_request(StringInfo request, char kind, const Connector *connector)
 	initStringInfo(request);
 	appendStringInfoChar(request, kind);
 	guc_serialize(request);
-	connector_serialize(request, connector);
+	if (connector != NULL)
+		connector_serialize(request, connector);
 }
 
 static Pipe *
@@ -69,7 +72,8 @@ expect_reply(Pipe *pipe, char expected, StringInfo reply)
 /* ---- the callers' side ---- */
 
 Pipe *
-uploader_start_export(const Connector *connector, const TransferRequest *export, int workers)
+uploader_start_export(const Connector *connector, const TransferRequest *export, int workers,
+					  Oid relid)
 {
 	MemoryContext  context = CurrentMemoryContext;
 	StringInfoData request;
@@ -79,6 +83,7 @@ uploader_start_export(const Connector *connector, const TransferRequest *export,
 	begin_request(&request, REQUEST_EXPORT, connector);
 	transfer_serialize(&request, export);
 	pipe = send_request(&request, workers);
+	pipe_begin_progress(pipe, relid);
 	initStringInfo(&reply);
 	PG_TRY();
 	{
@@ -169,6 +174,36 @@ uploader_identity(const Connector *connector)
 	return identity;
 }
 
+List *
+uploader_recover(Oid role)
+{
+	List          *rows = NIL;
+	StringInfoData request;
+	StringInfoData reply;
+	Pipe          *pipe;
+	char           letter;
+
+	begin_request(&request, REQUEST_RECOVER, NULL);
+	wire_put_int64(&request, role);
+	pipe = send_request(&request, 0);
+	initStringInfo(&reply);
+	while ((letter = pipe_wait_reply(pipe, &reply)) == REPLY_RECOVERED)
+	{
+		RecoveryRow *row = palloc(sizeof(RecoveryRow));
+
+		row->job_id = wire_get_int64(&reply);
+		row->uri = wire_get_string(&reply);
+		row->action = wire_get_string(&reply);
+		row->detail = wire_get_string(&reply);
+		rows = lappend(rows, row);
+	}
+	if (letter != REPLY_FINISHED)
+		elog(ERROR, "unexpected reply \"%c\" of the uploader", letter);
+	pfree(reply.data);
+	pipe_close(pipe);
+	return rows;
+}
+
 /* ---- the uploader's side: checks ---- */
 
 static void
@@ -249,15 +284,44 @@ run_identity(Pipe *pipe, StringInfo request)
 	pipe_reply(pipe, REPLY_FINISHED, &reply);
 }
 
+/* ---- the uploader's side: recovery ---- */
+
+static void
+reply_nothing(Pipe *pipe, char letter)
+{
+	StringInfoData nothing;
+
+	initStringInfo(&nothing);
+	pipe_reply(pipe, letter, &nothing);
+}
+
+static void
+reply_recovered(void *arg, const RecoveryRow *row)
+{
+	StringInfoData reply;
+
+	initStringInfo(&reply);
+	wire_put_int64(&reply, row->job_id);
+	wire_put_string(&reply, row->uri);
+	wire_put_string(&reply, row->action);
+	wire_put_string(&reply, row->detail);
+	pipe_reply((Pipe *) arg, REPLY_RECOVERED, &reply);
+	pfree(reply.data);
+}
+
+static void
+run_recovery(Pipe *pipe, StringInfo request)
+{
+	recovery_run((Oid) wire_get_int64(request), reply_recovered, store_watch_leader, pipe);
+	reply_nothing(pipe, REPLY_FINISHED);
+}
+
 /* ---- the uploader's side: exports ---- */
 
 static void
 reply_begun(Pipe *pipe)
 {
-	StringInfoData nothing;
-
-	initStringInfo(&nothing);
-	pipe_reply(pipe, REPLY_BEGUN, &nothing);
+	reply_nothing(pipe, REPLY_BEGUN);
 }
 
 static void
@@ -326,6 +390,8 @@ s3export_uploader_main(Datum arg)
 		run_export(pipe, &request);
 	else if (kind == REQUEST_CHECK)
 		run_check(pipe, &request);
+	else if (kind == REQUEST_RECOVER)
+		run_recovery(pipe, &request);
 	else
 		run_identity(pipe, &request);
 }

@@ -11,17 +11,18 @@
 #ifndef UPLOADER_H
 #define UPLOADER_H
 
+#include "recovery.h"
 #include "transfer.h"
 
 /*
  * Starts an uploader and waits until its job has begun: credentials are at
  * hand, and nothing is in the way of the object.  The caller then sends blocks
  * and PIPE_END, and calls uploader_finish, which closes the pipe.  "workers" is
- * as for pipe_open.
+ * as for pipe_open, "relid" as for pipe_begin_progress.
  */
-extern Pipe *
-uploader_start_export(const Connector *connector, const TransferRequest *export, int workers);
-extern void uploader_finish_export(Pipe *pipe, TransferTotals *totals);
+extern Pipe *uploader_start_export(const Connector *connector, const TransferRequest *export,
+								   int workers, Oid relid);
+extern void  uploader_finish_export(Pipe *pipe, TransferTotals *totals);
 
 /*
  * Checks a connector, saved or not, in an uploader started for that.  Returns
@@ -40,5 +41,8 @@ typedef struct UploaderIdentity
 } UploaderIdentity;
 
 extern UploaderIdentity *uploader_identity(const Connector *connector);
+
+/* Settles what crashes have left, as recovery_run; a list of RecoveryRow, palloc'd. */
+extern List *uploader_recover(Oid role);
 
 #endif /* UPLOADER_H */

@@ -1,7 +1,8 @@
 #!/bin/bash
 # check.sh: installs what is missing, builds, and runs every test.
 #
-# usage: check.sh [all | lint | unit | regress [NAME...] | tap [FILE...] | demo]
+# usage: check.sh [all | lint | unit | sanitize | fuzz | regress [NAME...] | tap [FILE...] |
+#                  valgrind | demo]
 #
 # Needs Debian, and root or sudo for its packages and for "make install", which
 # goes to the system's PostgreSQL.  Starts servers of its own, on loopback, and
@@ -15,7 +16,7 @@ cd "$ROOT"
 PART=${1:-all}
 [ $# -eq 0 ] || shift
 case $PART in
-    all | lint | unit | regress | tap | demo) ;;
+    all | lint | unit | sanitize | fuzz | regress | tap | valgrind | demo) ;;
     *)
         sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p}' "$0" >&2
         exit 2
@@ -81,6 +82,8 @@ count_lines() {
 packages() {
     need_build_tools
     need_packages perl libipc-run-perl clang-format cppcheck gzip zstd lz4
+    ! wanted fuzz || need_fuzzer
+    ! wanted valgrind || need_packages valgrind
     need_rgw
     need_nginx
 }
@@ -116,6 +119,21 @@ lint() {
     echo "$passed $failed" >"$COUNT"
 }
 
+# count_tap STATUS LOG: counts what programs, of which one ended with STATUS, wrote in TAP.
+count_tap() {
+    local status=$1 log=$2
+
+    grep -vE '^ok [0-9]' "$log" || true
+    awk -v status="$status" '
+        /^ok [0-9]/ { passed++ }
+        /^not ok [0-9]/ { failed++ }
+        END {
+            if (status != 0 && failed == 0) failed = 1
+            if (passed + failed == 0) failed = 1
+            print passed + 0, failed + 0
+        }' "$log" >"$COUNT"
+}
+
 # The modules that need no server, and the scripted S3 server that judges others.
 unit() {
     local status=0 log=$WORK/unit.log
@@ -126,15 +144,24 @@ unit() {
         "$PYTHON" test/lib/test_s3_server.py || status=$?
         perl test/lib/test_scripted_s3.pl || status=$?
     } >"$log" 2>&1
-    grep -vE '^ok [0-9]' "$log" || true
-    awk -v status="$status" '
-        /^ok [0-9]/ { passed++ }
-        /^not ok [0-9]/ { failed++ }
-        END {
-            if (status != 0 && failed == 0) failed = 1
-            if (passed + failed == 0) failed = 1
-            print passed + 0, failed + 0
-        }' "$log" >"$COUNT"
+    count_tap "$status" "$log"
+}
+
+# The same modules with AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitize() {
+    local status=0 log=$WORK/sanitize.log
+
+    export PYTHON
+    make -s -C test/unit PG_CONFIG="$PG_CONFIG" sanitize >"$log" 2>&1 || status=$?
+    count_tap "$status" "$log"
+}
+
+# Some seconds for each target; test/fuzz/run.sh says how to run them for longer.
+fuzz() {
+    local status=0 log=$WORK/fuzz.log
+
+    TMPDIR=$WORK test/fuzz/run.sh 5 >"$log" 2>&1 || status=$?
+    count_tap "$status" "$log"
 }
 
 start_postgres() {
@@ -161,11 +188,25 @@ regress() {
 
 # The tests and their servers run as one user, who may not be able to read the
 # working tree: they run on a copy.
-start_rgw() {
-    cp -r test README.md "$WORK/"
+copy_tests() {
+    [ ! -d "$WORK/test" ] || return 0
+    tar -c --exclude='bin*' test README.md | tar -x -C "$WORK"
     chmod -R a+rX "$WORK/test" "$WORK/README.md"
     server_directory "$WORK/tap"
     server_directory "$WORK/tmp"
+}
+
+tap_environment() {
+    local pgxs
+
+    pgxs=$(dirname "$("$PG_CONFIG" --pgxs)")/..
+    export S3EXPORT_TEST_SECRETS=$SECRETS
+    export PERL5LIB=$WORK/test/lib:$pgxs/test/perl PG_REGRESS=$pgxs/test/regress/pg_regress
+    export PATH=$PG_BIN:$PATH TMPDIR=$WORK/tmp
+    export TESTDIR=$WORK/tap TESTDATADIR=$WORK/tap/tmp_check TESTLOGDIR=$WORK/tap/tmp_check/log
+}
+
+start_rgw() {
     server_directory "$WORK/rgw"
     (cd "$WORK/tap" && as_server env TMPDIR="$WORK/tmp" S3EXPORT_TEST_SECRETS="$SECRETS" \
         bash "$WORK/test/lib/rgw.sh" start "$WORK/rgw")
@@ -185,28 +226,52 @@ show_tap_logs() {
     done
 }
 
-tap() {
-    local pgxs status=0 tests=("$@")
+# prove JOBS FILE...: runs tests, counts them, and shows the logs of those that failed.
+prove() {
+    local status=0 jobs=$1 failed
 
-    [ $# -gt 0 ] || tests=(test/t/*.pl)
-    start_rgw
-    pgxs=$(dirname "$("$PG_CONFIG" --pgxs)")/..
-    # shellcheck disable=SC1091
-    . "$WORK/rgw/env.sh"
-    export S3EXPORT_TEST_RGW_DIR=$WORK/rgw S3EXPORT_TEST_SECRETS=$SECRETS
-    export PERL5LIB=$WORK/test/lib:$pgxs/test/perl PG_REGRESS=$pgxs/test/regress/pg_regress
-    export PATH=$PG_BIN:$PATH TMPDIR=$WORK/tmp
-    export TESTDIR=$WORK/tap TESTDATADIR=$WORK/tap/tmp_check TESTLOGDIR=$WORK/tap/tmp_check/log
-    tests=("${tests[@]/#/$WORK/}")
-    (cd "$WORK/tap" && as_server perl "$WORK/test/lib/prove.pl" "$WORK/tap/totals" 2 "${tests[@]}") ||
+    shift
+    (cd "$WORK/tap" && as_server perl "$WORK/test/lib/prove.pl" "$WORK/tap/totals" "$jobs" "$@") ||
         status=$?
     [ -s "$WORK/tap/totals" ] || return 1
     head -n 1 "$WORK/tap/totals" >"$COUNT"
-    mapfile -t tests < <(tail -n +2 "$WORK/tap/totals")
-    show_tap_logs "${tests[@]}"
+    mapfile -t failed < <(tail -n +2 "$WORK/tap/totals")
+    show_tap_logs "${failed[@]}"
     cp "$WORK"/tap/tmp_check/log/*.log "$WORK/logs/" 2>/dev/null || true
+    return "$status"
+}
+
+tap() {
+    local status=0 tests=("$@")
+
+    [ $# -gt 0 ] || tests=(test/t/*.pl)
+    copy_tests
+    start_rgw
+    # shellcheck disable=SC1091
+    . "$WORK/rgw/env.sh"
+    tap_environment
+    export S3EXPORT_TEST_RGW_DIR=$WORK/rgw
+    prove 2 "${tests[@]/#/$WORK/}" || status=$?
     as_server bash "$WORK/test/lib/rgw.sh" stop "$WORK/rgw"
     return "$status"
+}
+
+# One test with its server in Valgrind.  An error counts when the module is on its
+# stack: PostgreSQL's own are PostgreSQL's.
+valgrind() {
+    local status=0 found=0 logs=$WORK/valgrind/logs
+
+    copy_tests
+    tap_environment
+    server_directory "$WORK/valgrind"
+    server_directory "$logs"
+    bash test/lib/valgrind.sh install "$WORK/valgrind" "$logs"
+    export PATH=$WORK/valgrind:$PATH
+    prove 1 "$WORK/test/valgrind/export.pl" || status=$?
+    bash test/lib/valgrind.sh report "$logs" || found=1
+    read -r passed failed <"$COUNT"
+    echo "$((passed + 1 - found)) $((failed + found))" >"$COUNT"
+    [ "$status" -eq 0 ] && [ "$found" -eq 0 ]
 }
 
 # No secret that a test used, and nothing that a signed request carries, is in a
@@ -259,12 +324,15 @@ packages
 ! is_root || chown "$(server_user):" "$SECRETS"
 ! wanted lint || part lint
 ! wanted unit || part unit
-if wanted regress || wanted tap; then
+! wanted sanitize || part sanitize
+! wanted fuzz || part fuzz
+if wanted regress || wanted tap || wanted valgrind; then
     part build
     # Where the module does not build there is nothing to run.
     if [ "$PART_FAILED" -eq 0 ]; then
         ! wanted regress || part regress "$@"
         ! wanted tap || part tap "$@"
+        ! wanted valgrind || part valgrind
         part secrets
     fi
 fi

@@ -6,21 +6,28 @@
  * csv_probe(query, path, header, delimiter, quote, escape, null, force_quote,
  * encoding, block_size) writes to a file of the server, or nowhere if "path"
  * is NULL, and returns the number of rows.  It fails if the receiver breaks
- * its promises to a sink.  float8_of_bits and float4_of_bits make floats that
- * no literal would think of; to_upper is an encoding conversion that changes
- * ASCII.
+ * its promises to a sink.  csv_probe_slots() is the number of rows of the last
+ * run that the executor has handed over itself.  float8_of_bits and
+ * float4_of_bits make floats that no literal would think of; to_upper is an
+ * encoding conversion that changes ASCII; other_heap is a table access method
+ * that is not heap, though it does the same.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/tableam.h"
 #include "catalog/pg_type.h"
+#include "executor/executor.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "storage/fd.h"
+#include "tcop/tcopprot.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/plancache.h"
+#include "utils/snapmgr.h"
 
 #include "compat.h"
 #include "csv.h"
@@ -41,6 +48,8 @@ _PG_init(void)
 }
 
 SQL_FUNCTION(csv_probe);
+SQL_FUNCTION(csv_probe_slots);
+SQL_FUNCTION(other_heap);
 SQL_FUNCTION(float8_of_bits);
 SQL_FUNCTION(float4_of_bits);
 SQL_FUNCTION(to_upper);
@@ -53,6 +62,16 @@ typedef struct Probe
 	uint64 blocks;
 	uint64 rows;
 } Probe;
+
+static int64 slots;
+static bool (*receive_slot)(TupleTableSlot *slot, DestReceiver *self);
+
+static bool
+count_slot(TupleTableSlot *slot, DestReceiver *self)
+{
+	slots++;
+	return receive_slot(slot, self);
+}
 
 static void
 write_bytes(Probe *probe, const char *data, size_t len)
@@ -108,16 +127,38 @@ text_list_arg(FunctionCallInfo fcinfo, int i)
 	return list;
 }
 
+static void
+execute(SPIPlanPtr plan, DestReceiver *receiver, const Probe *probe)
+{
+	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
+	PlannedStmt      *planned = pg_plan_query(copyObject(linitial_node(Query, source->query_list)),
+											  source->query_string, CURSOR_OPT_PARALLEL_OK, NULL);
+	QueryDesc        *query = CreateQueryDesc(planned, source->query_string, GetActiveSnapshot(),
+											  InvalidSnapshot, receiver, NULL, NULL, 0);
+
+	slots = 0;
+	receive_slot = receiver->receiveSlot;
+	receiver->receiveSlot = count_slot;
+	ExecutorStart(query, 0);
+	csv_receiver_watch(receiver, query->planstate);
+	compat_executor_run(query);
+	if (query->estate->es_processed != probe->rows)
+		elog(ERROR, "rows of the executor and of the sink differ");
+	receiver->rDestroy(receiver);
+	ExecutorFinish(query);
+	ExecutorEnd(query);
+	FreeQueryDesc(query);
+}
+
 Datum
 csv_probe(PG_FUNCTION_ARGS)
 {
-	const char       *query = text_arg(fcinfo, 0);
-	const char       *path = text_arg(fcinfo, 1);
-	Probe             probe = {.block_size = PG_GETARG_INT32(9)};
-	CsvSink           sink = {.header = probe_header, .block = probe_block, .arg = &probe};
-	SPIExecuteOptions execute = {.read_only = true};
-	CsvOptions       *options;
-	SPIPlanPtr        plan;
+	const char *query = text_arg(fcinfo, 0);
+	const char *path = text_arg(fcinfo, 1);
+	Probe       probe = {.block_size = PG_GETARG_INT32(9)};
+	CsvSink     sink = {.header = probe_header, .block = probe_block, .arg = &probe};
+	CsvOptions *options;
+	SPIPlanPtr  plan;
 
 	options = csv_options(!PG_ARGISNULL(2) && PG_GETARG_BOOL(2), text_arg(fcinfo, 3),
 						  text_arg(fcinfo, 4), text_arg(fcinfo, 5), text_arg(fcinfo, 6),
@@ -129,17 +170,27 @@ csv_probe(PG_FUNCTION_ARGS)
 	plan = SPI_prepare_cursor(query, 0, NULL, CURSOR_OPT_PARALLEL_OK);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare: %s", SPI_result_code_string(SPI_result));
-	execute.dest = csv_receiver_create(options, &sink, probe.block_size);
-	if (SPI_execute_plan_extended(plan, &execute) < 0)
-		elog(ERROR, "could not execute: %s", SPI_result_code_string(SPI_result));
-	if (SPI_processed != probe.rows)
-		elog(ERROR, "rows of the executor and of the sink differ");
-	execute.dest->rDestroy(execute.dest);
+	execute(plan, csv_receiver_create(options, &sink, probe.block_size), &probe);
 	SPI_finish();
 
 	if (probe.file && FreeFile(probe.file) != 0)
 		ereport(ERROR, (errcode_for_file_access(), errmsg("could not close \"%s\": %m", path)));
 	PG_RETURN_INT64(probe.rows);
+}
+
+Datum
+csv_probe_slots(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(slots);
+}
+
+Datum
+other_heap(PG_FUNCTION_ARGS)
+{
+	static TableAmRoutine routine;
+
+	routine = *GetHeapamTableAmRoutine();
+	PG_RETURN_POINTER(&routine);
 }
 
 Datum

@@ -14,18 +14,20 @@ failed=0
 # Top to bottom, a layer a line; modules of one layer do not know each other.
 LAYERS='
 s3export
-connector_api setup_api copy_api job_api leader
+connector_api setup_api copy_api job_api leader progress_api recover_api
 copy_args
 connector_args export
 parallel
 output uploader
 probe transfer
+recovery
 store carry queue
 job
 connector
 catalog lease
 csv compress
 pipe
+progress
 upload
 s3
 s3_error
@@ -34,7 +36,7 @@ ambient sts metadata
 session aws_config s3_xml json_text text_file
 http
 address socket_set
-sigv4 secret names policy wire
+sigv4 secret names policy wire pace crc32c
 compat guc
 '
 
@@ -92,9 +94,9 @@ check_layers() {
             breach "$file:$line: \"$module\" must not know \"$theirs\", which is not below it"
         fi
         case $module:$theirs in
-            csv:compat | csv:guc | pipe:compat | pipe:guc) ;;
+            csv:compat | csv:guc | pipe:compat | pipe:guc | pipe:progress) ;;
             csv:* | pipe:*)
-                breach "$file:$line: \"$module\" must know no module but compat and guc" ;;
+                breach "$file:$line: \"$module\" must know no module but compat and guc, and \"pipe\" progress" ;;
         esac
     done < <(own_includes "$file")
 }

@@ -221,6 +221,11 @@ need_rgw() {
     need_packages ceph-mon ceph-osd radosgw ceph-common python3 python3-botocore
 }
 
+need_fuzzer() {
+    need_packages clang libclang-rt-dev
+    need_library zlib zlib1g-dev
+}
+
 need_nginx() {
     # Whichever nginx is there stays; "nginx-light" and the like exclude each other.
     need_packages nginx libnginx-mod-http-echo openssl

@@ -6,6 +6,7 @@ CREATE TABLE "Odd schema"."Odd ""table""" (a int, "Ä , b" text);
 CREATE TYPE mood AS ENUM ('sad', 'ok, so', 'say "hi"', '\.', '');
 CREATE TYPE pair AS (a int, b text);
 CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+CREATE DOMAIN places AS int[];
 
 -- literals of a type, one a row
 CREATE TABLE literals (type text, value text);
@@ -147,6 +148,9 @@ INSERT INTO queries VALUES
 	('shapes', 'SELECT 1 AS "\."'), ('shapes', 'SELECT ''\.'' AS "x ""y"", z"'), ('shapes', 'SELECT 1 AS v, 2 AS v'),
 	('shapes', 'SELECT ' || (SELECT string_agg(format('%s AS c%s', CASE i % 3 WHEN 0 THEN i::text WHEN 1 THEN 'NULL' ELSE quote_literal('x,' || i) END, i), ', ') FROM generate_series(1, 1600) i) || ', 1 AS v'),
 	('shapes', 'SELECT ' || (SELECT string_agg(format('%s AS c%s', CASE i % 3 WHEN 0 THEN i::text WHEN 1 THEN 'NULL' ELSE quote_literal('x,' || i) END, i), ', ') FROM generate_series(1, 1599) i) || ', 1 AS v FROM generate_series(1, 20)'),
+	('text', 'SELECT ''[2:3]={1,2}''::int[] AS v, ''{}''::numeric[], ''{NULL}''::bool[], ''{1}''::int8[], ''{3,1}''::positive[], ''{4,NULL}''::places, ''{{1},{2}}''::places, ''{1.5}''::numeric[]'),
+	('text', 'SELECT ''{NULL}''::numeric[] AS v'), ('text', 'SELECT ''{}''::int[] AS v'), ('text', 'SELECT ''{1,NaN,2}''::numeric[] AS v, ''{1}''::int[]'),
+	('text', 'SELECT array_agg(i * 1.5) AS v, array_agg(i), sum(i) FROM generate_series(1, 100000) i'),
 	('shapes', 'SELECT g AS v, repeat(''w'', g * 37 % 1000) FROM generate_series(1, 3000) g'),
 	('shapes', 'SELECT repeat(''x'', 262144 - 20 + g) AS v, g FROM generate_series(0, 40) g'),
 	('shapes', 'SELECT repeat(''"'', 131072 - 20 + g) AS v, g FROM generate_series(0, 40) g'),

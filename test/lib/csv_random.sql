@@ -58,8 +58,15 @@ SELECT i AS id,
 	CASE WHEN dice(i, 'null', 3) > 0 THEN random_text(i + 700000, 4) END AS nullable,
 	random_json(i, 3) AS j,
 	ARRAY[i, NULL, bits(i, 'a')] AS arr,
+	(SELECT array_agg(CASE WHEN dice(i * 9 + g, 'null', 4) > 0 THEN round((bits(i + g, 'an') >> dice(i + g, 'sa', 64))::numeric / 1000, 3) END)
+		FROM generate_series(1, dice(i, 'items', 40)) g) AS narr,
+	ARRAY[float8_of_bits(bits(i, 'f8') >> 12), i / 100.0] AS farr, ARRAY[date '2000-01-01' + i::int] AS darr,
 	ARRAY[random_text(i, 3), NULL, random_text(i + 1, 4)] AS tarr,
-	make_interval(months => dice(i, 'mons', 100) - 50, secs => dice(i, 'secs', 100000) / 7.0::float8) AS iv
+	make_interval(months => dice(i, 'mons', 100) - 50, secs => dice(i, 'secs', 100000) / 7.0::float8) AS iv,
+	make_interval(months => dice(i, 'm', 51) - 25, days => dice(i, 'd', 5) - 2, secs => (dice(i, 's', 3) - 1) * dice(i, 'us', 2000000000) / 5554::float8) AS ivs,
+	time '00:00' + dice(i, 'us', 2000000000) * interval '43.2 microseconds' AS tm,
+	(time '00:00' + dice(i, 'secs', 86400) * interval '1 second') AT TIME ZONE make_interval(secs => dice(i, 'zone', 30 * 3600) - 15 * 3600) AS tmz,
+	substr(sha512(i::text::bytea), 1, dice(i, 'len', 65)) AS by
 FROM generate_series(1, :rows) i;
 
 -- every second around a change of a zone's offset, and whole days in order

@@ -12,7 +12,7 @@ SELECT s3export.create_connector('first', 'my-bucket',
 	validate => false) > 0 AS created;
 \x on
 SELECT name, owner = current_user::regrole AS owned, kind, auth_method, access_key_id, role_arn, external_id,
-	bucket, folder_path, uri, region, endpoint_url, sts_endpoint_url, addressing, server_side_encryption,
+	bucket, folder_path, uri, region, endpoint_url, sts_endpoint_url, addressing, payload_signing, server_side_encryption,
 	credentials_missing, created_at <= clock_timestamp() AS dated, validated_at
 	FROM s3export.connectors;
 -- with everything given, and normalised
@@ -20,9 +20,9 @@ SELECT s3export.create_connector(name => 'Second "one"', bucket => 'my-bucket', 
 	access_key_id => 'ASIAIOSFODNN7EXAMPLE', secret_access_key => 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY',
 	session_token => 'FwoGZXIvYXdzEXAMPLE', folder_path => '/a/b c/', server_side_encryption => 'aes256',
 	region => 'eu-west-1', endpoint_url => 'HTTPS://S3.Example.com:443/', sts_endpoint_url => 'http://[::1]:8000',
-	addressing => 'virtual', validate => false) > 0 AS created;
+	addressing => 'virtual', payload_signing => 'signed', validate => false) > 0 AS created;
 SELECT name, kind, auth_method, access_key_id, bucket, folder_path, uri, region, endpoint_url, sts_endpoint_url,
-	addressing, server_side_encryption, credentials_missing
+	addressing, payload_signing, server_side_encryption, credentials_missing
 	FROM s3export.connectors WHERE name <> 'first';
 -- with a role: the external ID is of the owner, and stays
 SELECT s3export.create_connector('by role', 'my-bucket', role_arn => 'arn:aws:iam::123456789012:role/export',
@@ -64,6 +64,7 @@ SELECT s3export.create_connector('x', NULL);
 SELECT s3export.create_connector('x', 'bucket', kind => NULL);
 SELECT s3export.create_connector('x', 'bucket', role_arn => 'arn:aws:iam::123456789012:role/r', folder_path => NULL);
 SELECT s3export.create_connector('x', 'bucket', role_arn => 'arn:aws:iam::123456789012:role/r', addressing => NULL);
+SELECT s3export.create_connector('x', 'bucket', role_arn => 'arn:aws:iam::123456789012:role/r', payload_signing => NULL);
 SELECT s3export.create_connector('x', 'bucket', role_arn => 'arn:aws:iam::123456789012:role/r', validate => NULL);
 SELECT s3export.alter_connector(NULL);
 SELECT s3export.alter_connector('first', validate => NULL);
@@ -99,6 +100,7 @@ SELECT s3export.create_connector('x', 'bucket', role_arn => 'arn:aws:iam::123456
 SELECT s3export.create_connector('x', 'bucket', role_arn => 'arn:aws:iam::123456789012:role/r', endpoint_url => 'https://me:hidden@s3.example.com');
 SELECT s3export.create_connector('x', 'bucket', role_arn => 'arn:aws:iam::123456789012:role/r', sts_endpoint_url => 'ftp://sts.example.com');
 SELECT s3export.create_connector('x', 'bucket', role_arn => 'arn:aws:iam::123456789012:role/r', addressing => 'dns');
+SELECT s3export.create_connector('x', 'bucket', role_arn => 'arn:aws:iam::123456789012:role/r', payload_signing => 'Signed');
 -- keys and roles: no message shows a value
 SELECT s3export.create_connector('x', 'bucket', validate => false);
 SELECT s3export.create_connector('x', 'bucket', access_key_id => 'AKIAIOSFODNN7EXAMPLE', validate => false);
@@ -126,9 +128,9 @@ SELECT s3export.alter_connector('first');
 SELECT s3export.alter_connector('first', new_name => 'renamed');
 SELECT s3export.alter_connector('renamed', bucket => 'new-bucket', folder_path => 'new/', server_side_encryption => 'AES256',
 	region => 'us-east-2', endpoint_url => 'http://127.0.0.1:9000', sts_endpoint_url => 'http://127.0.0.1:9001',
-	addressing => 'path', owner => 'regress_s3export_owner', validate => false);
+	addressing => 'path', payload_signing => 'unsigned', owner => 'regress_s3export_owner', validate => false);
 \x on
-SELECT name, owner, kind, access_key_id, bucket, folder_path, region, endpoint_url, sts_endpoint_url, addressing,
+SELECT name, owner, kind, access_key_id, bucket, folder_path, region, endpoint_url, sts_endpoint_url, addressing, payload_signing,
 	server_side_encryption, credentials_missing, validated_at
 	FROM s3export.connectors WHERE name = 'renamed';
 \x off
@@ -136,7 +138,10 @@ SELECT k.owner FROM s3export.credential k JOIN s3export.connector USING (credent
 -- defaults come back; another bucket has a region of its own
 SELECT s3export.alter_connector('renamed', server_side_encryption => 'none', endpoint_url => '', sts_endpoint_url => '',
 	region => 'us-east-2', validate => false);
-SELECT server_side_encryption, endpoint_url, sts_endpoint_url, region FROM s3export.connectors WHERE name = 'renamed';
+SELECT server_side_encryption, endpoint_url, sts_endpoint_url, region, payload_signing FROM s3export.connectors WHERE name = 'renamed';
+SELECT s3export.alter_connector('renamed', payload_signing => '', validate => false);
+SELECT s3export.alter_connector('renamed', payload_signing => 'auto', validate => false);
+SELECT payload_signing FROM s3export.connectors WHERE name = 'renamed';
 SELECT s3export.alter_connector('renamed', bucket => 'newer-bucket', validate => false);
 SELECT bucket, region FROM s3export.connectors WHERE name = 'renamed';
 -- a new owner of a role's connector has another external ID

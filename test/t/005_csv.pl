@@ -33,10 +33,11 @@ sub database
 	$node->safe_psql($name, qq{
 		CREATE FUNCTION csv_probe(query text, path text, header bool, delimiter text, quote text, escape text,
 			nul text, force_quote text[], encoding text, block_size int) RETURNS bigint LANGUAGE c AS '$module';
+		CREATE FUNCTION csv_probe_slots() RETURNS bigint LANGUAGE c AS '$module';
 		CREATE FUNCTION float8_of_bits(bigint) RETURNS float8 LANGUAGE c IMMUTABLE STRICT AS '$module';
 		CREATE FUNCTION float4_of_bits(bigint) RETURNS float4 LANGUAGE c IMMUTABLE STRICT AS '$module';
 	});
-	foreach my $file (qw(compare corpus random), $encoding eq 'UTF8' ? 'encodings' : ())
+	foreach my $file (qw(compare corpus random tables), $encoding eq 'UTF8' ? 'encodings' : ())
 	{
 		system_or_bail('psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-v', "rows=$rows", '-o', '/dev/null',
 			'-d', $node->connstr($name), '-f', "$test/lib/csv_$file.sql");
@@ -80,7 +81,10 @@ like($node->safe_psql('utf8', q{SELECT (difference(
 like($node->safe_psql('utf8', "LOAD '$module'; SELECT compare('{text,types,composites,catalogs,random,zones,large}', 'plain')"),
 	qr/^[1-9]\d* compared, 0 failed alike, 0 differ$/, 'queries do not fail');
 
-compare('utf8', 'text,shapes', 'plain');
+compare('utf8', 'text,shapes,tables', 'plain');
+compare('utf8', 'tables', $_) foreach ('o header', 'o all%', 'o null 0');
+compare('utf8', 'tables', 'plain', enable_seqscan => 'off');
+compare('utf8', 'tables', 'plain', jit => 'on', jit_above_cost => 0);
 compare('utf8', 'text,shapes,types', 'o %');
 compare('utf8', 'types,composites,catalogs,random,zones,large', 'plain');
 compare('utf8', 'composites,random,zones', 'o %all%');
@@ -123,12 +127,218 @@ foreach my $encoding (qw(LATIN1 SQL_ASCII))
 		INSERT INTO options (name, encoding) SELECT 'x ' || e, e
 			FROM unnest('{UTF8,LATIN1,LATIN2,SJIS,GB18030,EUC_JP,SQL_ASCII}'::text[]) e});
 	compare($name, 'types,text,shapes,random,bytes', 'x %');
+	compare($name, 'tables', 'x LATIN%');
 	compare($name, 'types,text', 'o %');
 }
 $node->safe_psql('latin1', q{INSERT INTO options (name, delimiter, quote, escape, nul, force_quote, encoding) VALUES
 	('h 1', chr(228), chr(195), chr(233), chr(246), NULL, 'UTF8'), ('h 2', chr(228), chr(195), chr(233), chr(246), NULL, 'LATIN1'),
 	('h 3', chr(169), chr(195), chr(182), 'x', '{*}', 'UTF8')});
 compare('latin1', 'bytes,text', 'h %');
+
+# ---- scans of tables, a page at a time
+
+my $probe = q{csv_probe(%s, %s, false, NULL, NULL, NULL, NULL, NULL, NULL, 65536)};
+my $start = "LOAD '$module'; CREATE EXTENSION IF NOT EXISTS file_fdw; "
+  . "CREATE OR REPLACE FUNCTION other_heap(internal) RETURNS table_am_handler LANGUAGE c AS '$module';";
+
+sub quote
+{
+	my ($text) = @_;
+
+	return "'" . ($text =~ s/'/''/gr) . "'";
+}
+
+sub probe
+{
+	my ($query, $path) = @_;
+
+	return sprintf $probe, quote($query), $path ? quote($path) : 'NULL';
+}
+
+# How many rows the executor has handed over, of how many.
+sub slots
+{
+	my ($query, %args) = @_;
+
+	return $node->safe_psql('utf8', "LOAD '$module'; " . ($args{before} // '') . '; SELECT csv_probe_slots(), count FROM (SELECT '
+		  . probe($query) . ' AS count OFFSET 0) s WHERE count >= 0');
+}
+
+# Runs SQL, then compares one query with COPY.
+sub same
+{
+	my ($query, $title, %args) = @_;
+	my $before = $args{before} // '';
+	my $ours = "$dir/ours.csv";
+	my $theirs = "$dir/theirs.csv";
+
+	$node->safe_psql('utf8', "LOAD '$module'; $before; COPY ($query) TO '$theirs' (FORMAT csv); SELECT " . probe($query, $ours));
+	is(slurp_file($ours), slurp_file($theirs), $title);
+	return;
+}
+
+$node->safe_psql('utf8', $start . q{
+	CREATE ACCESS METHOD also_heap TYPE TABLE HANDLER heap_tableam_handler;
+	CREATE ACCESS METHOD other_heap TYPE TABLE HANDLER other_heap;
+	CREATE TABLE by_also_heap USING also_heap AS SELECT * FROM patterns;
+	CREATE TABLE by_other_heap USING other_heap AS SELECT i2, i8, b, f8 FROM patterns; -- without TOAST, whose index heap alone can build
+	CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
+	COPY patterns TO PROGRAM 'cat >} . $dir . q{/patterns.csv' (FORMAT csv);
+	CREATE FOREIGN TABLE from_file (c "char", i2 int2, i8 int8, t text, b bool, f8 float8, n numeric, i4 int4, nm name, u uuid, s varchar, ts timestamptz)
+		SERVER files OPTIONS (filename '} . $dir . q{/patterns.csv', format 'csv');
+	CREATE FOREIGN TABLE parted_6 PARTITION OF parted FOR VALUES FROM (9000) TO (9999) SERVER files OPTIONS (program 'for i in 9000 9001 9002; do echo $i,foreign,; done', format 'csv');
+	INSERT INTO queries SELECT 'methods', 'SELECT * FROM ' || t FROM unnest('{by_also_heap,by_other_heap,from_file,parted}'::text[]) t});
+compare('utf8', 'methods', 'plain');
+
+like(slots('SELECT * FROM patterns'), qr/^[1-9]\d{0,2}\|4096$/, 'a table is read a page at a time');
+like(slots('SELECT i2, s FROM patterns'), qr/^[1-9]\d{0,2}\|4096$/, 'some of its columns');
+like(slots('SELECT i4 + 1 FROM patterns'), qr/^[1-9]\d{0,2}\|4096$/, 'expressions');
+like(slots('SELECT * FROM patterns WHERE i4 % 3 = 0'), qr/^[1-9]\d{0,2}\|683$/, 'with a filter');
+like(slots('SELECT * FROM parted WHERE a < 9000'), qr/^[1-9]\d{0,2}\|4000$/, 'partitions');
+like(slots('SELECT * FROM by_also_heap'), qr/^[1-9]\d{0,2}\|4096$/, 'heap by another name');
+like(slots('SELECT * FROM t', before => 'CREATE TEMP TABLE t AS SELECT * FROM patterns'), qr/^[1-9]\d{0,2}\|4096$/, 'a temporary table');
+is(slots('SELECT * FROM by_other_heap'), '4096|4096', 'another access method: row by row');
+is(slots('SELECT * FROM from_file'), '4096|4096', 'a foreign table');
+is(slots('SELECT * FROM patterns', before => 'SET s3export.fast_output = off'), '4096|4096', 'and when it is turned off');
+is(slots('SELECT * FROM patterns ORDER BY i8'), '4096|4096', 'and when rows are sorted');
+
+# What others count.
+foreach my $query ('SELECT * FROM patterns', 'SELECT i2 FROM patterns WHERE b', 'SELECT * FROM parted WHERE a < 9000')
+{
+	my $counters = q{SELECT relname, seq_scan, seq_tup_read FROM pg_stat_xact_user_tables WHERE seq_scan > 0 ORDER BY 1};
+	my $read = $node->safe_psql('utf8', "BEGIN; COPY ($query) TO '/dev/null'; $counters");
+
+	is($node->safe_psql('utf8', "LOAD '$module'; BEGIN; DO \$\$BEGIN PERFORM " . probe($query) . "; END\$\$; $counters"), $read, "statistics: $query");
+}
+{
+	my $offset = -s $node->logfile;
+	my $analyze = "LOAD '$module'; LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on; SET auto_explain.log_nested_statements = on; SELECT ";
+	my $log;
+
+	$node->safe_psql('utf8', $analyze . probe('SELECT i2, s FROM patterns WHERE i4 % 3 = 0'));
+	$node->safe_psql('utf8', $analyze . probe('SELECT * FROM parent'));
+	$log = slurp_file($node->logfile, $offset);
+	like($log, qr/Seq Scan on patterns .*actual .*rows=683(\.00)? loops=1.*Rows Removed by Filter: 3413\n/s, 'EXPLAIN ANALYZE: a scan');
+	like($log, qr/Append .*actual .*rows=1500(\.00)? loops=1.*Seq Scan on child .*actual .*rows=500(\.00)? loops=1/s, 'EXPLAIN ANALYZE: partitions');
+}
+
+# Rows of the same transaction, of rolled back ones, and of others.
+my $changes = q{CREATE TEMP TABLE t AS SELECT i, 'row ' || i AS t FROM generate_series(1, 3000) i; BEGIN; UPDATE t SET t = 'new' WHERE i % 3 = 0; DELETE FROM t WHERE i % 7 = 0;
+	SAVEPOINT a; UPDATE t SET t = 'undone'; INSERT INTO t SELECT * FROM t; ROLLBACK TO a; SAVEPOINT b; UPDATE t SET i = -i WHERE i % 11 = 0; RELEASE b};
+same('SELECT * FROM t', 'rows of the same transaction', before => $changes);
+same('SELECT t, i FROM t WHERE i > 5', 'and with a filter', before => $changes);
+same('SELECT * FROM t', 'rows that wait to be committed', before => $changes =~ s/TEMP //r);
+same('SELECT * FROM aged', 'rows of a row type that changes in the same transaction', before => q(BEGIN; ALTER TABLE aged ADD COLUMN more int DEFAULT 7, DROP COLUMN pi; UPDATE aged SET more = 8 WHERE a % 2 = 0));
+is( $node->safe_psql('utf8', "LOAD '$module'; " . q{CREATE FUNCTION in_block(q text) RETURNS text LANGUAGE plpgsql AS $$
+		DECLARE c CURSOR FOR SELECT i4 FROM patterns; before int; after int; n bigint; result text = ''; BEGIN
+		OPEN c; FETCH c INTO before;
+		BEGIN n := } . (probe('x', undef) =~ s/'x'/q/r) . q{; RAISE EXCEPTION 'after %', n; EXCEPTION WHEN OTHERS THEN result := SQLERRM; END;
+		BEGIN PERFORM } . (probe('x', undef) =~ s/'x'/'SELECT 1 \/ (i4 - 3935) FROM patterns'/r) . q{; EXCEPTION WHEN division_by_zero THEN result := result || ', failed'; END;
+		FETCH c INTO after; CLOSE c; RETURN result || ', ' || before || ' ' || after; END $$; SELECT in_block('SELECT * FROM patterns'), in_block('SELECT * FROM patterns WHERE b')}),
+	'after 4096, failed, 0 1|after 683, failed, 0 1', 'in subtransactions, beside a cursor on the same table');
+
+# Row security, of partitions too.
+$node->safe_psql('utf8', q{
+	CREATE ROLE reader; GRANT pg_write_server_files TO reader; GRANT ALL ON ALL TABLES IN SCHEMA public TO reader;
+	CREATE TABLE owned (owner name, a int, t text); INSERT INTO owned SELECT CASE WHEN i % 3 = 0 THEN 'reader' ELSE 'x' END, i, 'r' || i FROM generate_series(1, 3000) i;
+	ALTER TABLE owned ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON owned USING (owner = current_user); GRANT SELECT (owner, a) ON owned TO reader;
+	REVOKE ALL ON parted_1 FROM reader; CREATE TABLE hidden (a int)});
+same('SELECT owner, a FROM owned', 'row security', before => 'SET ROLE reader');
+is(slurp_file("$dir/ours.csv") =~ tr/\n//, 1000, 'there are rows that the role may see');
+same('SELECT a FROM parted WHERE a < 9000', 'rights on the parent alone', before => 'SET ROLE reader');
+foreach my $query ('SELECT * FROM owned', 'SELECT * FROM hidden', 'SELECT * FROM parted_1')
+{
+	my ($status, $out, $error) = $node->psql('utf8', "LOAD '$module'; SET ROLE reader; SELECT " . probe($query));
+
+	like($error, qr/permission denied for table/, "no rights: $query");
+}
+
+# A session that stays open while others change things.
+sub session
+{
+	my ($in, $out, $err) = ('', '', '');
+	my $handle = IPC::Run::start([ 'psql', '-XAtq', '-v', 'VERBOSITY=sqlstate', '-d', $node->connstr('utf8') ], '<', \$in, '>', \$out, '2>', \$err, IPC::Run::timeout(60));
+
+	return {
+		run => sub {
+			$out = $err = '';
+			$in .= "$_[0];\n\\echo done\n";
+			$handle->pump until $out =~ /^done$/m;
+			$handle->pump_nb;
+			return ($out =~ s/done\n//r) . $err;
+		},
+		end => sub { $in .= "\\q\n"; $handle->finish; return; },
+	};
+}
+
+# SERIALIZABLE: two transactions, each of which reads what the other writes.
+$node->safe_psql('utf8', q{CREATE TABLE left_hand (a int); CREATE TABLE right_hand (a int);
+	INSERT INTO left_hand SELECT generate_series(1, 1000); INSERT INTO right_hand SELECT generate_series(1, 1000)});
+foreach my $query ('SELECT * FROM left_hand', 'SELECT a + 1 FROM left_hand WHERE a < 7')
+{
+	foreach my $reader ("COPY ($query) TO '/dev/null'", 'SELECT ' . probe($query))
+	{
+		foreach my $vacuum ('', 'VACUUM left_hand')
+		{
+			foreach my $late (0, 1)
+			{
+				my $session = session();
+				my @answers;
+
+				$node->safe_psql('utf8', $vacuum);
+				push @answers, $session->{run}("LOAD '$module'"), $session->{run}('BEGIN ISOLATION LEVEL SERIALIZABLE; TABLE nothing');
+				push @answers, $session->{run}($reader) =~ s/^\d+\n//r if !$late;
+				$node->safe_psql('utf8', q{BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM right_hand; INSERT INTO left_hand VALUES (5); COMMIT});
+				push @answers, $session->{run}('INSERT INTO right_hand VALUES (5)');
+				push @answers, $session->{run}($reader) =~ s/^\d+\n//r if $late;
+				push @answers, $session->{run}('COMMIT');
+				$session->{end}();
+				like(join('', @answers), qr/^ERROR:  40001\n$/, 'write skew is found: ' . ($late ? 'late ' : '') . "$reader $vacuum");
+			}
+		}
+	}
+}
+
+# A snapshot is kept while the table is vacuumed, truncated at its end, and grows.
+$node->safe_psql('utf8', q{CREATE TABLE busy (a int, t text); INSERT INTO busy SELECT i, repeat('x', 50) FROM generate_series(1, 5000) i});
+{
+	my $session = session();
+	my $ours = "$dir/kept.csv";
+
+	$session->{run}("LOAD '$module'; BEGIN ISOLATION LEVEL REPEATABLE READ; COPY busy TO '$dir/before.csv' (FORMAT csv)");
+	foreach my $change ('DELETE FROM busy WHERE a > 2000', 'VACUUM busy', q{UPDATE busy SET t = 'y' WHERE a % 2 = 0}, 'VACUUM busy', q{INSERT INTO busy SELECT 0, 'new' FROM generate_series(1, 5000)})
+	{
+		$node->safe_psql('utf8', $change);
+		like($session->{run}('SELECT ' . probe('SELECT * FROM busy', $ours)), qr/^5000$/, "after $change");
+		is(slurp_file($ours), slurp_file("$dir/before.csv"), 'the rows are those of the snapshot');
+	}
+	$session->{run}('COMMIT');
+	$session->{end}();
+	$node->safe_psql('utf8', 'DELETE FROM busy WHERE a <> 1; VACUUM busy');
+	same('SELECT * FROM busy', 'a table whose end was truncated');
+	$node->safe_psql('utf8', 'TRUNCATE busy');
+	same('SELECT * FROM busy', 'and all of it');
+}
+
+# Larger than a quarter of shared_buffers: through a ring, from where another scan is.
+$node->append_conf('postgresql.conf', 'shared_buffers = 1MB');
+$node->restart;
+$node->safe_psql('utf8', q{CREATE TABLE large AS SELECT i AS id, repeat('l', 200) AS t FROM generate_series(1, 20000) i});
+{
+	my $scan = session();
+
+	$scan->{run}('BEGIN; DECLARE c CURSOR FOR SELECT * FROM large; MOVE 9000 IN c');
+	$node->safe_psql('utf8', "LOAD '$module'; SELECT " . probe('SELECT * FROM large', "$dir/large.csv"));
+	$scan->{end}();
+}
+{
+	my @lines = split /\n/, slurp_file("$dir/large.csv");
+	my ($first) = split /,/, $lines[0];
+
+	cmp_ok($first, '>', 1, 'a scan joins another');
+	is(join(',', sort { $a <=> $b } map { (split /,/)[0] } @lines), join(',', 1 .. 20000), 'and has each row once');
+}
+same('SELECT * FROM large', 'a large table', before => 'SET synchronize_seqscans = off');
 
 $node->stop;
 done_testing();

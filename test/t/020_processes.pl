@@ -175,7 +175,8 @@ error_like($node, q(BEGIN; LOCK s3export.job; SELECT s3export.copy_to('lake', 'V
 	$node->start;
 	is_deeply([ s3_list("$folder/crash.csv") ], [], 'immediate shutdown: no object appears');
 	is(job('crash.csv', '(SELECT upload_id FROM s3export.job_files f WHERE f.job_id = jobs.job_id)'), (s3_uploads("$folder/crash.csv"))[0], 'immediate shutdown: the upload that is left is named in the job row');
-	s3_clear("$folder/crash.csv");
+	is($node->safe_psql('postgres', 'SELECT action FROM s3export.recover()'), 'aborted', 'immediate shutdown: recover()');
+	nothing_left('crash.csv', 'failed', 'immediate shutdown');
 }
 
 # ---- the S3 server dies in mid-export, and one that comes back

@@ -26,7 +26,8 @@ $node->safe_psql(
 	SET ROLE alice;
 	SELECT s3export.create_connector('keys', 'bucket', access_key_id => 'ASIAIOSFODNN7EXAMPLE',
 		secret_access_key => '$secret', session_token => '$token', validate => false);
-	SELECT s3export.create_connector('role', 'bucket', folder_path => 'role', role_arn => '$role', validate => false);
+	SELECT s3export.create_connector('role', 'bucket', folder_path => 'role', role_arn => '$role',
+		payload_signing => 'unsigned', validate => false);
 	SELECT s3export.grant_usage('keys', 'bob');
 	SELECT s3export.grant_usage('keys', 'gone');
 	RESET ROLE;
@@ -35,7 +36,7 @@ $node->safe_psql(
 });
 
 my $columns = 'connector_id, name, owner, kind, auth_method, access_key_id, role_arn, external_id, '
-  . 'uri, addressing, created_at, validated_at';
+  . 'uri, addressing, payload_signing, created_at, validated_at';
 my $list = "SELECT $columns FROM s3export.connectors ORDER BY name";
 my $before = $node->safe_psql('postgres', $list);
 my $sealed = $node->safe_psql('postgres', q{SELECT encode(sealed, 'hex') FROM s3export.secret});

@@ -92,9 +92,12 @@ sub fails
 	is($shown->(job_text($node, $file)), 'failed' . ($options{left} ? ', upload left' : '') . "\n$expected", "$what: the job row");
 	is(object($file), $options{old}, "$what: no object appears") unless $options{appears};
 	is(scalar($s3->uploads('exports')), $options{left} // 0, "$what: open uploads");
+	is($node->safe_psql('postgres', "SELECT upload_id FROM s3export.job_files WHERE uri LIKE '%/$file'"), ($s3->uploads('exports'))[0]{upload_id},
+		"$what: the upload that is left is named in the job row") if $options{left};
 	is(scalar(grep { $_->{used} == 0 } @{ $s3->call('list_faults')->{faults} }), 0, "$what: it did happen");
 	$s3->call('clear_faults');
 	is($node->safe_psql('postgres', copy_sql("after $file", query => 'VALUES (1)')), 1, "$what: the server goes on");
+	is(scalar($s3->uploads('exports')), 0, "$what: and removes the upload that was left") if $options{left};
 	return $s3->log(since => $since);
 }
 
@@ -226,6 +229,12 @@ DETAIL:  S3 answered TemporaryRedirect (HTTP status 307) to s3:PutObject. 1 atte
 HINT:  Check the region and the endpoint: this answer normally comes from those of another region.
 TEXT
 arrives('Create is overloaded', [ { do => 'slow_down', %create } ]);
+fails('an upload id that would end a line', [ { do => 'answer', %create, status => 200,
+	body => '<InitiateMultipartUploadResult><UploadId>a&#10;b</UploadId></InitiateMultipartUploadResult>' } ],
+	<<'TEXT', set => q(SET s3export.retry_timeout = 0; ));
+ERROR:  38000: could not start upload of object "s3://exports/FOLDER/FILE.csv"
+DETAIL:  S3 answered with HTTP status 200 to s3:PutObject: the answer is not one of S3. 1 attempt.
+TEXT
 
 # ---- a disk that is full
 
@@ -247,9 +256,6 @@ HINT:  Check that the server can reach the endpoint, and the settings s3export.p
 TEXT
 fails('the disk is full, and the upload cannot be aborted',
 	[ {%full}, { do => 'internal_error', match => { operation => 'AbortMultipartUpload' }, times => undef } ], $full, @loose, left => 1);
-is($node->safe_psql('postgres', "SELECT upload_id FROM s3export.job_files WHERE uri LIKE '%/connector$files.csv'"), ($s3->uploads('exports'))[0]{upload_id},
-	'the upload that is left is named in the job row');
-$s3->call('remove_upload', bucket => 'exports', upload_id => ($s3->uploads('exports'))[0]{upload_id});
 
 # ---- a server that is silent
 foreach my $operation (qw(GetObject CreateMultipartUpload UploadPart CompleteMultipartUpload))

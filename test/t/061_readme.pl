@@ -112,6 +112,7 @@ start_over();
 start_over();
 run((blocks('A first export', 'sql'))[0], 'a first export', %user);
 is(scalar(() = $s3->object('acme-exports', 'orders/yesterday.csv') =~ /\n/g), 101, 'arrives');
+run((blocks('Watching an export', 'sql'))[0], 'the progress of exports');
 run((blocks('Scheduling with pg_cron', 'sql'))[0], 'the schedule\'s command');
 like((join ' ', $s3->keys_of('acme-exports')), qr{orders/orders/\d{4}-\d\d-\d\d\.csv\.gz}, 'writes its file');
 run((blocks('Scheduling with pg_cron', 'sql'))[1], 'the schedule\'s command in the background');

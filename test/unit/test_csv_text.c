@@ -18,7 +18,7 @@
 #include "csv_text.h"
 #include "tap.h"
 
-#define MAX_LEN 200
+#define MAX_LEN 260
 
 typedef struct Fence
 {
@@ -106,6 +106,11 @@ agrees(const Fence *from, const Fence *to, const char *value, size_t len, const 
 	}
 	if (csv_needs_quotes(src, len, m) == expect_plain(value, len, m, false) ||
 		csv_quoted_size(src, len, m) != size)
+		return false;
+	dst = at_end(to, len, end);
+	memset(dst, '#', len);
+	csv_copy_page(dst, src, len);
+	if (memcmp(dst, value, len) != 0)
 		return false;
 	dst = at_end(to, size, end);
 	memset(dst, '#', size);

@@ -1,0 +1,48 @@
+/*-------------------------------------------------------------------------
+ *
+ * recover_api.c
+ *	  The SQL function that settles what crashes have left behind.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "compat.h"
+#include "queue.h"
+#include "uploader.h"
+
+SQL_FUNCTION(s3export_recover);
+
+static void
+put_row(ReturnSetInfo *rsinfo, const RecoveryRow *row)
+{
+	const char *texts[] = {row->uri, row->action, row->detail};
+	Datum       values[1 + lengthof(texts)];
+	bool        nulls[1 + lengthof(texts)];
+
+	values[0] = Int64GetDatum(row->job_id);
+	nulls[0] = false;
+	for (size_t i = 0; i < lengthof(texts); i++)
+	{
+		nulls[i + 1] = texts[i] == NULL;
+		values[i + 1] = nulls[i + 1] ? (Datum) 0 : CStringGetTextDatum(texts[i]);
+	}
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+Datum
+s3export_recover(PG_FUNCTION_ARGS)
+{
+	ListCell *cell;
+
+	PreventCommandDuringRecovery("s3export.recover()");
+	InitMaterializedSRF(fcinfo, 0);
+	foreach (cell, uploader_recover(superuser() ? InvalidOid : GetUserId()))
+		put_row((ReturnSetInfo *) fcinfo->resultinfo, lfirst(cell));
+	queue_start();
+	return (Datum) 0;
+}

@@ -1,0 +1,98 @@
+# A little of all that the extension does, under Valgrind: check.sh runs the
+# server in it, and looks at what it says of the module afterwards.
+use strict;
+use warnings;
+use lib 'test/lib';
+use IO::Uncompress::Gunzip ();
+use PostgreSQL::Test::Utils;
+use S3Export;
+use S3Faults;
+use ScriptedS3;
+use Test::More;
+
+my $s3 = scripted_s3();
+my %keys = scripted_user($s3);
+my $role = scripted_role($s3, 'exporter');
+my $node = s3export_node('main', 'log_min_messages = debug1', 'autovacuum = off', 'jit = off', 'shared_buffers = 16MB',
+	q(s3export.part_size = '5MB'), q(s3export.retry_timeout = '1s'), 'parallel_setup_cost = 0', 'parallel_tuple_cost = 0',
+	'min_parallel_table_scan_size = 0');
+my $folder = unique_folder();
+my %where = (at_endpoint($s3), folder_path => $folder);
+my $copied = $node->basedir . '/copied.csv';
+
+# What the formatter has code of its own for, and values that need quotes.
+my $values = q(SELECT i, i::bigint << 40 AS big, i::smallint AS small, i % 2 = 0 AS yes, i / 7.0 AS ratio, sqrt(i) AS root,
+	sqrt(i)::real AS short, timestamptz '2026-11-22 12:34:56.789+00' + i * interval '37 hours' AS at, date '2026-11-22' + i AS day,
+	time '12:34' + i * interval '1 s' AS clock, md5(i::text)::uuid AS id, decode(md5(i::text), 'hex') AS bytes,
+	CASE WHEN i % 5 <> 0 THEN repeat(E'a "b", \303\244\n', i % 40) END AS words, 'plain' || i AS plain, ARRAY[i, NULL] AS list,
+	jsonb_build_object('a', i, 'b', ARRAY['x"y', NULL], 'c', jsonb_build_object('d', i / 3.0, 'e', true)) AS document,
+	i * interval '1 hour' AS span FROM generate_series(1, 400) i);
+
+sub copy_sql
+{
+	my ($connector, $path, $source, $arguments) = @_;
+
+	return "SELECT '$path', rows_uploaded FROM s3export.copy_to('$connector', " . sql_literal($source) . ", '$path'" . ($arguments // '') . ')';
+}
+
+# Runs statements, some of which fail, in one session: each takes seconds to begin.
+sub run
+{
+	my (@statements) = @_;
+	my ($out, $err) = ('', '');
+
+	$node->psql('postgres', join("\n", map { "$_;" } @statements), stdout => \$out, stderr => \$err, on_error_stop => 0, timeout => 300);
+	note($out, "\n", $err);
+	return ($out, $err);
+}
+
+my ($out, $err) = run(
+	'SELECT s3export.set_identity(' . join(', ', map { sql_literal($_) } @keys{qw(access_key_id secret_access_key)}) . ')',
+	'SELECT ' . connector_sql('lake', %where, %keys),
+	'SELECT ' . connector_sql('role', at_endpoint($s3), role_arn => $role, sts_endpoint_url => $s3->url),
+	'SELECT ' . connector_sql('bad', at_endpoint($s3), access_key_id => 'AKIANOBODY', secret_access_key => 'none', validate => \'false'),
+	"CREATE TABLE rows AS $values",
+	"COPY ($values) TO '$copied' (FORMAT csv, HEADER)",
+	q(SELECT 'check ' || "check", ok FROM s3export.test_credentials('lake')),
+	copy_sql('lake', 'plain.csv', $values),
+	(map { copy_sql('lake', "packed.csv.$_", $values) } qw(gz zst lz4)),
+	copy_sql('lake', 'table.csv', 'rows', q(, parallel => 2, force_quote => '{words}')),
+	copy_sql('lake', 'latin.csv', 'SELECT words FROM rows', q(, encoding => 'LATIN1', delimiter => ';', "null" => 'none')),
+	copy_sql('lake', 'parts.csv', q(SELECT i, repeat('0123456789abcde,', 64) FROM generate_series(1, 11000) i)),
+	copy_sql('role', 'role.csv', 'VALUES (1)'));
+
+is(scalar(() = $out =~ /^check .*\|t$/gm), 6, 'the connector is tested');
+foreach my $path (qw(plain.csv packed.csv.gz packed.csv.zst packed.csv.lz4 table.csv latin.csv))
+{
+	like($out, qr/^\Q$path\E\|400$/m, "$path has its rows");
+}
+like($out, qr/^parts\.csv\|11000$/m, 'an export of several parts');
+like($out, qr/^role\.csv\|1$/m, 'an export with keys of a role');
+unlike($err, qr/ERROR:/, 'nothing fails');
+my $packed = $s3->object('exports', "$folder/packed.csv.gz");
+my $unpacked;
+ok($s3->object('exports', "$folder/plain.csv") eq slurp_file($copied), 'the bytes are those of COPY');
+ok(IO::Uncompress::Gunzip::gunzip(\$packed => \$unpacked, MultiStream => 1) && $unpacked eq slurp_file($copied), 'compressed, too');
+
+$s3->call('add_fault', do => 'reset', match => { operation => 'UploadPart' });
+($out, $err) = run(
+	copy_sql('lake', 'resent.csv', q(SELECT i, repeat('0123456789abcde,', 64) FROM generate_series(1, 11000) i)),
+	copy_sql('lake', 'division.csv', 'SELECT 1 / (400 - i) FROM rows'),
+	copy_sql('lake', 'plain.csv', $values),
+	q(SET statement_timeout = '2s'),
+	copy_sql('lake', 'late.csv', 'SELECT pg_sleep(0.01) FROM generate_series(1, 100000)'),
+	'RESET statement_timeout',
+	q(SELECT "check", ok, code FROM s3export.test_credentials('bad')),
+	copy_sql('bad', 'bad.csv', 'VALUES (1)'));
+
+like($out, qr/^resent\.csv\|11000$/m, 'a part that is sent twice');
+like($err, qr/division by zero/, 'a query that fails at its last row');
+like($err, qr/already exists/, 'an object that exists');
+like($err, qr/statement timeout/, 'an export that is cancelled');
+like($err, qr/InvalidAccessKeyId/, 'a key that S3 does not know');
+is(scalar(() = $err =~ /ERROR:/g), 4, 'nothing else fails');
+is(scalar($s3->uploads('exports')), 0, 'no upload is left open');
+
+$node->stop;
+$s3->stop;
+done_testing();
