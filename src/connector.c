@@ -255,9 +255,7 @@ connector_find(int64 connector_id)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(context);
 	catalog_enter(&scope);
-	found = catalog_execute("SELECT name FROM s3export.connector WHERE connector_id = $1", "i",
-							connector_id) > 0 &&
-			load_row(connector, catalog_text(0, "name"));
+	found = load_row(connector, NULL, connector_id);
 	catalog_leave(&scope);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
