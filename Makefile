@@ -11,6 +11,11 @@ OBJS = \
 	src/connector_api.o \
 	src/setup_api.o \
 	src/copy_api.o \
+	src/copy_args.o \
+	src/job_api.o \
+	src/leader.o \
+	src/queue.o \
+	src/carry.o \
 	src/progress_api.o \
 	src/recover_api.o \
 	src/export.o \
@@ -23,6 +28,7 @@ OBJS = \
 	src/connector_tags.o \
 	src/connector_wire.o \
 	src/job.o \
+	src/job_queue.o \
 	src/job_recovery.o \
 	src/catalog.o \
 	src/lease.o \

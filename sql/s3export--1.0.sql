@@ -495,6 +495,8 @@ CREATE FUNCTION s3export.copy_to(
 	tags jsonb DEFAULT NULL,
 	acl text DEFAULT NULL,
 	content_type text DEFAULT NULL,
+	wait boolean DEFAULT true,
+	settings text[] DEFAULT NULL,
 	OUT job_id bigint,
 	OUT uri text,
 	OUT rows_uploaded bigint,
@@ -503,6 +505,29 @@ CREATE FUNCTION s3export.copy_to(
 RETURNS record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 's3export_copy_to';
+
+-- For the owner of a job, members of the owner, and superusers, as the view.
+
+-- Returns when the job has ended, or when the time is over; raises the error of
+-- a job that has failed or been cancelled.
+CREATE FUNCTION s3export.wait(
+	INOUT job_id bigint,
+	timeout interval DEFAULT NULL,
+	OUT state text,
+	OUT uri text,
+	OUT rows_uploaded bigint,
+	OUT files_uploaded bigint,
+	OUT bytes_uploaded bigint)
+RETURNS record
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 's3export_wait';
+
+-- False: it had ended.  A job that is already being put in place may succeed
+-- all the same; wait() says what became of it.
+CREATE FUNCTION s3export.cancel(job_id bigint)
+RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 's3export_cancel';
 
 -- Settles what crashes have left behind of the caller's jobs, or of all for a
 -- superuser: a row for each file, and for each job without one.  An action is

@@ -18,6 +18,7 @@
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "nodes/parsenodes.h"
+#include "parser/parse_relation.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/plancache.h"
@@ -234,6 +235,27 @@ explain_conflict(ErrorData *error)
 			pstrdup("Export again; if it happens often, raise \"max_standby_streaming_delay\" on "
 					"this standby, or set \"hot_standby_feedback\", with which the primary keeps "
 					"the row versions that its queries need.");
+}
+
+void
+export_check(OutputFormat *format, TransferRequest *export)
+{
+	SPIPlanPtr        plan;
+	CachedPlanSource *plan_source;
+	char             *stem;
+	Oid               relid;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	plan = prepare(export->source, &stem, &relid);
+	describe(plan, format, export);
+	plan_source = linitial(SPI_plan_get_plan_sources(plan));
+	if (isQueryUsingTempRelation(linitial_node(Query, plan_source->query_list)))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot queue an export of temporary tables"),
+				 errdetail("They exist in this session alone."), errhint("Use wait => true.")));
+	SPI_finish();
 }
 
 void

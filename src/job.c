@@ -24,6 +24,10 @@ job_begin_transaction(JobTransaction *transaction)
 	transaction->owner = CurrentResourceOwner;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+
+	/* Whatever the database, or a job's owner, has for a default. */
+	XactReadOnly = RecoveryInProgress();
+	XactIsoLevel = XACT_READ_COMMITTED;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(transaction->context);
 	catalog_enter(&transaction->scope);
@@ -45,7 +49,7 @@ expect_one(int64 job_id, uint64 processed)
 	if (processed != 1)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 						errmsg("could not update the row of job " INT64_FORMAT, job_id),
-						errdetail("It was removed while the export was running.")));
+						errdetail("It was removed, or given up, while the export was running.")));
 }
 
 int64
@@ -72,10 +76,12 @@ job_begin(int64 job_id, const JobRequest *request, const char *uri)
 		return;
 	job_begin_transaction(&transaction);
 	if (request->job_id != 0)
-		expect_one(job_id, catalog_execute("UPDATE s3export.job SET uri = $2, uploader_pid = $3,"
-										   " pipe = $4, endpoint_url = $5 WHERE job_id = $1",
-										   "itnit", job_id, uri, MyProcPid, (int64) request->pipe,
-										   request->endpoint_url));
+		expect_one(job_id,
+				   catalog_execute("UPDATE s3export.job SET uri = $2, uploader_pid = $3,"
+								   " pipe = $4, endpoint_url = $5"
+								   " WHERE job_id = $1 AND state = 'running' AND leader_pid = $6",
+								   "itnitn", job_id, uri, MyProcPid, (int64) request->pipe,
+								   request->endpoint_url, request->leader_pid));
 	else
 		(void) catalog_execute(
 			"INSERT INTO s3export.job (job_id, owner, connector_id, connector, endpoint_url, source,"

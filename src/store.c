@@ -7,13 +7,28 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
+#include "storage/latch.h"
 
 #include "guc.h"
 #include "pipe.h"
 #include "policy.h"
 #include "store.h"
+
+static volatile sig_atomic_t cancel_requested = false;
+
+void
+store_handle_cancel(SIGNAL_ARGS)
+{
+	int save_errno = errno;
+
+	cancel_requested = true;
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
 
 HttpClient *
 store_open_http(int connections, int retry_timeout)
@@ -80,6 +95,9 @@ store_watch_leader(void *pipe)
 	const ErrorData *error;
 
 	store_watch_shutdown(NULL);
+	if (cancel_requested)
+		ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED),
+						errmsg("canceling the export due to user request")));
 	if (!pipe_leader_gone(pipe, &error))
 		return;
 	if (error == NULL)

@@ -14,13 +14,14 @@ failed=0
 # Top to bottom, a layer a line; modules of one layer do not know each other.
 LAYERS='
 s3export
-connector_api setup_api copy_api progress_api recover_api
+connector_api setup_api copy_api job_api leader progress_api recover_api
+copy_args
 connector_args export
 parallel
 output uploader
 probe transfer
 manifest recovery
-store files
+store carry queue files
 job
 connector
 catalog lease

@@ -127,6 +127,18 @@ run((blocks('Several files', 'sql'))[0], 'several files');
 }
 run((blocks('Scheduling with pg_cron', 'sql'))[0], 'the schedule\'s command');
 like((join ' ', $s3->keys_of('acme-exports')), qr{orders/orders/\d{4}-\d\d-\d\d\.csv\.gz}, 'writes its file');
+run((blocks('Scheduling with pg_cron', 'sql'))[1], 'the schedule\'s command in the background');
+poll_until(sub { (join ' ', $s3->keys_of('acme-exports')) =~ qr{orders/background/\d{4}-\d\d-\d\d\.csv\.gz} }, 'the file of the background');
+
+# ---- in the background
+{
+	my ($queue, $others) = (blocks('In the background', 'sql'))[0] =~ /^(.*?;.*?\n)(.*)$/s;
+	my $job = run($queue, 'an export in the background');
+
+	like($job, qr/^\d+$/, 'returns its job');
+	is(run($others =~ s/\(9/($job/gr, 'wait and cancel'), join("\n", ("$job|succeeded|s3://acme-exports/orders/orders.csv.gz|100|1|"
+			. $node->safe_psql('postgres', "SELECT bytes FROM s3export.jobs WHERE job_id = $job")) x 2, 'f'), 'as the README says');
+}
 
 $node->stop;
 $s3->stop;
