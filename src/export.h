@@ -22,7 +22,8 @@ extern void export_run(const Connector *connector, OutputFormat *format, int wor
 					   TransferRequest *export, TransferTotals *totals);
 
 /*
- * Raises the error that export_run would raise before it starts, and one when a session of its own could not run it.
+ * Raises the error that export_run would raise before it starts, and one when a
+ * session of its own could not run it.
  */
 extern void export_check(OutputFormat *format, TransferRequest *export);
 
