@@ -369,6 +369,33 @@ sub one_object
 			{ sqlstate => '22023', message => qr/^invalid value for argument "folder_path"/ }, 'and as a folder');
 	}
 	error_like($node, "SELECT s3export.copy_to('paths', 'VALUES (1)', E'a\\x00b')", { sqlstate => '22021' }, 'there are no NULs');
+	# Names that become part of a path: of a connector, and a column's with its values.
+	foreach my $name ('..', '../..', 'a/../../b', '/')
+	{
+		create_connector($node, $name, %keys, bucket => 'exports', region => 'us-east-1', folder_path => "$folder/connector" . unpack('H*', $name), validate => \'false');
+		foreach my $path ('{connector}/a.csv', '{connector}', 'x/{connector}/../../y.csv')
+		{
+			my $before = $s3->log;
+			my $error = sql_error($node, copy_sql($name, $path));
+
+			is_deeply([ grep { ($_->{key} // '') !~ m{^\Q$folder\E/connector[0-9a-f]+/.} || $_->{key} =~ m{(^|/)\.{0,2}(/|$)} } $s3->log(since => $before, service => 's3') ], [],
+				"connector '$name' as $path: no request leaves its folder") or diag explain [ $error, map { $_->{key} } $s3->log(since => $before) ];
+		}
+	}
+	foreach my $value ('..', '.', '', '/', '../../x', "a\r\nX-Amz-Acl: public-read", '%2e%2e%2f', 'a=b', "\x{c3}\x{a4}", "\x7f", '{job}')
+	{
+		foreach my $column ('p', '..', '../x', '/', "a\nb", '{part}', 'a=b')
+		{
+			my $before = $s3->log;
+			my $error = sql_error($node, "SELECT * FROM s3export.copy_to('paths', " . sql_literal('SELECT ' . sql_literal($value) . "::text AS \"$column\", 1 AS a")
+				  . ", 'hive.csv', partition_by => " . sql_literal($column) . ", manifest => true, if_exists => 'overwrite')");
+			my @keys = map { $_->{key} // '' } $s3->log(since => $before, service => 's3');
+
+			is_deeply([ grep { !m{^\Q$folder\E/([^/]+/)?hive[^/]*$} || m{/\.{0,2}(/|$)|[\x00-\x1f]} } @keys ], [], 'partition ' . ("$column=$value" =~ s/([^ -~])/sprintf '\\x%02x', ord $1/ger) . ': one folder')
+			  or diag explain [ $error, \@keys ];
+			ok(@keys > 0 || %$error, 'which there is, or an error');
+		}
+	}
 	is_deeply([ grep { !/^\Q$folder\E\/./ } map { $_->{key} // '' } $s3->log(since => $begun, service => 's3') ], [], 'no request leaves the folder');
 }
 

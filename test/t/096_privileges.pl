@@ -39,8 +39,8 @@ $node->safe_psql('postgres', 'CREATE DATABASE trapped');
 $node->safe_psql('trapped', <<'SQL');
 CREATE EXTENSION s3export;
 CREATE SCHEMA evil;
-CREATE TABLE public.rows (a int);
-INSERT INTO public.rows VALUES (1), (2);
+CREATE TABLE public.rows (a int, b int);
+INSERT INTO public.rows VALUES (1, 1), (2, 2);
 CREATE FUNCTION evil.spring(what text) RETURNS bool LANGUAGE plpgsql AS $$
 BEGIN
 	RAISE WARNING 'trapped: %', what;
@@ -110,7 +110,12 @@ my %calls = (
 	grant_usage => q(SELECT s3export.grant_usage('victim', 'mallory')),
 	revoke_usage => q(SELECT s3export.revoke_usage('victim', 'mallory')),
 	copy_to => [ q(SELECT s3export.copy_to('victim', 'rows', 'table.csv')), q(SELECT s3export.copy_to('victim', 'SELECT a FROM rows', 'query.csv', force_quote => ARRAY['a'], tags => '{"e": "f"}')),
-		q(SELECT s3export.copy_to('third', 'VALUES (1)', 'role.csv')), q(SELECT s3export.copy_to('second', 'VALUES (1)')) ],
+		q(SELECT s3export.copy_to('third', 'VALUES (1)', 'role.csv')), q(SELECT s3export.copy_to('second', 'VALUES (1)')),
+		q(SELECT s3export.copy_to('second', 'rows', 'parts/{connector}.csv', header => true, partition_by => 'a', manifest => true)),
+		q(SELECT s3export.copy_to('second', 'SELECT a FROM rows', 'queued.csv', wait => false, settings => ARRAY['search_path'])) ],
+	header_mode => q(SELECT s3export.header_mode(true)),
+	wait => q(SELECT s3export.wait(pg_catalog.max(job_id)) FROM s3export.jobs),
+	cancel => q(SELECT s3export.cancel(pg_catalog.max(job_id)) FROM s3export.jobs),
 	job_progress => q(SELECT s3export.job_progress(1, 1)),
 	recover => q(SELECT s3export.recover()),
 	ambient_credentials_allowed => q(SELECT s3export.ambient_credentials_allowed()),
@@ -118,7 +123,7 @@ my %calls = (
 	drop_connector => [ q(SELECT s3export.drop_connector('victim')), q(SELECT s3export.drop_connector('third')) ],
 	refuse_direct_writes => q(DELETE FROM s3export.connector_grant));
 my @order = (qw(create_connector set_identity identity trust_policy iam_policy test_credentials alter_connector set_credentials grant_usage revoke_usage copy_to
-	  job_progress recover ambient_credentials_allowed version refuse_direct_writes drop_connector));
+	  header_mode wait cancel job_progress recover ambient_credentials_allowed version refuse_direct_writes drop_connector));
 
 # A new function has to be put into the list above.
 is_deeply([ sort @order ], [ split /\n/, sql(q(SELECT DISTINCT proname COLLATE "C" FROM pg_proc WHERE pronamespace = 's3export'::regnamespace ORDER BY 1)) ], 'all functions are listed');
@@ -300,9 +305,15 @@ my $wide = q(SELECT repeat(md5(i::text), 32) FROM generate_series(1, 6000) i);
 	  foreach split /\|/, sql("SELECT leader_pid, uploader_pid FROM s3export.job WHERE job_id = $job");
 	is(sql('SELECT count(*) FROM s3export.recover()', 'assistant'), 0, 'it is not recovered while it runs');
 	is(sqlstate(q(SELECT s3export.copy_to('lake', 'VALUES (1)', 'running.csv')), 'bob'), '55006', 'nor is its path taken');
+	foreach my $user ('bob', 'nobody', 'reader', 'monitor')
+	{
+		isnt(sqlstate("SELECT s3export.cancel($job)", $user), 'none', "$user does not cancel it");
+		isnt(sqlstate("SELECT s3export.wait($job, '0')", $user), 'none', 'nor wait for it');
+	}
+	is(sql("SELECT state FROM s3export.wait($job, '0')", 'assistant'), 'running', 'a member of its owner does');
 	$s3->call('release');
 	$run->finish;
-	is($err, '', 'and ends well');
+	is($err, '', 'and it ends well');
 }
 
 # ---- a role without any right, and every function that it may call
@@ -310,8 +321,9 @@ my $wide = q(SELECT repeat(md5(i::text), 32) FROM generate_series(1, 6000) i);
 	my %expected = (
 		alter_connector => '42501', set_credentials => '42501', grant_usage => '42501', revoke_usage => '42501', drop_connector => '42501', test_credentials => '42501', copy_to => '42501',
 		create_connector => '42501', set_identity => '42501', trust_policy => '42501', refuse_direct_writes => '42501',
-		identity => 'none', iam_policy => 'none', job_progress => 'none', recover => 'none', ambient_credentials_allowed => 'none', version => 'none');
+		wait => '42704', cancel => '42704', header_mode => 'none', identity => 'none', iam_policy => 'none', job_progress => 'none', recover => 'none', ambient_credentials_allowed => 'none', version => 'none');
 	my $since = $s3->log;
+	my $job = sql('SELECT max(job_id) FROM s3export.job');
 
 	create_connector($node, 'victim', %arguments, folder_path => 'victim', validate => \'false');
 	foreach my $function (@order)
@@ -319,6 +331,7 @@ my $wide = q(SELECT repeat(md5(i::text), 32) FROM generate_series(1, 6000) i);
 		my ($call) = ref $calls{$function} ? @{ $calls{$function} } : $calls{$function};
 
 		$call =~ s/mallory/nobody/;
+		$call =~ s/pg_catalog.max\(job_id\)\) FROM s3export.jobs/$job)/;
 		is(sqlstate($call, 'nobody'), $expected{$function} // 'not listed', "nobody: $function");
 	}
 	is(scalar($s3->log(since => $since)), 0, 'nobody makes no request');
