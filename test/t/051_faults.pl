@@ -56,16 +56,17 @@ sub arrives
 	my ($what, $faults, %options) = @_;
 	my $file = 'connector' . ++$files . '.csv';
 	my $since = $s3->log;
-	my $rows;
+	my ($rows, $error);
 
 	add_faults(@$faults);
-	$rows = eval { $node->safe_psql('postgres', copy_sql($file, %options)) } // $@;
-	is($rows, $options{rows} // 5500, "$what: the export succeeds");
+	(undef, $rows, $error) = $node->psql('postgres', "\\set VERBOSITY verbose\n" . copy_sql($file, %options));
+	is($rows, $options{rows} // 5500, "$what: the export succeeds") or diag($error);
 	ok((object($file) // '') eq ($options{bytes} // $oracle), "$what: its bytes are those of COPY");
 	is(job_text($node, $file), "succeeded\n", "$what: the job row");
 	is(scalar($s3->uploads('exports')), 0, "$what: no upload stays open");
 	is(scalar(grep { $_->{used} == 0 } @{ $s3->call('list_faults')->{faults} }), 0, "$what: it did happen");
 	$s3->call('clear_faults');
+	fault_outcome($what, caller_cell($error), job_cell($node, $file), scripted_cell($s3, "$folder/$file", $options{bytes} // $oracle));
 	return $s3->log(since => $since);
 }
 
@@ -84,11 +85,13 @@ sub fails
 	my ($what, $faults, $expected, %options) = @_;
 	my $file = 'connector' . ++$files . '.csv';
 	my $since = $s3->log;
+	my $error;
 	my $shown = $options{loose} ? \&loosened : sub { return $_[0] };
 
 	$s3->call('put_object', bucket => 'exports', key => "$folder/$file", body => $options{old}) if defined $options{old};
 	add_faults(@$faults);
-	is($shown->(error_text($node, copy_sql($file, %options))), $expected, "$what: the error");
+	$error = error_text($node, copy_sql($file, %options));
+	is($shown->($error), $expected, "$what: the error");
 	is($shown->(job_text($node, $file)), 'failed' . ($options{left} ? ', upload left' : '') . "\n$expected", "$what: the job row");
 	is(object($file), $options{old}, "$what: no object appears") unless $options{appears};
 	is(scalar($s3->uploads('exports')), $options{left} // 0, "$what: open uploads");
@@ -96,6 +99,7 @@ sub fails
 		"$what: the upload that is left is named in the job row") if $options{left};
 	is(scalar(grep { $_->{used} == 0 } @{ $s3->call('list_faults')->{faults} }), 0, "$what: it did happen");
 	$s3->call('clear_faults');
+	fault_outcome($what, caller_cell($error), job_cell($node, $file), scripted_cell($s3, ($options{connector} ? "$folder/$options{connector}" : $folder) . "/$file", $options{old} // $oracle));
 	is($node->safe_psql('postgres', copy_sql("after $file", query => 'VALUES (1)')), 1, "$what: the server goes on");
 	is(scalar($s3->uploads('exports')), 0, "$what: and removes the upload that was left") if $options{left};
 	return $s3->log(since => $since);
