@@ -66,7 +66,8 @@ sub arrives
 	is(scalar($s3->uploads('exports')), 0, "$what: no upload stays open");
 	is(scalar(grep { $_->{used} == 0 } @{ $s3->call('list_faults')->{faults} }), 0, "$what: it did happen");
 	$s3->call('clear_faults');
-	fault_outcome($what, caller_cell($error), job_cell($node, $file), scripted_cell($s3, "$folder/$file", $options{bytes} // $oracle));
+	fault_outcome($what, caller_cell($error), job_cell($node, $file), scripted_cell($s3, "$folder/$file", $options{bytes} // $oracle))
+	  if @$faults || $options{stated};
 	return $s3->log(since => $since);
 }
 
@@ -99,7 +100,8 @@ sub fails
 		"$what: the upload that is left is named in the job row") if $options{left};
 	is(scalar(grep { $_->{used} == 0 } @{ $s3->call('list_faults')->{faults} }), 0, "$what: it did happen");
 	$s3->call('clear_faults');
-	fault_outcome($what, caller_cell($error), job_cell($node, $file), scripted_cell($s3, ($options{connector} ? "$folder/$options{connector}" : $folder) . "/$file", $options{old} // $oracle));
+	fault_outcome($what, caller_cell($error), job_cell($node, $file),
+		scripted_cell($s3, join('/', $folder, $options{connector} // (), $file), $oracle));
 	is($node->safe_psql('postgres', copy_sql("after $file", query => 'VALUES (1)')), 1, "$what: the server goes on");
 	is(scalar($s3->uploads('exports')), 0, "$what: and removes the upload that was left") if $options{left};
 	return $s3->log(since => $since);
@@ -139,7 +141,7 @@ arrives('the answer of Complete is lost', [ { do => 'lost_reply', %complete } ])
 
 @log = arrives('the answer of Complete is lost, and the upload forgotten', [ { do => 'lost_reply', forget => ScriptedS3::true, %complete } ]);
 is(count('HeadObject', @log), 1, 'the answer of Complete is lost, and the upload forgotten: our object is recognised');
-arrives('the same where an object is overwritten', [ { do => 'lost_reply', forget => ScriptedS3::true, %complete } ], arguments => $overwrite);
+arrives('the answer of Complete is lost, and the upload forgotten, where an object is overwritten', [ { do => 'lost_reply', forget => ScriptedS3::true, %complete } ], arguments => $overwrite);
 
 # An older object of that name is not ours, be it of the same size.
 my $gone = <<'TEXT';
@@ -183,6 +185,7 @@ arrives('PutObject meets another writer', [ { do => 'error', code => 'Conditiona
 	$handle->finish;
 	like($error, qr/^ERROR:  42710: object "s3:\/\/exports\/\Q$file\E" already exists$/m, 'an object appears while the query runs: the error');
 	is($s3->object('exports', $file), 'theirs', 'an object appears while the query runs: it stays');
+	fault_outcome('an object of that name appears while the query runs', caller_cell($error), job_cell($node, 'race.csv'), scripted_cell($s3, $file, undef));
 }
 
 # ---- parts
@@ -295,6 +298,7 @@ foreach my $operation (qw(GetObject CreateMultipartUpload UploadPart CompleteMul
 		is(count('AbortMultipartUpload', $s3->log(since => $since)), $operation eq 'GetObject' ? 0 : 1, "$operation is not answered: what was begun is aborted");
 	}
 	is(scalar($s3->uploads('exports')), 0, "$operation is not answered: no upload stays open");
+	fault_outcome("$operation is not answered, and the query is cancelled", caller_cell($error), job_cell($node, $file), scripted_cell($s3, "$folder/$file", $oracle));
 	$s3->call('clear_faults');
 }
 
@@ -303,7 +307,7 @@ foreach my $offset (1200, -1200)
 {
 	$s3->call('clock', offset => 0 + $offset);
 	my $logged = -s $node->logfile;
-	@log = arrives("S3's clock differs by $offset s", []);
+	@log = arrives("S3's clock differs by $offset s", [], stated => 1);
 	is_deeply([ map { "$_->{operation} " . ($_->{code} // 'ok') } @log[ 0, 1, 2 ] ],
 		[ 'GetObject RequestTimeTooSkewed', 'GetObject NoSuchKey', 'CreateMultipartUpload ok' ], "S3's clock differs by $offset s: is found out once");
 	like(substr(PostgreSQL::Test::Utils::slurp_file($node->logfile), $logged),

@@ -92,8 +92,17 @@ my %crash = (
 	'the uploader is killed' => sub { kill 'KILL', job($_[0], 'uploader_pid') },
 	'the leader is killed' => sub { kill 'KILL', job($_[0], 'leader_pid') },
 	'another backend is killed' => sub { kill 'KILL', $node->safe_psql('postgres', q(SELECT pid FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(900)')) },
-	'the postmaster is killed' => sub { $node->kill9; $_[1]->finish; start_again() },
+	'the postmaster is killed' => sub { kill_server(); $_[1]->finish; start_again() },
 	'the server is stopped at once' => sub { $node->stop('immediate'); $node->start });
+
+sub kill_server
+{
+	my ($pid) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
+
+	$node->kill9;
+	poll_until(sub { !kill 0, $pid }, 'the end of the postmaster');
+	return;
+}
 
 # Its last processes have gone when the shared memory is free.
 sub start_again
