@@ -123,7 +123,7 @@ foreach my $function ('pg_terminate_backend', 'pg_cancel_backend')
 	$node->safe_psql('postgres', "SELECT $function(" . job($name, 'uploader_pid') . ')');
 	$handle->finish;
 	like($$messages,
-		$function eq 'pg_cancel_backend' ? qr/ERROR:  57014: canceling statement due to user request/
+		$function eq 'pg_cancel_backend' ? qr/ERROR:  57014: canceling the export due to user request/
 		: qr/ERROR:  57P01: terminating the uploader due to administrator command/, "$function of the uploader: the caller's error");
 	nothing_left($name, 'cancelled', "$function of the uploader", $$messages);
 }
