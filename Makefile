@@ -11,6 +11,11 @@ OBJS = \
 	src/connector_api.o \
 	src/setup_api.o \
 	src/copy_api.o \
+	src/copy_args.o \
+	src/job_api.o \
+	src/leader.o \
+	src/queue.o \
+	src/carry.o \
 	src/progress_api.o \
 	src/recover_api.o \
 	src/export.o \
@@ -23,10 +28,12 @@ OBJS = \
 	src/connector_tags.o \
 	src/connector_wire.o \
 	src/job.o \
+	src/job_queue.o \
 	src/job_recovery.o \
 	src/catalog.o \
 	src/lease.o \
 	src/names.o \
+	src/path.o \
 	src/csv.o \
 	src/csv_scan.o \
 	src/csv_layout.o \
@@ -38,12 +45,15 @@ OBJS = \
 	src/csv_text_avx2.o \
 	src/csv_toast.o \
 	src/csv_block.o \
+	src/csv_partition.o \
 	src/compress.o \
 	src/pipe.o \
 	src/progress.o \
 	src/uploader.o \
 	src/transfer.o \
 	src/recovery.o \
+	src/manifest.o \
+	src/files.o \
 	src/store.o \
 	src/probe.o \
 	src/policy.o \

@@ -388,7 +388,7 @@ CREATE INDEX job_finished_at_idx ON s3export.job (finished_at);
 -- upload's id, or by the token in the object's metadata.
 CREATE TABLE s3export.job_file (
 	job_id bigint NOT NULL REFERENCES s3export.job ON DELETE CASCADE,
-	file_no integer NOT NULL,
+	file_no integer NOT NULL,    -- from 1; 0: the manifest
 	key text NOT NULL,
 	uri text NOT NULL,
 	state text NOT NULL CHECK (state IN ('uploading', 'completing', 'done', 'aborted')),
@@ -458,11 +458,21 @@ CREATE VIEW s3export.progress WITH (security_barrier) AS
 
 GRANT SELECT ON s3export.jobs, s3export.job_files, s3export.progress TO PUBLIC;
 
+-- Which files have a header line.  A boolean means all or none.
+CREATE TYPE s3export.header_mode AS ENUM ('all', 'first', 'none');
+
+CREATE FUNCTION s3export.header_mode(boolean) RETURNS s3export.header_mode
+	LANGUAGE SQL IMMUTABLE STRICT PARALLEL SAFE
+	RETURN CASE WHEN $1 THEN 'all'::s3export.header_mode ELSE 'none'::s3export.header_mode END;
+
+CREATE CAST (boolean AS s3export.header_mode)
+	WITH FUNCTION s3export.header_mode(boolean) AS IMPLICIT;
+
 CREATE FUNCTION s3export.copy_to(
 	connector text,
 	source text,
 	path text DEFAULT NULL,
-	header boolean DEFAULT true,
+	header s3export.header_mode DEFAULT 'all',
 	delimiter text DEFAULT NULL,
 	quote text DEFAULT NULL,
 	escape text DEFAULT NULL,
@@ -474,6 +484,10 @@ CREATE FUNCTION s3export.copy_to(
 	if_exists text DEFAULT 'error',
 	on_empty text DEFAULT 'file',
 	parallel integer DEFAULT NULL,
+	max_file_size text DEFAULT NULL,
+	max_rows_per_file bigint DEFAULT NULL,
+	partition_by text DEFAULT NULL,
+	manifest boolean DEFAULT false,
 	server_side_encryption text DEFAULT NULL,
 	kms_key_id text DEFAULT NULL,
 	bucket_key boolean DEFAULT NULL,
@@ -481,6 +495,8 @@ CREATE FUNCTION s3export.copy_to(
 	tags jsonb DEFAULT NULL,
 	acl text DEFAULT NULL,
 	content_type text DEFAULT NULL,
+	wait boolean DEFAULT true,
+	settings text[] DEFAULT NULL,
 	OUT job_id bigint,
 	OUT uri text,
 	OUT rows_uploaded bigint,
@@ -489,6 +505,29 @@ CREATE FUNCTION s3export.copy_to(
 RETURNS record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 's3export_copy_to';
+
+-- For the owner of a job, members of the owner, and superusers, as the view.
+
+-- Returns when the job has ended, or when the time is over; raises the error of
+-- a job that has failed or been cancelled.
+CREATE FUNCTION s3export.wait(
+	INOUT job_id bigint,
+	timeout interval DEFAULT NULL,
+	OUT state text,
+	OUT uri text,
+	OUT rows_uploaded bigint,
+	OUT files_uploaded bigint,
+	OUT bytes_uploaded bigint)
+RETURNS record
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 's3export_wait';
+
+-- False: it had ended.  A job that is already being put in place may succeed
+-- all the same; wait() says what became of it.
+CREATE FUNCTION s3export.cancel(job_id bigint)
+RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 's3export_cancel';
 
 -- Settles what crashes have left behind of the caller's jobs, or of all for a
 -- superuser: a row for each file, and for each job without one.  An action is

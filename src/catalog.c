@@ -18,6 +18,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "catalog.h"
@@ -70,18 +71,16 @@ catalog_leave(CatalogScope *scope)
 	SetUserIdAndSecContext(scope->userid, scope->sec_context);
 }
 
-uint64
-catalog_execute(const char *sql, const char *types, ...)
+static uint64
+execute(const char *sql, bool latest, const char *types, va_list args)
 {
-	Oid     argtypes[MAX_PARAMETERS];
-	Datum   values[MAX_PARAMETERS];
-	char    nulls[MAX_PARAMETERS];
-	int     nargs = (int) strlen(types);
-	int     result;
-	va_list args;
+	Oid   argtypes[MAX_PARAMETERS];
+	Datum values[MAX_PARAMETERS];
+	char  nulls[MAX_PARAMETERS];
+	int   nargs = (int) strlen(types);
+	int   result;
 
 	Assert(nargs <= MAX_PARAMETERS);
-	va_start(args, types);
 	for (int i = 0; i < nargs; i++)
 	{
 		nulls[i] = ' ';
@@ -129,12 +128,45 @@ catalog_execute(const char *sql, const char *types, ...)
 				elog(ERROR, "unexpected parameter type \"%c\"", types[i]);
 		}
 	}
-	va_end(args);
 
-	result = SPI_execute_with_args(sql, nargs, argtypes, values, nulls, false, 0);
+	if (latest)
+	{
+		SPIPlanPtr plan = SPI_prepare(sql, nargs, argtypes);
+
+		if (plan == NULL)
+			elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
+		result = SPI_execute_snapshot(plan, values, nulls, GetLatestSnapshot(), InvalidSnapshot,
+									  false, true, 0);
+	}
+	else
+		result = SPI_execute_with_args(sql, nargs, argtypes, values, nulls, false, 0);
 	if (result < 0)
 		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(result));
 	return SPI_processed;
+}
+
+uint64
+catalog_execute(const char *sql, const char *types, ...)
+{
+	va_list args;
+	uint64  processed;
+
+	va_start(args, types);
+	processed = execute(sql, false, types, args);
+	va_end(args);
+	return processed;
+}
+
+uint64
+catalog_execute_latest(const char *sql, const char *types, ...)
+{
+	va_list args;
+	uint64  processed;
+
+	va_start(args, types);
+	processed = execute(sql, true, types, args);
+	va_end(args);
+	return processed;
 }
 
 Oid

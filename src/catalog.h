@@ -33,6 +33,12 @@ extern void catalog_leave(CatalogScope *scope);
  */
 extern uint64 catalog_execute(const char *sql, const char *types, ...);
 
+/*
+ * The same, but it sees what has been committed by now, even where the snapshot
+ * of the transaction is older.
+ */
+extern uint64 catalog_execute_latest(const char *sql, const char *types, ...);
+
 /* The OID of one of the extension's tables. */
 extern Oid catalog_table(const char *table);
 

@@ -59,6 +59,13 @@
 #define compat_wait_event(cache, name) ((void) (cache), PG_WAIT_EXTENSION)
 #endif
 
+/* A worker may connect as a role that may not log in, from 17 on. */
+#if PG_VERSION_NUM >= 170000
+#define COMPAT_CONNECT_FLAGS BGWORKER_BYPASS_ROLELOGINCHECK
+#else
+#define COMPAT_CONNECT_FLAGS 0
+#endif
+
 /* What a relation's files are called was renamed in 16. */
 #if PG_VERSION_NUM >= 160000
 #define compat_rel_locator(rel) ((rel)->rd_locator)

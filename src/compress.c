@@ -333,6 +333,12 @@ compress_options(CompressOptions *options, const char *name, const int *level, c
 }
 
 const char *
+compress_name(CompressMethod method)
+{
+	return methods[method].name;
+}
+
+const char *
 compress_suffix(CompressMethod method)
 {
 	return methods[method].suffix;

@@ -44,6 +44,9 @@ typedef struct CompressOptions
 extern void
 compress_options(CompressOptions *options, const char *method, const int *level, const char *path);
 
+/* As the argument "compression" names it. */
+extern const char *compress_name(CompressMethod method);
+
 /* What names of compressed files end with: ".gz"; "" for COMPRESS_NONE. */
 extern const char *compress_suffix(CompressMethod method);
 

@@ -120,7 +120,7 @@ connector_may_create(void)
 
 /* Within a scope. */
 static bool
-load_row(Connector *connector, const char *name)
+load_row(Connector *connector, const char *name, int64 connector_id)
 {
 	bool  orphan;
 	char *role_arn;
@@ -136,8 +136,8 @@ load_row(Connector *connector, const char *name)
 			" FROM s3export.connector c"
 			" LEFT JOIN s3export.credential k USING (credential_id)"
 			" LEFT JOIN s3export.secret s USING (credential_id)"
-			" WHERE c.name = $1",
-			"t", name) == 0)
+			" WHERE c.name = $1 OR c.connector_id = $2",
+			"ti", name, connector_id) == 0)
 		return false;
 
 	connector->connector_id = catalog_int64(0, "connector_id", NULL);
@@ -161,10 +161,10 @@ load_row(Connector *connector, const char *name)
 	connector->s3.content_type = catalog_text(0, "content_type");
 	connector->tags = catalog_text(0, "tags");
 	if (!connector_parse_addressing(catalog_text(0, "addressing"), &connector->s3.addressing))
-		elog(ERROR, "connector \"%s\" has an unexpected addressing", name);
+		elog(ERROR, "connector \"%s\" has an unexpected addressing", connector->name);
 	if (!connector_parse_payload_signing(catalog_text(0, "payload_signing"),
 										 &connector->s3.payload_signing))
-		elog(ERROR, "connector \"%s\" has an unexpected payload_signing", name);
+		elog(ERROR, "connector \"%s\" has an unexpected payload_signing", connector->name);
 
 	sts_endpoint_url = catalog_text(0, "sts_endpoint_url");
 	role_arn = catalog_text(0, "role_arn");
@@ -194,7 +194,7 @@ load(const char *name, ConnectorAccess access, bool lock, bool missing_ok)
 	if (lock)
 		(void) catalog_execute("SELECT FROM s3export.connector WHERE name = $1 FOR UPDATE", "t",
 							   name);
-	found = load_row(connector, name);
+	found = load_row(connector, name, 0);
 	if (found)
 		require_access(connector, access, scope.userid);
 	catalog_leave(&scope);
@@ -210,6 +210,23 @@ load(const char *name, ConnectorAccess access, bool lock, bool missing_ok)
 				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("connector \"%s\" does not exist", name),
 				 errhint("View s3export.connectors lists those that you may use.")));
 	return NULL;
+}
+
+Connector *
+connector_load_by_id(int64 connector_id, ConnectorAccess access)
+{
+	Connector   *connector = palloc0(sizeof(Connector));
+	CatalogScope scope;
+
+	catalog_enter(&scope);
+	if (!load_row(connector, NULL, connector_id))
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("the connector of the export has been dropped")));
+	require_access(connector, access, scope.userid);
+	catalog_leave(&scope);
+
+	(void) connector_set_tags(connector, connector->tags);
+	return connector;
 }
 
 Connector *
@@ -238,9 +255,7 @@ connector_find(int64 connector_id)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(context);
 	catalog_enter(&scope);
-	found = catalog_execute("SELECT name FROM s3export.connector WHERE connector_id = $1", "i",
-							connector_id) > 0 &&
-			load_row(connector, catalog_text(0, "name"));
+	found = load_row(connector, NULL, connector_id);
 	catalog_leave(&scope);
 	PopActiveSnapshot();
 	CommitTransactionCommand();

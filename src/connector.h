@@ -44,6 +44,9 @@ typedef enum ConnectorAccess
  */
 extern Connector *connector_load(const char *name, ConnectorAccess access);
 
+/* The same for one that may have got another name since its id was noted. */
+extern Connector *connector_load_by_id(int64 connector_id, ConnectorAccess access);
+
 /*
  * For the uploader, which asks on nobody's behalf, in a transaction of its own;
  * NULL when there is none.

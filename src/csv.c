@@ -30,6 +30,7 @@
 #include "csv_digits.h"
 #include "csv_jsonb.h"
 #include "csv_layout.h"
+#include "csv_partition.h"
 #include "csv_scan.h"
 #include "csv_text.h"
 #include "csv_toast.h"
@@ -51,6 +52,7 @@ typedef enum Method
 
 typedef struct Column
 {
+	int       att; /* of the row, from 0 */
 	Method    method;
 	bool      force_quote;
 	bool      may_be_external;
@@ -79,10 +81,13 @@ typedef struct CsvReceiver
 	bool     convert;     /* to another encoding, or verify */
 	bool     ascii_as_is; /* a conversion changes no ASCII */
 
-	int        natts;
+	int        natts; /* that are written */
 	Column    *columns;
 	CsvLayout *layout; /* of a row that has the columns alone; NULL: not to be used */
 	CsvScan   *scan;   /* NULL: rows come one by one */
+
+	CsvPartitions *partitions; /* NULL: none */
+	FmgrInfo       partition_output;
 } CsvReceiver;
 
 static DefElem *
@@ -328,12 +333,14 @@ put_slot(CsvReceiver *r, char *dst, TupleTableSlot *slot)
 {
 	for (int i = 0; i < r->natts; i++)
 	{
+		Column *column = &r->columns[i];
+
 		if (i > 0)
 			*dst++ = r->marks.delimiter;
-		if (slot->tts_isnull[i])
+		if (slot->tts_isnull[column->att])
 			dst = put_null(r, dst);
 		else
-			dst = put_value(r, dst, &r->columns[i], slot->tts_values[i]);
+			dst = put_value(r, dst, column, slot->tts_values[column->att]);
 	}
 	return dst;
 }
@@ -466,26 +473,52 @@ receive_row(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
+static void
+select_partition(CsvReceiver *r, TupleTableSlot *slot)
+{
+	int   att = r->options->partition_column - 1;
+	char *value = NULL;
+
+	if (!slot->tts_isnull[att])
+		value = OutputFunctionCall(&r->partition_output, slot->tts_values[att]);
+	csv_partitions_select(r->partitions, value);
+}
+
+static bool
+receive_row_of_partition(TupleTableSlot *slot, DestReceiver *self)
+{
+	CsvReceiver  *r = (CsvReceiver *) self;
+	MemoryContext caller;
+	char         *dst;
+
+	slot_getallattrs(slot);
+	MemoryContextReset(r->row_context);
+	caller = MemoryContextSwitchTo(r->row_context);
+	select_partition(r, slot);
+	dst = csv_block_room(&r->block, r->block.row, 0);
+	end_row(r, put_slot(r, dst, slot), caller);
+	return true;
+}
+
 void
 csv_receiver_watch(DestReceiver *self, PlanState *plan)
 {
 	CsvReceiver *r = (CsvReceiver *) self;
 
-	if (guc_fast_output)
+	if (guc_fast_output && r->options->partition_column == 0)
 		r->scan = csv_scan_create(self, plan, r->context);
 }
 
 static void
 mark_force_quote(CsvReceiver *r, TupleDesc desc)
 {
-	ListCell *cell;
+	List *quoted = NIL;
 
+	if (r->options->force_quote != NIL)
+		quoted = CopyGetAttnums(desc, NULL, force_quote_strings(r->options->force_quote));
 	for (int i = 0; i < r->natts; i++)
-		r->columns[i].force_quote = r->options->force_quote_all;
-	if (r->options->force_quote == NIL)
-		return;
-	foreach (cell, CopyGetAttnums(desc, NULL, force_quote_strings(r->options->force_quote)))
-		r->columns[lfirst_int(cell) - 1].force_quote = true;
+		r->columns[i].force_quote =
+			r->options->force_quote_all || list_member_int(quoted, r->columns[i].att + 1);
 }
 
 static void
@@ -558,23 +591,41 @@ choose_method(const CsvReceiver *r, Column *column, Oid column_type)
 	}
 }
 
+/* Returns whether values of the column may be stored elsewhere. */
+static bool
+find_output(TupleDesc desc, int att, FmgrInfo *output)
+{
+	Oid  function;
+	bool is_varlena;
+
+	getTypeOutputInfo(TupleDescAttr(desc, att)->atttypid, &function, &is_varlena);
+	fmgr_info(function, output);
+	return is_varlena;
+}
+
 static void
 prepare_columns(CsvReceiver *r, TupleDesc desc)
 {
-	r->natts = desc->natts;
+	int left_out = r->options->partition_column - 1;
+
+	r->natts = 0;
 	r->toast = csv_toast_create();
-	r->columns = palloc0(sizeof(Column) * Max(r->natts, 1));
+	r->columns = palloc0(sizeof(Column) * Max(desc->natts, 1));
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (i == left_out)
+			(void) find_output(desc, i, &r->partition_output);
+		else
+			r->columns[r->natts++].att = i;
+	}
 	mark_force_quote(r, desc);
 	for (int i = 0; i < r->natts; i++)
 	{
 		Column *column = &r->columns[i];
-		Oid     function;
-		bool    is_varlena;
 
-		getTypeOutputInfo(TupleDescAttr(desc, i)->atttypid, &function, &is_varlena);
-		fmgr_info(function, &column->output);
-		column->may_be_external = is_varlena && guc_fast_output;
-		choose_method(r, column, TupleDescAttr(desc, i)->atttypid);
+		column->may_be_external =
+			find_output(desc, column->att, &column->output) && guc_fast_output;
+		choose_method(r, column, TupleDescAttr(desc, column->att)->atttypid);
 	}
 }
 
@@ -605,7 +656,7 @@ send_header(CsvReceiver *r, TupleDesc desc)
 
 	for (int i = 0; i < r->natts; i++)
 	{
-		const char *name = NameStr(TupleDescAttr(desc, i)->attname);
+		const char *name = NameStr(TupleDescAttr(desc, r->columns[i].att)->attname);
 
 		if (i > 0)
 			*dst++ = r->marks.delimiter;
@@ -619,13 +670,17 @@ static void
 receiver_startup(DestReceiver *self, int operation pg_attribute_unused(), TupleDesc desc)
 {
 	CsvReceiver  *r = (CsvReceiver *) self;
+	uint64        rows_per_file = r->options->rows_per_file;
 	MemoryContext caller = MemoryContextSwitchTo(r->context);
 
 	prepare_encoding(r);
 	prepare_columns(r, desc);
-	if (guc_fast_output && r->natts > 0)
+	csv_block_init(&r->block, &r->sink, r->block_size,
+				   rows_per_file > 0 ? rows_per_file : PG_UINT64_MAX, fixed_size(r), r->context);
+	if (r->options->partition_column > 0)
+		r->partitions = csv_partitions_create(&r->block);
+	else if (guc_fast_output && r->natts > 0)
 		r->layout = csv_layout_of_desc(desc, r->context);
-	csv_block_init(&r->block, &r->sink, r->block_size, fixed_size(r), r->context);
 
 	MemoryContextSwitchTo(r->row_context);
 	if (r->options->header)
@@ -639,7 +694,10 @@ receiver_shutdown(DestReceiver *self)
 	CsvReceiver  *r = (CsvReceiver *) self;
 	MemoryContext caller = MemoryContextSwitchTo(r->row_context);
 
-	csv_block_finish(&r->block);
+	if (r->partitions != NULL)
+		csv_partitions_finish(r->partitions);
+	else
+		csv_block_finish(&r->block);
 	MemoryContextSwitchTo(caller);
 }
 
@@ -656,7 +714,7 @@ csv_receiver_create(const CsvOptions *options, const CsvSink *sink, size_t block
 		AllocSetContextCreate(CurrentMemoryContext, "s3export CSV", ALLOCSET_DEFAULT_SIZES);
 	CsvReceiver *r = MemoryContextAllocZero(context, sizeof(CsvReceiver));
 
-	r->pub.receiveSlot = receive_row;
+	r->pub.receiveSlot = options->partition_column > 0 ? receive_row_of_partition : receive_row;
 	r->pub.rStartup = receiver_startup;
 	r->pub.rShutdown = receiver_shutdown;
 	r->pub.rDestroy = receiver_destroy;

@@ -22,6 +22,10 @@ typedef struct CsvOptions
 	bool  force_quote_all;
 	List *force_quote; /* of char *, column names */
 	int   encoding;    /* of the output */
+
+	/* how rows are put into blocks */
+	int    partition_column; /* left out: the rows of a block share its value; from 1, 0: none */
+	uint64 rows_per_file;    /* no block goes beyond a multiple of this; 0: no matter */
 } CsvOptions;
 
 /*
@@ -36,14 +40,16 @@ csv_options(bool header, const char *delimiter, const char *quote, const char *e
 /*
  * Where the bytes go.  "header" is called once, before any block, if there is
  * a header line; "block" is called with whole rows, usually of about the size
- * asked for, more only for a single row that is larger.  The bytes are the
- * receiver's again on return.  Both may raise errors; what they allocate in
+ * asked for, more only for a single row that is larger.  "partition" is the
+ * text of the value in partition_column, in the server's encoding, NULL for a
+ * null and where there is no such column.  The bytes are the receiver's again on
+ * return.  Both may raise errors; what they allocate in
  * the current memory context is gone after the row.
  */
 typedef struct CsvSink
 {
 	void (*header)(void *arg, const char *data, size_t len);
-	void (*block)(void *arg, const char *data, size_t len, uint64 rows);
+	void (*block)(void *arg, const char *partition, const char *data, size_t len, uint64 rows);
 	void *arg;
 } CsvSink;
 

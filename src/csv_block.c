@@ -23,15 +23,18 @@ set_buffer(CsvBlock *block, char *data, size_t allocated)
 }
 
 void
-csv_block_init(CsvBlock *block, const CsvSink *sink, size_t size, size_t reserve,
+csv_block_init(CsvBlock *block, const CsvSink *sink, size_t size, uint64 period, size_t reserve,
 			   MemoryContext context)
 {
 	block->sink = *sink;
 	block->size = size;
+	block->period = period;
 	block->reserve = reserve;
-	block->rows = 0;
 	block->context = context;
 	set_buffer(block, MemoryContextAllocHuge(context, size + reserve), size + reserve);
+	block->partition = NULL;
+	block->rows = 0;
+	block->rows_left = period;
 }
 
 /* Sends the whole rows; what there is of another row becomes the buffer's start. */
@@ -40,9 +43,13 @@ send_rows(CsvBlock *block, char *dst)
 {
 	size_t partial = dst - block->row;
 
-	block->sink.block(block->sink.arg, block->data, block->row - block->data, block->rows);
+	block->sink.block(block->sink.arg, block->partition, block->data, block->row - block->data,
+					  block->rows);
 	memmove(block->data, block->row, partial);
 	block->row = block->data;
+	block->rows_left -= block->rows;
+	if (block->rows_left == 0)
+		block->rows_left = block->period;
 	block->rows = 0;
 	return block->data + partial;
 }
@@ -76,25 +83,30 @@ csv_block_make_room(CsvBlock *block, char *dst, size_t len)
 void
 csv_block_send_full(CsvBlock *block, char *dst)
 {
-	size_t normal = block->size + block->reserve;
-
 	if (block->rows > 0 && (size_t) (dst - block->data) > block->size)
 		dst = send_rows(block, dst);
 
 	block->row = dst;
 	block->rows++;
-	if ((size_t) (dst - block->data) < block->size)
+	if ((size_t) (dst - block->data) < block->size && block->rows < block->rows_left)
 		return;
 
 	/* A buffer that grew is kept for as long as rows are that large. */
-	if (block->allocated > normal && (size_t) (dst - block->data) <= normal)
-	{
-		(void) send_rows(block, dst);
-		pfree(block->data);
-		set_buffer(block, MemoryContextAllocHuge(block->context, normal), normal);
-	}
-	else
-		(void) send_rows(block, dst);
+	if ((size_t) (dst - block->data) <= block->size + block->reserve)
+		csv_block_trim(block);
+	csv_block_finish(block);
+}
+
+void
+csv_block_trim(CsvBlock *block)
+{
+	size_t normal = block->size + block->reserve;
+
+	if (block->allocated <= normal)
+		return;
+	csv_block_finish(block);
+	pfree(block->data);
+	set_buffer(block, MemoryContextAllocHuge(block->context, normal), normal);
 }
 
 void
@@ -108,4 +120,12 @@ csv_block_finish(CsvBlock *block)
 {
 	if (block->rows > 0)
 		(void) send_rows(block, block->row);
+}
+
+void
+csv_block_start_over(CsvBlock *block, const char *partition)
+{
+	csv_block_finish(block);
+	block->partition = partition;
+	block->rows_left = block->period;
 }

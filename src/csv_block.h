@@ -17,18 +17,28 @@
 typedef struct CsvBlock
 {
 	char         *data;
-	char         *row;   /* where the row begun last begins */
-	char         *limit; /* end of the buffer, less the reserve */
-	uint64        rows;  /* whole rows before "row" */
-	size_t        size;  /* of a block, as asked for */
+	char         *row;       /* where the row begun last begins */
+	char         *limit;     /* end of the buffer, less the reserve */
+	uint64        rows;      /* whole rows before "row" */
+	uint64        rows_left; /* until a block has to end, those in it included */
+	uint64        period;    /* and then again */
+	size_t        size;      /* of a block, as asked for */
 	size_t        reserve;
 	size_t        allocated;
+	const char   *partition; /* for the sink */
 	CsvSink       sink;
 	MemoryContext context;
 } CsvBlock;
 
-extern void csv_block_init(CsvBlock *block, const CsvSink *sink, size_t size, size_t reserve,
-						   MemoryContext context);
+/* A block ends at the latest where "period" rows are full, or twice as many, ... */
+extern void csv_block_init(CsvBlock *block, const CsvSink *sink, size_t size, uint64 period,
+						   size_t reserve, MemoryContext context);
+
+/* Sends what there is; rows of another partition follow. */
+extern void csv_block_start_over(CsvBlock *block, const char *partition);
+
+/* Sends what is in a buffer that grew for a large row, and gives it back. */
+extern void csv_block_trim(CsvBlock *block);
 
 /* Makes room by sending what is whole and by growing; the row may move. */
 extern char *csv_block_make_room(CsvBlock *block, char *dst, size_t len);
@@ -51,7 +61,8 @@ csv_block_room(CsvBlock *block, char *dst, size_t len)
 static inline void
 csv_block_end_row(CsvBlock *block, char *dst)
 {
-	if (unlikely((size_t) (dst - block->data) >= block->size))
+	if (unlikely((size_t) (dst - block->data) >= block->size ||
+				 block->rows + 1 >= block->rows_left))
 	{
 		csv_block_send_full(block, dst);
 		return;

@@ -18,6 +18,7 @@
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "nodes/parsenodes.h"
+#include "parser/parse_relation.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/plancache.h"
@@ -26,6 +27,7 @@
 
 #include "compat.h"
 #include "export.h"
+#include "manifest.h"
 #include "parallel.h"
 
 /*
@@ -141,6 +143,48 @@ prepare(const char *source, char **stem, Oid *relid)
 	return plan;
 }
 
+/* The column of a result that has this name. */
+static int
+find_column(TupleDesc desc, const char *name)
+{
+	int found = 0;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (strcmp(NameStr(TupleDescAttr(desc, i)->attname), name) != 0)
+			continue;
+		if (found > 0)
+			ereport(ERROR, (errcode(ERRCODE_AMBIGUOUS_COLUMN),
+							errmsg("cannot partition by column \"%s\"", name),
+							errdetail("The query has more than one column of that name.")));
+		found = i + 1;
+	}
+	if (found == 0)
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
+						errmsg("cannot partition by column \"%s\"", name),
+						errdetail("The query has no column of that name.")));
+	if (desc->natts == 1)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("cannot partition by column \"%s\"", name),
+						errdetail("The column is left out of the files, and it is the only one.")));
+	return found;
+}
+
+/* What is to be known of the query's columns. */
+static void
+describe(SPIPlanPtr plan, OutputFormat *format, TransferRequest *export)
+{
+	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
+	const char       *header = export->header_once ? "first" : "all";
+
+	if (format->partition_by != NULL)
+		format->csv.partition_column = find_column(source->resultDesc, format->partition_by);
+	if (export->manifest)
+		export->description =
+			manifest_describe(source->resultDesc, &format->csv, &format->compression,
+							  format->csv.header ? header : "none");
+}
+
 static void
 execute_alone(PlannedStmt *plan, const char *text, Output *output)
 {
@@ -194,8 +238,29 @@ explain_conflict(ErrorData *error)
 }
 
 void
-export_run(const Connector *connector, const OutputFormat *format, int workers,
-		   TransferRequest *export, TransferTotals *totals)
+export_check(OutputFormat *format, TransferRequest *export)
+{
+	SPIPlanPtr        plan;
+	CachedPlanSource *plan_source;
+	char             *stem;
+	Oid               relid;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	plan = prepare(export->source, &stem, &relid);
+	describe(plan, format, export);
+	plan_source = linitial(SPI_plan_get_plan_sources(plan));
+	if (isQueryUsingTempRelation(linitial_node(Query, plan_source->query_list)))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot queue an export of temporary tables"),
+				 errdetail("They exist in this session alone."), errhint("Use wait => true.")));
+	SPI_finish();
+}
+
+void
+export_run(const Connector *connector, OutputFormat *format, int workers, TransferRequest *export,
+		   TransferTotals *totals)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Pipe *volatile pipe = NULL;
@@ -205,6 +270,7 @@ export_run(const Connector *connector, const OutputFormat *format, int workers,
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	plan = prepare(export->source, &export->stem, &relid);
+	describe(plan, format, export);
 
 	PG_TRY();
 	{

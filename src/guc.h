@@ -18,6 +18,10 @@ extern int guc_max_concurrent_parts; /* parts in flight, at most */
 
 extern int guc_max_parallel_workers; /* of one export; 0: the leader scans alone */
 
+/* queued exports of one database */
+extern int guc_max_running_jobs; /* 0: they all stay queued */
+extern int guc_max_queued_jobs;
+
 /* how long to wait for a server */
 extern int guc_connect_timeout;  /* ms, one TCP and TLS handshake */
 extern int guc_request_timeout;  /* ms, one request with a short answer */
@@ -50,7 +54,8 @@ extern bool guc_fast_output;
  * The settings of this session that an uploader needs, as name and value
  * pairs, and their use in the uploader.
  */
-extern void guc_serialize(StringInfo buf);
-extern void guc_restore(StringInfo buf);
+extern const char *const guc_session_settings[]; /* their names, then NULL */
+extern void              guc_serialize(StringInfo buf);
+extern void              guc_restore(StringInfo buf);
 
 #endif /* S3EXPORT_GUC_H */

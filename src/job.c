@@ -24,6 +24,10 @@ job_begin_transaction(JobTransaction *transaction)
 	transaction->owner = CurrentResourceOwner;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+
+	/* Whatever the database, or a job's owner, has for a default. */
+	XactReadOnly = RecoveryInProgress();
+	XactIsoLevel = XACT_READ_COMMITTED;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(transaction->context);
 	catalog_enter(&transaction->scope);
@@ -45,7 +49,7 @@ expect_one(int64 job_id, uint64 processed)
 	if (processed != 1)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 						errmsg("could not update the row of job " INT64_FORMAT, job_id),
-						errdetail("It was removed while the export was running.")));
+						errdetail("It was removed, or given up, while the export was running.")));
 }
 
 int64
@@ -72,10 +76,12 @@ job_begin(int64 job_id, const JobRequest *request, const char *uri)
 		return;
 	job_begin_transaction(&transaction);
 	if (request->job_id != 0)
-		expect_one(job_id, catalog_execute("UPDATE s3export.job SET uri = $2, uploader_pid = $3,"
-										   " pipe = $4, endpoint_url = $5 WHERE job_id = $1",
-										   "itnit", job_id, uri, MyProcPid, (int64) request->pipe,
-										   request->endpoint_url));
+		expect_one(job_id,
+				   catalog_execute("UPDATE s3export.job SET uri = $2, uploader_pid = $3,"
+								   " pipe = $4, endpoint_url = $5"
+								   " WHERE job_id = $1 AND state = 'running' AND leader_pid = $6",
+								   "itnitn", job_id, uri, MyProcPid, (int64) request->pipe,
+								   request->endpoint_url, request->leader_pid));
 	else
 		(void) catalog_execute(
 			"INSERT INTO s3export.job (job_id, owner, connector_id, connector, endpoint_url, source,"
@@ -145,6 +151,18 @@ job_set_completing(int64 job_id, List *files)
 }
 
 void
+job_files_done(int64 job_id, List *files)
+{
+	JobTransaction transaction;
+
+	if (job_id == JOB_UNRECORDED)
+		return;
+	job_begin_transaction(&transaction);
+	put_files(job_id, files, "done");
+	job_commit_transaction(&transaction);
+}
+
+void
 job_succeed(int64 job_id, const JobTotals *totals, List *files)
 {
 	JobTransaction transaction;
@@ -155,10 +173,11 @@ job_succeed(int64 job_id, const JobTotals *totals, List *files)
 	put_files(job_id, files, "done");
 	expect_one(job_id,
 			   catalog_execute("UPDATE s3export.job SET state = 'succeeded', rows = $2,"
-							   " bytes = $3, files = $4, attempts = $5, pipe = NULL,"
+							   " bytes = $3, files = $4, attempts = $5,"
+							   " uri = coalesce($6, uri), pipe = NULL,"
 							   " finished_at = pg_catalog.clock_timestamp() WHERE job_id = $1",
-							   "iiinn", job_id, (int64) totals->rows, (int64) totals->bytes,
-							   totals->files, totals->attempts));
+							   "iiinnt", job_id, (int64) totals->rows, (int64) totals->bytes,
+							   totals->files, totals->attempts, totals->uri));
 	job_commit_transaction(&transaction);
 }
 

@@ -51,12 +51,13 @@ typedef struct JobTotals
 	uint64 bytes;
 	int    files;
 	int    attempts; /* requests that carried data or changed something */
+	char  *uri;      /* of the file, or of the folder of all; NULL: as job_begin was told */
 } JobTotals;
 
 /* Strings are the caller's; those of the key and the URI are in the database's encoding. */
 typedef struct JobFile
 {
-	int         number; /* from 1 */
+	int         number; /* from 1; 0: the manifest */
 	const char *key;
 	const char *uri;
 	const char *upload_id; /* NULL: one PutObject */
@@ -83,6 +84,9 @@ extern void job_set_completing(int64 job_id, List *files);
 
 /* The files are those that were put in place. */
 extern void job_succeed(int64 job_id, const JobTotals *totals, List *files);
+
+/* These are in place, whatever becomes of the others. */
+extern void job_files_done(int64 job_id, List *files);
 
 /*
  * A file keeps its upload_id if its upload could not be aborted, and its state
@@ -163,5 +167,98 @@ extern List *job_disown(const JobScope *scope);
  * a time.
  */
 extern void job_forget(void);
+
+/* ---- the queue ---- */
+
+typedef struct JobPair
+{
+	char *name;
+	char *value;
+} JobPair;
+
+/* A job that a worker is to run. */
+typedef struct JobOrder
+{
+	Oid         owner;
+	int64       connector_id;
+	const char *connector;
+	const char *endpoint_url;
+	const char *source;
+	const char *path;
+	List       *arguments; /* of copy_to that are not null, JobPair */
+	List       *settings;  /* JobPair */
+} JobOrder;
+
+/*
+ * Queues a job in the caller's transaction; returns its id.  Raises
+ * ERRCODE_CONFIGURATION_LIMIT_EXCEEDED when there are s3export.max_queued_jobs.
+ */
+extern int64 job_enqueue(const JobOrder *order);
+
+/* Is a job of this server waiting?  In the caller's transaction. */
+extern bool job_any_queued(void);
+
+/* A job of this server that has not ended. */
+typedef struct JobEntry
+{
+	int64 job_id;
+	Oid   owner;
+	bool  queued;      /* it runs otherwise */
+	bool  background;  /* it is, or was, queued */
+	char *waiting_for; /* NULL: nothing yet */
+	int64 connector_id;
+	char *path; /* NULL: one that no other job has */
+	int   leader_pid;
+	int   uploader_pid;
+} JobEntry;
+
+/* All of them, a list of JobEntry in the order of their ids. */
+extern List *job_list_unfinished(void);
+
+/* Writes waiting_for of these queued jobs (JobEntry). */
+extern void job_set_waiting(List *entries);
+
+typedef struct JobClaim
+{
+	int64 connector_id;
+	char *source;
+	List *arguments; /* JobPair */
+	List *settings;
+} JobClaim;
+
+/*
+ * Makes a queued job one that this process runs, as its leader.  False when it
+ * is not queued any more, or is being cancelled.
+ */
+extern bool job_claim(int64 job_id, JobClaim *claim);
+
+/*
+ * Both for a job that this process has claimed and that no uploader has taken
+ * over, the second also for one that is still queued; others they leave alone.
+ */
+extern void job_put_back(int64 job_id, const char *waiting_for);
+extern void job_fail_early(int64 job_id, JobState state, const ErrorData *error);
+
+/* In the caller's transaction: cancels a job unless it is not queued any more. */
+extern bool job_cancel_queued(int64 job_id);
+
+typedef struct JobStatus
+{
+	Oid   owner;
+	char *state;
+	char *uri;
+	int64 rows;
+	int64 files;
+	int64 bytes;
+	int   leader_pid;   /* 0: none */
+	int   uploader_pid; /* 0: none */
+	char *error_code;   /* NULL, as the next: none */
+	char *error_message;
+	char *error_detail;
+	char *error_hint;
+} JobStatus;
+
+/* As it is by now, whatever the transaction's snapshot; false: there is no such job. */
+extern bool job_get_status(int64 job_id, JobStatus *status);
 
 #endif /* JOB_H */

@@ -10,12 +10,14 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
+#include "storage/procarray.h"
 
 #include "lease.h"
 
 /* The fourth field of an advisory lock's tag, which is 1 or 2 for users' locks. */
 #define CLASS_JOB 0x5301
 #define CLASS_PATH 0x5302
+#define CLASS_QUEUE 0x5303
 
 static LOCKTAG
 make_tag(uint64 id, uint16 lock_class)
@@ -98,4 +100,37 @@ lease_path_is_free(int64 connector_id, const char *key)
 		return false;
 	unlock(path_tag(connector_id, key), ShareLock);
 	return true;
+}
+
+bool
+lease_is_held_by(int64 job_id, int pid)
+{
+	LOCKTAG   tag = job_tag(job_id);
+	LockData *data;
+
+	/* The look at all locks is for a process that may be another one by now. */
+	if (BackendPidGetProc(pid) == NULL)
+		return false;
+	data = GetLockStatusData();
+	for (int i = 0; i < data->nelements; i++)
+	{
+		const LockInstanceData *lock = &data->locks[i];
+
+		if (lock->pid == pid && (lock->holdMask & LOCKBIT_ON(ShareLock)) != 0 &&
+			memcmp(&lock->locktag, &tag, sizeof(LOCKTAG)) == 0)
+			return true;
+	}
+	return false;
+}
+
+bool
+lease_try_queue(void)
+{
+	return try_lock(make_tag(0, CLASS_QUEUE), ExclusiveLock);
+}
+
+void
+lease_release_queue(void)
+{
+	unlock(make_tag(0, CLASS_QUEUE), ExclusiveLock);
 }

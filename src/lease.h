@@ -32,6 +32,9 @@ extern void lease_leave(int64 job_id);
 extern bool lease_try_exclusive(int64 job_id);
 extern void lease_release(int64 job_id);
 
+/* Does that process share the job's lease?  0 is no process. */
+extern bool lease_is_held_by(int64 job_id, int pid);
+
 /*
  * The right to write to "key" through a connector, of which there is one; false
  * when another process has it.
@@ -41,5 +44,9 @@ extern void lease_release_path(int64 connector_id, const char *key);
 
 /* Has nobody the path now?  For whoever would rather wait. */
 extern bool lease_path_is_free(int64 connector_id, const char *key);
+
+/* The right to start this database's queued jobs. */
+extern bool lease_try_queue(void);
+extern void lease_release_queue(void);
 
 #endif /* LEASE_H */

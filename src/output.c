@@ -8,10 +8,15 @@
 #include "postgres.h"
 
 #include "output.h"
+#include "path.h"
+
+/* For each of the partitions that are open, of which there may be many. */
+#define PARTITION_BLOCK_SIZE (64 * 1024)
 
 struct Output
 {
 	Pipe         *pipe;
+	const char   *partition_by;
 	Compressor   *compressor; /* NULL: none */
 	DestReceiver *receiver;
 	bool          lost;
@@ -19,12 +24,12 @@ struct Output
 };
 
 static void
-send(Output *output, PipeBlockKind kind, const char *data, size_t len, uint64 rows)
+send(Output *output, PipeBlock *block)
 {
 	if (output->compressor != NULL)
-		compress_block(output->compressor, data, len, &data, &len);
-	if (pipe_send(output->pipe, kind, data, len, rows))
-		output->rows += rows;
+		compress_block(output->compressor, block->data, block->len, &block->data, &block->len);
+	if (pipe_send(output->pipe, block))
+		output->rows += block->rows;
 	else
 		output->lost = true;
 }
@@ -32,13 +37,36 @@ send(Output *output, PipeBlockKind kind, const char *data, size_t len, uint64 ro
 static void
 send_header(void *arg, const char *data, size_t len)
 {
-	send((Output *) arg, PIPE_HEADER, data, len, 0);
+	PipeBlock block = {.kind = PIPE_HEADER, .data = data, .len = len};
+
+	send((Output *) arg, &block);
 }
 
 static void
-send_block(void *arg, const char *data, size_t len, uint64 rows)
+send_block(void *arg, const char *partition, const char *data, size_t len, uint64 rows)
 {
-	send((Output *) arg, PIPE_ROWS, data, len, rows);
+	Output   *output = arg;
+	PipeBlock block = {.kind = PIPE_ROWS, .data = data, .len = len, .rows = rows};
+
+	if (output->partition_by != NULL)
+		block.folder = path_hive_folder(output->partition_by, partition);
+	send(output, &block);
+}
+
+/*
+ * A file ends at a block's end, with less in it than it may have: by at most a
+ * quarter of that.
+ */
+static size_t
+block_size(const OutputFormat *format)
+{
+	size_t size = PIPE_BLOCK_SIZE;
+
+	if (format->partition_by != NULL)
+		size = PARTITION_BLOCK_SIZE;
+	else if (format->compression.method != COMPRESS_NONE)
+		size = COMPRESS_BLOCK_SIZE;
+	return format->max_file_size > 0 ? Min(size, format->max_file_size / 4) : size;
 }
 
 Output *
@@ -46,13 +74,12 @@ output_open(const OutputFormat *format, Pipe *pipe)
 {
 	Output *output = palloc0(sizeof(Output));
 	CsvSink sink = {.header = send_header, .block = send_block, .arg = output};
-	bool    compressed = format->compression.method != COMPRESS_NONE;
 
 	output->pipe = pipe;
-	if (compressed)
+	output->partition_by = format->partition_by;
+	if (format->compression.method != COMPRESS_NONE)
 		output->compressor = compress_open(&format->compression);
-	output->receiver = csv_receiver_create(&format->csv, &sink,
-										   compressed ? COMPRESS_BLOCK_SIZE : PIPE_BLOCK_SIZE);
+	output->receiver = csv_receiver_create(&format->csv, &sink, block_size(format));
 	return output;
 }
 
@@ -77,6 +104,8 @@ output_rows(const Output *output)
 void
 output_close(Output *output)
 {
+	PipeBlock block = {.kind = PIPE_END, .data = ""};
+
 	output->receiver->rDestroy(output->receiver);
-	send(output, PIPE_END, "", 0, 0);
+	send(output, &block);
 }

@@ -16,6 +16,8 @@ typedef struct OutputFormat
 {
 	CsvOptions      csv;
 	CompressOptions compression;
+	char           *partition_by;  /* the name of csv.partition_column; NULL: there is none */
+	uint64          max_file_size; /* blocks are small against it; bytes, 0: no limit */
 } OutputFormat;
 
 typedef struct Output Output;

@@ -133,7 +133,11 @@ enum
 	PRIVATE_FORCE_QUOTE,
 	PRIVATE_ENCODING,
 	PRIVATE_COMPRESSION,
-	PRIVATE_COMPRESSION_LEVEL
+	PRIVATE_COMPRESSION_LEVEL,
+	PRIVATE_ROWS_PER_FILE,
+	PRIVATE_MAX_FILE_SIZE,
+	PRIVATE_PARTITION_COLUMN,
+	PRIVATE_PARTITION_BY
 };
 
 static List *
@@ -157,6 +161,11 @@ private_data(const OutputFormat *format, Pipe *pipe)
 	data = lappend(data, makeInteger(csv->encoding));
 	data = lappend(data, makeInteger(format->compression.method));
 	data = lappend(data, makeInteger(format->compression.level));
+	data = lappend(data, makeString(psprintf(UINT64_FORMAT, csv->rows_per_file)));
+	data = lappend(data, makeString(psprintf(UINT64_FORMAT, format->max_file_size)));
+	data = lappend(data, makeInteger(csv->partition_column));
+	if (csv->partition_column > 0)
+		data = lappend(data, makeString(format->partition_by));
 	return data;
 }
 
@@ -164,6 +173,12 @@ static int
 private_int(List *data, int index)
 {
 	return intVal(list_nth(data, index));
+}
+
+static uint64
+private_uint64(List *data, int index)
+{
+	return strtoull(strVal(list_nth(data, index)), NULL, 10);
 }
 
 static OutputFormat *
@@ -184,6 +199,11 @@ private_format(List *data)
 	csv->encoding = private_int(data, PRIVATE_ENCODING);
 	format->compression.method = (CompressMethod) private_int(data, PRIVATE_COMPRESSION);
 	format->compression.level = private_int(data, PRIVATE_COMPRESSION_LEVEL);
+	csv->rows_per_file = private_uint64(data, PRIVATE_ROWS_PER_FILE);
+	format->max_file_size = private_uint64(data, PRIVATE_MAX_FILE_SIZE);
+	csv->partition_column = private_int(data, PRIVATE_PARTITION_COLUMN);
+	if (csv->partition_column > 0)
+		format->partition_by = strVal(list_nth(data, PRIVATE_PARTITION_BY));
 	return format;
 }
 

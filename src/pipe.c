@@ -70,7 +70,8 @@ typedef struct PipeHead
 typedef struct BlockHead
 {
 	uint64 rows;
-	uint64 kind;
+	uint32 kind;
+	uint32 folder_size; /* of the string that follows, with its end mark; 0: none */
 } BlockHead;
 
 /* A queue of blocks, as the uploader sees it. */
@@ -299,18 +300,25 @@ pipe_handle(Pipe *pipe)
 }
 
 bool
-pipe_send(Pipe *pipe, PipeBlockKind kind, const char *data, size_t len, uint64 rows)
+pipe_send(Pipe *pipe, const PipeBlock *block)
 {
 	static uint32  wait_event = 0;
-	BlockHead      head = {.rows = rows, .kind = kind};
-	shm_mq_iovec   iov[2] = {{(const char *) &head, sizeof(head)}, {data, len}};
+	BlockHead      head = {.rows = block->rows, .kind = block->kind};
+	shm_mq_iovec   iov[3] = {{(const char *) &head, sizeof(head)}};
+	int            count = 1;
 	shm_mq_result  result;
 	StringInfoData reply;
 
-	if (kind != PIPE_END)
-		progress_add_block(&pipe->head->progress, rows, len);
-	while ((result = shm_mq_sendv(pipe->blocks, iov, len > 0 ? 2 : 1, true, true)) ==
-		   SHM_MQ_WOULD_BLOCK)
+	if (block->folder != NULL)
+	{
+		head.folder_size = (uint32) strlen(block->folder) + 1;
+		iov[count++] = (shm_mq_iovec){block->folder, head.folder_size};
+	}
+	if (block->len > 0)
+		iov[count++] = (shm_mq_iovec){block->data, block->len};
+	if (block->kind != PIPE_END)
+		progress_add_block(&pipe->head->progress, block->rows, block->len);
+	while ((result = shm_mq_sendv(pipe->blocks, iov, count, true, true)) == SHM_MQ_WOULD_BLOCK)
 		wait_for_uploader(pipe, compat_wait_event(wait_event, "S3exportSend"));
 	if (result != SHM_MQ_DETACHED)
 	{
@@ -457,8 +465,9 @@ take_block(Pipe *pipe, Source *source, PipeBlock *block)
 	memcpy(&head, data, sizeof(head));
 	block->kind = (PipeBlockKind) head.kind;
 	block->rows = head.rows;
-	block->data = (const char *) data + sizeof(head);
-	block->len = len - sizeof(head);
+	block->folder = head.folder_size > 0 ? (const char *) data + sizeof(head) : NULL;
+	block->data = (const char *) data + sizeof(head) + head.folder_size;
+	block->len = len - sizeof(head) - head.folder_size;
 	return true;
 }
 

@@ -39,6 +39,15 @@ typedef enum PipeBlockKind
 				  * bytes are what an object without header and rows consists of. */
 } PipeBlockKind;
 
+typedef struct PipeBlock
+{
+	PipeBlockKind kind;
+	const char   *folder; /* of the partition that the rows are of; NULL: none */
+	const char   *data;
+	size_t        len;
+	uint64        rows;
+} PipeBlock;
+
 /* ---- the leader's end ---- */
 
 /*
@@ -63,7 +72,7 @@ extern uint32 pipe_handle(Pipe *pipe);
  * the leader; in a parallel worker returns false, as the leader will know why.
  * The leader sends PIPE_END when all its workers have ended.
  */
-extern bool pipe_send(Pipe *pipe, PipeBlockKind kind, const char *data, size_t len, uint64 rows);
+extern bool pipe_send(Pipe *pipe, const PipeBlock *block);
 
 /*
  * Waits for the next reply, a letter and its contents; raises the uploader's
@@ -98,16 +107,8 @@ extern void pipe_leave(Pipe *pipe);
  */
 extern Pipe *pipe_attach(Datum arg, StringInfo request);
 
-typedef struct PipeBlock
-{
-	PipeBlockKind kind;
-	const char   *data; /* valid until the next pipe_receive */
-	size_t        len;
-	uint64        rows;
-} PipeBlock;
-
 /*
- * The next block; false when there is none now: the latch will be set.
+ * The next block, valid until the next call; false when there is none now: the latch will be set.
  * PIPE_END comes once, when every process that joined has sent it.
  */
 extern bool pipe_receive(Pipe *pipe, PipeBlock *block);

@@ -150,7 +150,7 @@ policy_for_trust(const char *principal_arn, const char *external_id)
 }
 
 char *
-policy_for_session(const PolicyScope *scope, const char *key)
+policy_for_session(const PolicyScope *scope, const char *key, bool is_prefix)
 {
 	StringInfoData buf;
 
@@ -161,7 +161,7 @@ policy_for_session(const PolicyScope *scope, const char *key)
 	appendStringInfoString(&buf, "\"}, ");
 	append_object_actions(&buf, scope);
 	append_literal(&buf, key);
-	appendStringInfoString(&buf, "\"}");
+	appendStringInfoString(&buf, is_prefix ? "*\"}" : "\"}");
 	if (scope->uses_kms)
 		appendStringInfoString(&buf,
 							   ", {\"Effect\": \"Allow\", \"Action\": [\"kms:GenerateDataKey\", "

@@ -33,10 +33,11 @@ extern char *policy_for_connector(const PolicyScope *scope, const char *folder);
 extern char *policy_for_trust(const char *principal_arn, const char *external_id);
 
 /*
- * For the session of one export: its role's rights, narrowed to one object.
+ * For the session of one export: its role's rights, narrowed to one object, or
+ * with "is_prefix" to those whose keys begin with "key".
  * NULL when the document would be longer than AssumeRole takes.
  */
-extern char *policy_for_session(const PolicyScope *scope, const char *key);
+extern char *policy_for_session(const PolicyScope *scope, const char *key, bool is_prefix);
 
 /*
  * The ARN that a trust policy names for who signs as "caller_arn": a session of

@@ -12,6 +12,7 @@
 #include "utils/builtins.h"
 
 #include "compat.h"
+#include "queue.h"
 #include "uploader.h"
 
 SQL_FUNCTION(s3export_recover);
@@ -42,5 +43,6 @@ s3export_recover(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	foreach (cell, uploader_recover(superuser() ? InvalidOid : GetUserId()))
 		put_row((ReturnSetInfo *) fcinfo->resultinfo, lfirst(cell));
+	queue_start();
 	return (Datum) 0;
 }

@@ -148,11 +148,12 @@ settle_in_session(Recovery *recovery, const JobRemains *remains, JobRemnant *rem
 
 	http_set_watch(http, recovery->watch, recovery->arg);
 	connector_require_credentials(connector);
-	recovery->s3 = s3_open(
-		http, &connector->s3,
-		store_open_credentials(http, connector, psprintf(INT64_FORMAT, remains->job_id),
-							   pg_server_to_any(file->key, (int) strlen(file->key), PG_UTF8)),
-		&limits);
+	recovery->s3 =
+		s3_open(http, &connector->s3,
+				store_open_credentials(
+					http, connector, psprintf(INT64_FORMAT, remains->job_id),
+					pg_server_to_any(file->key, (int) strlen(file->key), PG_UTF8), false),
+				&limits);
 	settle(recovery, remnant);
 }
 

@@ -29,6 +29,8 @@ int   guc_upload_memory = 128 * 1024;
 int   guc_part_size = 8 * 1024;
 int   guc_max_concurrent_parts = 16;
 int   guc_max_parallel_workers = 2;
+int   guc_max_running_jobs = 2;
+int   guc_max_queued_jobs = 1000;
 int   guc_connect_timeout = 5000;
 int   guc_request_timeout = 30000;
 int   guc_stall_timeout = 30000;
@@ -54,24 +56,24 @@ static const struct config_enum_entry progress_notice_options[] = {
 };
 
 /* What a session may have set for the uploads it starts. */
-static const char *const session_settings[] = {
+const char *const guc_session_settings[] = {
 	"s3export.upload_memory",    "s3export.part_size",       "s3export.max_concurrent_parts",
 	"s3export.connect_timeout",  "s3export.request_timeout", "s3export.stall_timeout",
-	"s3export.complete_timeout", "s3export.retry_timeout",
+	"s3export.complete_timeout", "s3export.retry_timeout",   NULL,
 };
 
 void
 guc_serialize(StringInfo buf)
 {
-	for (int i = 0; i < (int) lengthof(session_settings); i++)
-		wire_put_string(buf, GetConfigOption(session_settings[i], false, false));
+	for (int i = 0; guc_session_settings[i] != NULL; i++)
+		wire_put_string(buf, GetConfigOption(guc_session_settings[i], false, false));
 }
 
 void
 guc_restore(StringInfo buf)
 {
-	for (int i = 0; i < (int) lengthof(session_settings); i++)
-		SetConfigOption(session_settings[i], wire_get_string(buf), PGC_SUSET, PGC_S_SESSION);
+	for (int i = 0; guc_session_settings[i] != NULL; i++)
+		SetConfigOption(guc_session_settings[i], wire_get_string(buf), PGC_SUSET, PGC_S_SESSION);
 }
 
 static void
@@ -100,6 +102,19 @@ define_upload_settings(void)
 							 "Sets whether a notice every 10 seconds tells how far an export is.",
 							 "\"auto\" means in psql.", &guc_progress_notice, PROGRESS_NOTICE_AUTO,
 							 progress_notice_options, PGC_USERSET, 0, NULL, NULL, NULL);
+}
+
+static void
+define_queue(void)
+{
+	DefineCustomIntVariable("s3export.max_running_jobs",
+							"Sets the number of queued exports of a database that run at a time.",
+							"0 lets them all wait.", &guc_max_running_jobs, 2, 0, 1000, PGC_SIGHUP,
+							0, NULL, NULL, NULL);
+	DefineCustomIntVariable("s3export.max_queued_jobs",
+							"Sets the number of exports of a database that may wait to be run.",
+							NULL, &guc_max_queued_jobs, 1000, 0, INT_MAX, PGC_SUSET, 0, NULL, NULL,
+							NULL);
 }
 
 static void
@@ -166,6 +181,7 @@ _PG_init(void)
 	if (IsBinaryUpgrade)
 		return;
 	define_upload_settings();
+	define_queue();
 	define_timeouts();
 	define_administration();
 	MarkGUCPrefixReserved("s3export");

@@ -7,13 +7,28 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
+#include "storage/latch.h"
 
 #include "guc.h"
 #include "pipe.h"
 #include "policy.h"
 #include "store.h"
+
+static volatile sig_atomic_t cancel_requested = false;
+
+void
+store_handle_cancel(SIGNAL_ARGS)
+{
+	int save_errno = errno;
+
+	cancel_requested = true;
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
 
 HttpClient *
 store_open_http(int connections, int retry_timeout)
@@ -40,7 +55,7 @@ store_timeouts(void)
 }
 
 static char *
-session_policy(const Connector *connector, const char *key)
+session_policy(const Connector *connector, const char *key, bool is_prefix)
 {
 	const S3Config *s3 = &connector->s3;
 	const char     *partition = connector->credentials.role_arn + strlen("arn:");
@@ -53,17 +68,17 @@ session_policy(const Connector *connector, const char *key)
 						strcmp(s3->server_side_encryption, "aws:kms") == 0,
     };
 
-	return policy_for_session(&scope, key);
+	return policy_for_session(&scope, key, is_prefix);
 }
 
 Credentials *
 store_open_credentials(HttpClient *http, const Connector *connector, const char *label,
-					   const char *key)
+					   const char *key, bool is_prefix)
 {
 	const CredentialConfig *config = &connector->credentials;
 
 	return credentials_open(http, config, psprintf("s3export-%s", label),
-							config->role_arn ? session_policy(connector, key) : NULL);
+							config->role_arn ? session_policy(connector, key, is_prefix) : NULL);
 }
 
 void
@@ -80,6 +95,9 @@ store_watch_leader(void *pipe)
 	const ErrorData *error;
 
 	store_watch_shutdown(NULL);
+	if (cancel_requested)
+		ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED),
+						errmsg("canceling the export due to user request")));
 	if (!pipe_leader_gone(pipe, &error))
 		return;
 	if (error == NULL)

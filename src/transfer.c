@@ -6,9 +6,9 @@
  * It takes blocks when it has room for them and drives its transfers
  * otherwise, so it never waits for one while the other could go on.
  *
- * However an export ends, its multipart upload is aborted or completed and its
- * row says which.  While the object is being put in place the leader's death is
- * no reason to stop: the outcome is found out and recorded.
+ * However an export ends, its multipart uploads are aborted or completed and its
+ * rows say which.  While files are being put in place the leader's death is no
+ * reason to stop: the outcome is found out and recorded.
  *
  *-------------------------------------------------------------------------
  */
@@ -19,7 +19,6 @@
 #include "access/xact.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "pgtime.h"
 #include "postmaster/interrupt.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
@@ -27,18 +26,21 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "files.h"
 #include "guc.h"
 #include "job.h"
 #include "lease.h"
+#include "manifest.h"
+#include "path.h"
 #include "recovery.h"
 #include "store.h"
 #include "transfer.h"
-#include "upload.h"
 #include "wire.h"
 
 /* How long cleaning up may take: after an error, and when the server stops. */
 #define ABORT_TIMEOUT 5000
 #define ABORT_TIMEOUT_SHUTDOWN 2000
+#define ABORT_TIMEOUT_PER_FILE 20 /* more, after an error */
 
 /*
  * How long an export waits for its path: one that was cancelled a moment ago is
@@ -60,43 +62,72 @@ typedef struct Transfer
 	bool                   claimed;  /* so is the path */
 	bool                   recorded; /* the job has a row */
 	char                  *label;    /* what names call the job: its id, if it has one */
-	char                  *key;      /* UTF-8, as S3 wants it */
-	JobFile                file;
+	char                  *key;      /* of the first file, or the folder of partitions; UTF-8 */
+	char                  *uri;      /* of that */
+	FilesOptions           options;  /* of the files */
 	HttpClient            *http;
 	Credentials           *credentials;
 	TimestampTz            refreshed_at;
 	S3Session             *s3;
-	Upload                *upload; /* NULL before the first block */
-	StringInfoData         header;
+	Files                 *files;   /* NULL before the query runs */
+	PipeBlock              nothing; /* what a file without header and rows consists of */
 	JobTotals              totals;
 	Progress              *progress;
 	bool                   wants_rows; /* and waits for nothing else */
 } Transfer;
 
-/* folder/path, or folder/stem-20261122T170000Z-42.csv, in the database's encoding */
-static char *
-make_name(const Transfer *transfer)
+/* A path has its placeholders from the user, or is stem-20261122T170000Z-42.csv. */
+static void
+choose_files(Transfer *transfer)
 {
-	const char *folder = transfer->connector->folder_path;
-	char       *name = transfer->request->path;
+	const TransferRequest *request = transfer->request;
+	const char            *path = request->path;
 
-	if (name == NULL)
-	{
-		pg_time_t now = (pg_time_t) time(NULL);
-		char      stamp[32];
+	if (path == NULL)
+		path = psprintf("%s-{yyyy}{mm}{dd}T{hh}{mi}{ss}Z-{job}%s", request->stem, request->suffix);
+	transfer->options = (FilesOptions){
+		.job_id = transfer->job_id,
+		.label = transfer->label,
+		.progress = transfer->progress,
+		.connector = transfer->connector,
+		.path = path,
+		.started = time(NULL),
+		.content_type = request->content_type,
+		.overwrite = request->overwrite,
+		.partitioned = request->partitioned,
+		.header_once = request->header_once,
+		.max_size = request->max_file_size,
+		.max_rows = request->rows_per_file,
+	};
+}
 
-		pg_strftime(stamp, sizeof(stamp), "%Y%m%dT%H%M%SZ", pg_gmtime(&now));
-		name = psprintf("%s-%s-%s%s", transfer->request->stem, stamp, transfer->label,
-						transfer->request->suffix);
-	}
-	return folder[0] ? psprintf("%s/%s", folder, name) : name;
+static char *
+to_utf8(char *text)
+{
+	return pg_server_to_any(text, (int) strlen(text), PG_UTF8);
+}
+
+/* Objects, the manifest included. */
+static bool
+may_have_several(const Transfer *transfer)
+{
+	const FilesOptions *options = &transfer->options;
+
+	return options->partitioned || options->max_size > 0 || options->max_rows > 0 ||
+		   transfer->request->manifest;
+}
+
+static char *
+first_key(const Transfer *transfer)
+{
+	return files_key(&transfer->options, NULL, 1);
 }
 
 /* It has begun, and has no row. */
 static bool
 is_unrecorded(const Transfer *transfer)
 {
-	return transfer->job_id == JOB_UNRECORDED && transfer->file.uri != NULL;
+	return transfer->job_id == JOB_UNRECORDED && transfer->uri != NULL;
 }
 
 /* Jobs without an id must not have one name: those of several standbys neither. */
@@ -127,24 +158,23 @@ begin_job(Transfer *transfer)
 		.leader_pid = pipe_leader_pid(transfer->pipe),
 		.pipe = pipe_handle(transfer->pipe),
 	};
-	char *name;
+	char *key;
 
 	transfer->job_id = request.job_id != 0 ? request.job_id : job_new_id();
 	transfer->label = make_label(transfer->job_id);
-	name = make_name(transfer);
-	transfer->key = pg_server_to_any(name, (int) strlen(name), PG_UTF8);
-	transfer->file = (JobFile){
-		.number = 1,
-		.key = name,
-		.uri = connector_uri(transfer->connector, name),
-	};
+	choose_files(transfer);
+	key = first_key(transfer);
+	if (transfer->options.partitioned)
+		key = path_folder(key);
+	transfer->key = to_utf8(key);
+	transfer->uri = connector_uri(transfer->connector, key);
 	if (transfer->job_id != JOB_UNRECORDED)
 	{
 		lease_join(transfer->job_id);
 		transfer->leased = true;
 	}
 	pg_atomic_write_u64(&transfer->progress->job_id, (uint64) transfer->job_id);
-	job_begin(transfer->job_id, &request, transfer->file.uri);
+	job_begin(transfer->job_id, &request, transfer->uri);
 	transfer->recorded = transfer->job_id != JOB_UNRECORDED;
 }
 
@@ -161,10 +191,10 @@ claim_path(Transfer *transfer)
 	{
 		if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(), PATH_PATIENCE))
 		{
-			int64 other = job_writing_to(connector_id, transfer->file.uri, transfer->job_id);
+			int64 other = job_writing_to(connector_id, transfer->uri, transfer->job_id);
 
 			ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
-							errmsg("another export writes to \"%s\"", transfer->file.uri),
+							errmsg("another export writes to \"%s\"", transfer->uri),
 							other != 0 ? errdetail("It is job " INT64_FORMAT ".", other) : 0,
 							errhint("Wait until it has ended, or choose another path.")));
 		}
@@ -185,6 +215,27 @@ release(const Transfer *transfer)
 		lease_release_path(transfer->connector->connector_id, transfer->key);
 	if (transfer->leased)
 		lease_leave(transfer->job_id);
+}
+
+/* What the keys of all files, and of the manifest, begin with. */
+static char *
+common_prefix(const Transfer *transfer)
+{
+	char *prefix = first_key(transfer);
+	char *others[] = {files_key(&transfer->options, NULL, 2),
+					  files_manifest_key(&transfer->options)};
+
+	if (transfer->options.partitioned)
+		return path_folder(prefix);
+	for (size_t i = 0; i < lengthof(others); i++)
+	{
+		size_t same = 0;
+
+		while (prefix[same] != '\0' && prefix[same] == others[i][same])
+			same++;
+		prefix[same] = '\0';
+	}
+	return prefix;
 }
 
 /*
@@ -242,10 +293,12 @@ static void
 open_store(Transfer *transfer)
 {
 	S3Timeouts limits = store_timeouts();
+	bool       is_prefix = may_have_several(transfer);
+	char      *key = is_prefix ? common_prefix(transfer) : first_key(transfer);
 
 	transfer->http = store_open_http(guc_max_concurrent_parts + 2, guc_retry_timeout);
-	transfer->credentials =
-		store_open_credentials(transfer->http, transfer->connector, transfer->label, transfer->key);
+	transfer->credentials = store_open_credentials(transfer->http, transfer->connector,
+												   transfer->label, to_utf8(key), is_prefix);
 	http_set_watch(transfer->http, watch_transfer, transfer);
 	http_set_waits(transfer->http, report_wait, transfer);
 	transfer->s3 =
@@ -268,19 +321,20 @@ object_exists(const S3Call *get)
  * let us look will refuse to overwrite the object, if it can.
  */
 static void
-check_destination(Transfer *transfer)
+check_destination(Transfer *transfer, char *key, bool may_exist)
 {
-	S3Call         get = {.verb = S3_GET_OBJECT, .key = transfer->key};
+	S3Call         get = {.verb = S3_GET_OBJECT, .key = to_utf8(key)};
 	const S3Error *error = &get.error;
 
 	(void) s3_perform(transfer->s3, &get);
 	if (object_exists(&get))
 	{
-		if (transfer->request->overwrite)
+		if (may_exist)
 			return;
-		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
-						errmsg("object \"%s\" already exists", transfer->file.uri),
-						errhint("Choose another path, or use if_exists => 'overwrite'.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("object \"%s\" already exists", connector_uri(transfer->connector, key)),
+				 errhint("Choose another path, or use if_exists => 'overwrite'.")));
 	}
 	if (s3_error_is(error, "NoSuchKey") || s3_error_is(error, "NotFound"))
 		return;
@@ -290,104 +344,44 @@ check_destination(Transfer *transfer)
 	s3_report(ERROR, error, "could not look for object");
 }
 
+/* Which partitions there will be is not known yet. */
 static void
-upload_has_id(void *arg, const char *upload_id)
+check_destinations(Transfer *transfer)
 {
-	Transfer *transfer = arg;
+	bool overwrite = transfer->request->overwrite;
 
-	transfer->file.upload_id = upload_id;
-	job_file_begin(transfer->job_id, &transfer->file);
+	check_destination(transfer, first_key(transfer), overwrite || transfer->options.partitioned);
+	if (transfer->request->manifest && !overwrite)
+		check_destination(transfer, files_manifest_key(&transfer->options), false);
 }
 
-static void
-upload_completes(void *arg)
-{
-	Transfer *transfer = arg;
-
-	transfer->file.rows = transfer->totals.rows;
-	transfer->file.bytes = upload_bytes_written(transfer->upload);
-	job_set_completing(transfer->job_id, list_make1(&transfer->file));
-	http_set_watch(transfer->http, watch_completion, transfer);
-	pg_atomic_write_u32(&transfer->progress->phase, PROGRESS_COMPLETING);
-}
-
-static void
-part_is_sent(void *arg, size_t bytes)
-{
-	Transfer *transfer = arg;
-
-	(void) pg_atomic_fetch_add_u64(&transfer->progress->bytes_sent, (int64) bytes);
-	(void) pg_atomic_fetch_add_u32(&transfer->progress->parts, 1);
-}
-
-static void
-begin_upload(Transfer *transfer)
-{
-	UploadOptions options = {
-		.key = transfer->key,
-		.fail_if_exists = !transfer->request->overwrite,
-		.memory = (size_t) guc_upload_memory * 1024,
-		.part_size = (size_t) guc_part_size * 1024,
-		.max_concurrent_parts = guc_max_concurrent_parts,
-		.content_type = transfer->request->content_type,
-		.started = upload_has_id,
-		.completing = upload_completes,
-		.part_sent = part_is_sent,
-		.arg = transfer,
-	};
-
-	transfer->upload = upload_begin(transfer->s3, &options);
-	transfer->file.token = upload_token(transfer->upload);
-	upload_write(transfer->upload, transfer->header.data, transfer->header.len);
-}
-
-static void
-take_block(Transfer *transfer, const PipeBlock *block)
-{
-	if (block->kind == PIPE_HEADER)
-	{
-		appendBinaryStringInfo(&transfer->header, block->data, (int) block->len);
-		return;
-	}
-	if (transfer->upload == NULL)
-		begin_upload(transfer);
-	upload_write(transfer->upload, block->data, block->len);
-	transfer->totals.rows += block->rows;
-}
-
-/* What an object holds that would be empty: not nothing, when it is compressed. */
-static void
-take_end(Transfer *transfer, const PipeBlock *block)
-{
-	if (transfer->upload == NULL && transfer->header.len == 0)
-		appendBinaryStringInfo(&transfer->header, block->data, (int) block->len);
-}
-
-/* Takes blocks until there are no more. */
+/*
+ * Takes blocks until there are no more.  The last has what an object consists of
+ * that would be empty: not nothing, when it is compressed.
+ */
 static void
 take_blocks(Transfer *transfer)
 {
+	PipeBlock block;
+
 	for (;;)
 	{
-		PipeBlock block;
-		bool      ready = transfer->upload == NULL || upload_ready(transfer->upload);
+		bool ready = files_ready(transfer->files);
 
-		if (ready && pipe_receive(transfer->pipe, &block))
-		{
-			if (block.kind == PIPE_END)
-			{
-				take_end(transfer, &block);
-				return;
-			}
-			take_block(transfer, &block);
-		}
-		else
+		if (!ready || !pipe_receive(transfer->pipe, &block))
 		{
 			transfer->wants_rows = ready;
 			http_drive(transfer->http, -1);
 			transfer->wants_rows = false;
 		}
+		else if (block.kind == PIPE_HEADER)
+			files_add_header(transfer->files, block.data, block.len);
+		else if (block.kind == PIPE_ROWS)
+			files_put(transfer->files, &block);
+		else
+			break;
 	}
+	transfer->nothing = block;
 }
 
 static void
@@ -397,41 +391,62 @@ refuse_empty(void)
 					errdetail("No object was written, as on_empty is \"error\".")));
 }
 
+/* Without rows there is no partition that a file could be of. */
 static void
-finish_object(Transfer *transfer)
+take_nothing(Transfer *transfer)
 {
-	UploadResult result;
-	JobFile     *file = &transfer->file;
+	if (files_list(transfer->files) != NIL)
+		return;
+	if (transfer->request->on_empty == ON_EMPTY_ERROR)
+		refuse_empty();
+	if (transfer->request->on_empty == ON_EMPTY_FILE && !transfer->options.partitioned)
+		files_put_nothing(transfer->files, transfer->nothing.data, transfer->nothing.len);
+}
 
-	if (transfer->upload == NULL)
+static void
+put_manifest(Transfer *transfer)
+{
+	char *manifest =
+		manifest_make(&transfer->options, transfer->request->description, transfer->files);
+
+	files_put_manifest(transfer->files, manifest, strlen(manifest));
+}
+
+/*
+ * All rows of files are committed before the first of them can appear.  A
+ * manifest of no files is written too: whoever waits for it is told that there is
+ * nothing.
+ */
+static void
+finish_files(Transfer *transfer)
+{
+	Files *files = transfer->files;
+	bool   manifest = transfer->request->manifest;
+
+	take_nothing(transfer);
+	files_seal(files);
+	if (files_list(files) == NIL && transfer->request->on_empty == ON_EMPTY_SKIP)
+		manifest = false;
+	if (manifest)
+		files_announce_manifest(files);
+	if (files_list(files) != NIL)
 	{
-		if (transfer->request->on_empty == ON_EMPTY_ERROR)
-			refuse_empty();
-		if (transfer->request->on_empty == ON_EMPTY_SKIP)
-		{
-			job_succeed(transfer->job_id, &transfer->totals, NIL);
-			return;
-		}
-		begin_upload(transfer);
+		job_set_completing(transfer->job_id, files_list(files));
+		http_set_watch(transfer->http, watch_completion, transfer);
+		pg_atomic_write_u32(&transfer->progress->phase, PROGRESS_COMPLETING);
+		files_complete(files);
+		if (manifest)
+			put_manifest(transfer);
 	}
-	upload_finish(transfer->upload, &result);
-	pg_atomic_write_u64(&transfer->progress->bytes_sent, result.bytes);
-	pg_atomic_write_u32(&transfer->progress->files, 1);
-
-	transfer->totals.bytes = result.bytes;
-	transfer->totals.attempts = result.attempts;
-	transfer->totals.files = 1;
-	file->parts = result.parts;
-	file->etag = result.etag;
-	file->crc32c = result.crc32c;
-	job_succeed(transfer->job_id, &transfer->totals, list_make1(file));
+	files_get_totals(files, &transfer->totals);
+	job_succeed(transfer->job_id, &transfer->totals, files_list(files));
 }
 
 static void
 get_totals(const Transfer *transfer, TransferTotals *totals)
 {
 	totals->job_id = transfer->job_id;
-	totals->uri = transfer->totals.files > 0 ? pstrdup(transfer->file.uri) : NULL;
+	totals->uri = transfer->totals.uri;
 	totals->rows = transfer->totals.rows;
 	totals->bytes = transfer->totals.bytes;
 	totals->files = transfer->totals.files;
@@ -440,39 +455,40 @@ get_totals(const Transfer *transfer, TransferTotals *totals)
 static void
 perform(Transfer *transfer, void (*begun)(Pipe *pipe))
 {
-	initStringInfo(&transfer->header);
 	begin_job(transfer);
 	claim_path(transfer);
 	if (!is_unrecorded(transfer))
 		recovery_in_passing(transfer->connector, transfer->job_id, store_watch_leader,
 							transfer->pipe);
 	open_store(transfer);
-	check_destination(transfer);
+	check_destinations(transfer);
+	transfer->files = files_open(&transfer->options, transfer->s3);
 	pg_atomic_write_u32(&transfer->progress->phase, PROGRESS_READING);
 	begun(transfer->pipe);
 	take_blocks(transfer);
 	pg_atomic_write_u32(&transfer->progress->phase, PROGRESS_SENDING);
-	finish_object(transfer);
+	finish_files(transfer);
 }
 
-/* Leaves nothing behind in the store; returns false when that could not be done. */
-static bool
-abort_upload(Transfer *transfer, ErrorData *error, bool *in_doubt)
+/* Leaves nothing behind in the store but files that are in place; the error says which. */
+static void
+abort_files(Transfer *transfer, ErrorData *error)
 {
-	bool clean;
+	Files *files = transfer->files;
+	int    timeout = ABORT_TIMEOUT_SHUTDOWN;
+	char  *more;
 
-	*in_doubt = false;
-	if (transfer->upload == NULL)
-		return true;
-	transfer->totals.bytes = upload_bytes_sent(transfer->upload);
-	clean = upload_abort(transfer->upload,
-						 ShutdownRequestPending ? ABORT_TIMEOUT_SHUTDOWN : ABORT_TIMEOUT, in_doubt);
-	if (*in_doubt)
-		error->detail = psprintf("%s%sThe object had been sent when this happened: it may or may "
-								 "not appear as \"%s\".",
-								 error->detail ? error->detail : "", error->detail ? "  " : "",
-								 transfer->file.uri);
-	return clean;
+	if (files == NULL)
+		return;
+	if (!ShutdownRequestPending)
+		timeout = ABORT_TIMEOUT + list_length(files_list(files)) * ABORT_TIMEOUT_PER_FILE;
+	files_abort(files, timeout);
+	files_get_totals(files, &transfer->totals);
+	transfer->totals.bytes = files_bytes_sent(files);
+	transfer->totals.files = list_length(files_in_place(files));
+	more = files_describe(files);
+	if (more != NULL)
+		error->detail = error->detail != NULL ? psprintf("%s  %s", error->detail, more) : more;
 }
 
 /*
@@ -481,20 +497,29 @@ abort_upload(Transfer *transfer, ErrorData *error, bool *in_doubt)
  * report.
  */
 static void
-record_failure(Transfer *transfer, const ErrorData *error, bool clean, bool in_doubt)
+record_failure(Transfer *transfer, const ErrorData *error)
 {
 	MemoryContext context = CurrentMemoryContext;
 	bool          cancelled =
 		error->sqlerrcode == ERRCODE_QUERY_CANCELED || error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN;
-	List *files = clean && transfer->file.begun ? list_make1_int(transfer->file.number) : NIL;
 
 	if (!transfer->recorded)
 		return;
 
 	PG_TRY();
 	{
+		List *aborted = NIL;
+		List *doubtful = NIL;
+
+		if (transfer->files != NULL)
+		{
+			aborted = files_aborted(transfer->files);
+			doubtful = files_in_doubt(transfer->files);
+			if (files_in_place(transfer->files) != NIL)
+				job_files_done(transfer->job_id, files_in_place(transfer->files));
+		}
 		job_fail(transfer->job_id, cancelled ? JOB_CANCELLED : JOB_FAILED, &transfer->totals, error,
-				 in_doubt ? NIL : files, in_doubt ? files : NIL);
+				 aborted, doubtful);
 	}
 	PG_CATCH();
 	{
@@ -506,20 +531,49 @@ record_failure(Transfer *transfer, const ErrorData *error, bool clean, bool in_d
 	PG_END_TRY();
 }
 
+static int
+count_parts(const Transfer *transfer)
+{
+	int   parts = 0;
+	List *files = transfer->files != NULL ? files_list(transfer->files) : NIL;
+
+	for (int i = 0; i < list_length(files); i++)
+		parts += ((const JobFile *) list_nth(files, i))->parts;
+	return parts;
+}
+
+/* "error" is to name the uploads that are left: there is no row that would. */
+static void
+name_uploads_left(const Transfer *transfer, ErrorData *error)
+{
+	List     *left = transfer->files != NULL ? files_left(transfer->files) : NIL;
+	ListCell *cell;
+
+	foreach (cell, left)
+	{
+		const JobFile *file = lfirst(cell);
+
+		error->detail =
+			psprintf("%s%sUpload \"%s\" could not be aborted and is left in the bucket.",
+					 error->detail ? error->detail : "", error->detail ? "  " : "",
+					 file->upload_id ? file->upload_id : "(unknown)");
+	}
+}
+
 /*
  * Of an export without a row: the log has to say what the row would.  "error" is
  * NULL when it has succeeded.
  */
 static void
-log_end(Transfer *transfer, ErrorData *error, bool clean)
+log_end(Transfer *transfer, ErrorData *error)
 {
 	const JobTotals *totals = &transfer->totals;
 	long             duration =
 		TimestampDifferenceMilliseconds(transfer->progress->started_at, GetCurrentTimestamp());
-	char *what = psprintf("export to \"%s\"", transfer->file.uri);
+	char *what = psprintf("export to \"%s\"", transfer->uri);
 	char *sums = psprintf("%llu rows, %llu bytes, %d parts, %ld.%03ld s (connector \"%s\", PID %d)",
 						  (unsigned long long) totals->rows, (unsigned long long) totals->bytes,
-						  transfer->file.parts, duration / 1000, duration % 1000,
+						  count_parts(transfer), duration / 1000, duration % 1000,
 						  transfer->connector->name, pipe_leader_pid(transfer->pipe));
 
 	if (error == NULL)
@@ -529,11 +583,7 @@ log_end(Transfer *transfer, ErrorData *error, bool clean)
 								   : errmsg("%s succeeded without an object: %s", what, sums)));
 		return;
 	}
-	if (!clean && transfer->file.upload_id != NULL)
-		error->detail =
-			psprintf("%s%sUpload \"%s\" could not be aborted and is left in the bucket.",
-					 error->detail ? error->detail : "", error->detail ? "  " : "",
-					 transfer->file.upload_id);
+	name_uploads_left(transfer, error);
 	ereport(LOG, (errcode(error->sqlerrcode),
 				  errmsg("%s failed after %s: %s", what, sums, error->message),
 				  error->detail ? errdetail_internal("%s", error->detail) : 0,
@@ -557,7 +607,7 @@ transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
 	{
 		perform(transfer, begun);
 		if (is_unrecorded(transfer))
-			log_end(transfer, NULL, true);
+			log_end(transfer, NULL);
 		get_totals(transfer, totals);
 		release(transfer);
 		done = true;
@@ -566,8 +616,6 @@ transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
 	{
 		ErrorData       *error;
 		const ErrorData *leader_error;
-		bool             in_doubt;
-		bool             clean;
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
@@ -576,10 +624,10 @@ transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
 
-		clean = abort_upload(transfer, error, &in_doubt);
-		record_failure(transfer, error, clean, in_doubt);
+		abort_files(transfer, error);
+		record_failure(transfer, error);
 		if (is_unrecorded(transfer))
-			log_end(transfer, error, clean);
+			log_end(transfer, error);
 		release(transfer);
 
 		/* What ended the leader has been reported by the leader. */
@@ -604,6 +652,12 @@ transfer_serialize(StringInfo buf, const TransferRequest *request)
 	wire_put_string(buf, request->content_type);
 	wire_put_int64(buf, request->overwrite);
 	wire_put_int64(buf, request->on_empty);
+	wire_put_int64(buf, request->header_once);
+	wire_put_int64(buf, request->partitioned);
+	wire_put_int64(buf, (int64) request->max_file_size);
+	wire_put_int64(buf, (int64) request->rows_per_file);
+	wire_put_int64(buf, request->manifest);
+	wire_put_string(buf, request->description);
 }
 
 void
@@ -618,4 +672,10 @@ transfer_deserialize(StringInfo buf, TransferRequest *request)
 	request->content_type = wire_get_string(buf);
 	request->overwrite = wire_get_int64(buf) != 0;
 	request->on_empty = (TransferOnEmpty) wire_get_int64(buf);
+	request->header_once = wire_get_int64(buf) != 0;
+	request->partitioned = wire_get_int64(buf) != 0;
+	request->max_file_size = (uint64) wire_get_int64(buf);
+	request->rows_per_file = (uint64) wire_get_int64(buf);
+	request->manifest = wire_get_int64(buf) != 0;
+	request->description = wire_get_string(buf);
 }

@@ -20,21 +20,27 @@ typedef enum TransferOnEmpty
 
 typedef struct TransferRequest
 {
-	int64           job_id; /* of a queued job; 0: a new one is made */
-	Oid             owner;  /* the role that exports */
-	char           *source; /* as the user wrote it */
-	char           *path;   /* below the connector's folder; NULL: a name is made */
-	char           *stem;   /* what a made name begins with */
-	const char     *suffix; /* and what it ends with: ".csv", ".csv.gz" */
-	const char     *content_type;
-	bool            overwrite;
+	int64       job_id; /* of a queued job; 0: a new one is made */
+	Oid         owner;  /* the role that exports */
+	char       *source; /* as the user wrote it */
+	char       *path;   /* below the connector's folder, with placeholders; NULL: a name is made */
+	char       *stem;   /* what a made name begins with */
+	const char *suffix; /* and what it ends with: ".csv", ".csv.gz" */
+	const char *content_type;
+	bool        overwrite;
 	TransferOnEmpty on_empty;
+	bool            header_once;   /* if there is one, in the first file alone */
+	bool            partitioned;   /* blocks name their partitions */
+	uint64          max_file_size; /* bytes as stored; 0: no limit */
+	uint64          rows_per_file; /* at most; 0: no limit */
+	bool            manifest;
+	char           *description; /* manifest_describe, when there is to be one */
 } TransferRequest;
 
 typedef struct TransferTotals
 {
 	int64  job_id; /* JOB_UNRECORDED: there is no row */
-	char  *uri;    /* NULL: no object was made */
+	char  *uri;    /* of the file, or of the folder of several; NULL: no file was made */
 	uint64 rows;
 	uint64 bytes;
 	int    files;
@@ -46,9 +52,9 @@ extern void transfer_deserialize(StringInfo buf, TransferRequest *request);
 
 /*
  * Runs an export, and calls "begun" when credentials are at hand and nothing is
- * in the way of the object: blocks may come then.  Returns true with *totals
- * when the object is in place and the job's row, or on a standby the server's log,
- * says so.  When the leader has
+ * in the way of the first file: blocks may come then.  Returns true with *totals
+ * when all files are in place and the job's row, or on a standby the server's
+ * log, says so.  When the leader has
  * failed, undoes all and returns false; raises the uploader's own errors when
  * it has done the same.
  */

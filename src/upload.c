@@ -1,24 +1,31 @@
 /*-------------------------------------------------------------------------
  *
  * upload.c
- *	  One object as a stream of bytes: begin, write, finish or abort.
+ *	  Objects as streams of bytes: begin, write, seal, complete or abort.
  *
  * A part's buffer is the unit of retry: its bytes and their digest stay until
  * S3 has acknowledged them, so what S3 checks is what was written, even if the
  * memory is not sound.  Digests are computed while the bytes are copied, when
- * they are in the processor's cache.  The CRC of the object is that of its parts
+ * they are in the processor's cache.  The CRC of an object is that of its parts
  * put together.
  *
  * A full buffer is handed over only when more data come.  An object of exactly
  * one part needs no multipart upload that way, and none ends in an empty part.
  *
+ * Waiting for a buffer always ends.  Buffers being filled take at most half of
+ * the memory, as an object may have one and their number is limited; so there
+ * is room for another, or one is in flight and comes back.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "lib/ilist.h"
 #include "miscadmin.h"
+#include "nodes/pg_list.h"
 #include "portability/instr_time.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "crc32c.h"
 #include "pace.h"
@@ -30,6 +37,8 @@
 /* How long to look for an object whose PutObject or Complete was not answered. */
 #define SETTLE_TIMEOUT 30000 /* ms */
 
+#define ABORTS_AT_ONCE 8
+
 typedef enum BufferState
 {
 	BUFFER_FREE,
@@ -40,14 +49,17 @@ typedef enum BufferState
 
 typedef struct PartBuffer
 {
+	UploadPool   *pool;
 	Upload       *upload;
 	BufferState   state;
 	char         *data;
 	size_t        size;
 	size_t        len;
-	int           number;
+	int           number; /* of the part */
+	uint64        turn;   /* parts are sent in the order in which they were full */
 	uint32        crc;
 	char          crc32c[S3_CRC32C_LEN + 1];
+	SigV4Hash    *hash; /* NULL: not used */
 	char          sha256[SIGV4_SHA256_HEX_LEN + 1];
 	MemoryContext context; /* of the call */
 	S3Call        call;
@@ -57,42 +69,63 @@ typedef enum UploadState
 {
 	UPLOAD_SMALL, /* nothing was sent */
 	UPLOAD_CREATING,
-	UPLOAD_OPEN, /* has its id */
+	UPLOAD_OPEN,       /* has its id */
+	UPLOAD_COMPLETING, /* the request that makes the object appear was sent */
+	UPLOAD_REFUSED,    /* in vain */
 	UPLOAD_FINISHED,
 	UPLOAD_ABORTED
 } UploadState;
 
+/* There may be thousands, sealed and waiting for the others: they are small. */
 struct Upload
 {
+	dlist_node    node;     /* of the pool's uploads */
+	dlist_node    creating; /* of those that wait for an id */
+	UploadPool   *pool;
+	UploadOptions options;
+	MemoryContext context;
+	UploadState   state;
+	bool          left;     /* could not be aborted */
+	bool          in_doubt; /* whether the object is there */
+	char          token[S3_TOKEN_LEN + 1];
+	char         *id; /* NULL: none yet */
+
+	/* CreateUpload, then PutObject or Complete; NULL: neither is of interest */
+	S3Call       *call;
+	MemoryContext call_context;
+
+	PartBuffer *filling; /* NULL: none */
+	PartBuffer *small;   /* the whole, to be sent by PutObject; NULL: it is sent in parts */
+	S3Part     *parts;
+	int         parts_size;
+	int         nparts; /* handed over */
+
+	uint32 crc; /* of the parts that were filled */
+	char   crc32c[S3_CRC32C_LEN + 1];
+	char  *etag;
+	uint64 bytes_written;
+};
+
+struct UploadPool
+{
 	S3Session            *s3;
-	UploadOptions         options;
+	UploadLimits          limits;
 	MemoryContext         context;
 	MemoryContextCallback cleanup;
-	UploadState           state;
-	char                  token[S3_TOKEN_LEN + 1];
-	char                 *uri;
+	dlist_head            uploads;
+	dlist_head            creating;
+	Upload               *current; /* written last; NULL: none */
 
 	PartBuffer *buffers;
 	int         nbuffers;
-	PartBuffer *filling; /* NULL: none */
 	int         sending;
 	Pace        pace;
+	uint64      turns;
 	size_t      allocated;  /* bytes in buffers */
 	size_t      unattended; /* bytes written since the client was driven */
 
-	S3Part *parts;
-	int     parts_size;
-	int     nparts; /* handed over */
-
-	uint32     crc; /* of the parts that were filled */
-	char       crc32c[S3_CRC32C_LEN + 1];
-	SigV4Hash *hash; /* of the buffer being filled; NULL: not used */
-	uint64     bytes_written;
-	uint64     bytes_sent;
-	int        attempts;
-
-	S3Call   create;
-	S3Call   last;       /* PutObject or Complete */
+	uint64   bytes_sent;
+	int      attempts;
 	S3Error *part_error; /* of the first part that failed; NULL: none */
 	int      failed_part;
 };
@@ -104,29 +137,36 @@ struct Upload
  */
 
 static size_t
-part_size(const Upload *upload, int number)
+part_size(const UploadPool *pool, int number)
 {
-	size_t limit = upload->options.memory / 2;
-	size_t size = Min(upload->options.part_size, limit);
+	size_t limit = pool->limits.memory / 2 / pool->limits.max_open;
+	size_t size = Min(pool->limits.part_size, limit);
 
 	for (int n = (number - 1) / PARTS_PER_SIZE; n > 0 && size < limit; n--)
 		size *= 2;
 	return Min(size, limit);
 }
 
-/* How many parts could be sent at the same time, and how many are. */
-static int
-most_sending(const Upload *upload)
+static size_t
+next_part_size(const UploadPool *pool, const Upload *upload)
 {
-	size_t fit = upload->options.memory / part_size(upload, upload->nparts + 1) - 1;
+	return part_size(pool, upload != NULL ? upload->nparts + 1 : 1);
+}
 
-	return (int) Min((size_t) upload->options.max_concurrent_parts, Max(fit, 1));
+/* How many parts could be sent at the same time, while others are filled, and how many are. */
+static int
+most_sending(const UploadPool *pool)
+{
+	size_t buffers = pool->limits.memory / next_part_size(pool, pool->current);
+	size_t fit = buffers > (size_t) pool->limits.max_open ? buffers - pool->limits.max_open : 1;
+
+	return (int) Min((size_t) pool->limits.max_concurrent_parts, fit);
 }
 
 static int
-max_sending(const Upload *upload)
+max_sending(const UploadPool *pool)
 {
-	return Min(upload->pace.parts, most_sending(upload));
+	return Min(pool->pace.parts, most_sending(pool));
 }
 
 static int64
@@ -144,27 +184,26 @@ release_buffer(PartBuffer *buffer)
 	if (buffer->data == NULL)
 		return;
 	pfree(buffer->data);
-	buffer->upload->allocated -= buffer->size;
+	buffer->pool->allocated -= buffer->size;
 	buffer->data = NULL;
 	buffer->size = 0;
 }
 
 /*
- * A buffer for the next part, or NULL when none is free: one is filled while the
- * others are sent.  Its memory is asked for in one piece, of which the kernel
- * gives only the pages that are written, so that a small object does not take a
- * whole part.
+ * A buffer for a part, or NULL when none is free: as many are filled as objects
+ * may be open, while the others are sent.  Its memory is asked for in one piece, of
+ * which the kernel gives only the pages that are written, so that a small object
+ * does not take a whole part.
  */
 static PartBuffer *
-find_buffer(Upload *upload)
+find_buffer(UploadPool *pool, size_t size)
 {
-	size_t      size = part_size(upload, upload->nparts + 1);
 	PartBuffer *found = NULL;
 	int         taken = 0;
 
-	for (int i = 0; i < upload->nbuffers; i++)
+	for (int i = 0; i < pool->nbuffers; i++)
 	{
-		PartBuffer *buffer = &upload->buffers[i];
+		PartBuffer *buffer = &pool->buffers[i];
 
 		if (buffer->state != BUFFER_FREE)
 		{
@@ -176,15 +215,15 @@ find_buffer(Upload *upload)
 		if (found == NULL || found->data == NULL)
 			found = buffer;
 	}
-	if (taken > max_sending(upload))
+	if (taken >= max_sending(pool) + pool->limits.max_open)
 		return NULL;
 	if (found == NULL || found->data != NULL)
 		return found;
-	if (upload->allocated + size > upload->options.memory)
+	if (pool->allocated + size > pool->limits.memory)
 		return NULL;
-	found->data = MemoryContextAllocHuge(upload->context, size);
+	found->data = MemoryContextAllocHuge(pool->context, size);
 	found->size = size;
-	upload->allocated += size;
+	pool->allocated += size;
 	return found;
 }
 
@@ -199,23 +238,25 @@ check_hash(bool ok)
 static bool
 start_filling(Upload *upload)
 {
-	PartBuffer *buffer = find_buffer(upload);
+	UploadPool *pool = upload->pool;
+	PartBuffer *buffer = find_buffer(pool, next_part_size(pool, upload));
 
 	if (buffer == NULL)
 		return false;
 	if (upload->nparts >= S3_MAX_PARTS)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("object \"%s\" is too large", upload->uri),
+				 errmsg("object \"%s\" is too large", s3_uri(pool->s3, upload->options.key)),
 				 errdetail("After %llu bytes its %d parts, the most that S3 takes, are used up.",
 						   (unsigned long long) upload->bytes_written, S3_MAX_PARTS),
 				 errhint("Increase s3export.part_size, or s3export.upload_memory, of which a part "
 						 "may take half.")));
+	buffer->upload = upload;
 	buffer->state = BUFFER_FILLING;
 	buffer->len = 0;
 	buffer->crc = 0;
-	if (upload->hash)
-		check_hash(sigv4_hash_init(upload->hash));
+	if (buffer->hash)
+		check_hash(sigv4_hash_init(buffer->hash));
 	upload->filling = buffer;
 	return true;
 }
@@ -229,11 +270,11 @@ fill(Upload *upload, const char *data, size_t len)
 	memcpy(buffer->data + buffer->len, data, n);
 	data = buffer->data + buffer->len;
 	buffer->crc = crc32c_append(buffer->crc, data, n);
-	if (upload->hash)
-		check_hash(sigv4_hash_update(upload->hash, data, n));
+	if (buffer->hash)
+		check_hash(sigv4_hash_update(buffer->hash, data, n));
 	buffer->len += n;
 	upload->bytes_written += n;
-	upload->unattended += n;
+	upload->pool->unattended += n;
 	return n;
 }
 
@@ -242,59 +283,91 @@ end_filling(Upload *upload)
 {
 	PartBuffer *buffer = upload->filling;
 
-	if (upload->hash)
-		check_hash(sigv4_hash_final(upload->hash, buffer->sha256));
+	if (buffer->hash)
+		check_hash(sigv4_hash_final(buffer->hash, buffer->sha256));
 	s3_format_crc32c(buffer->crc32c, buffer->crc);
 	upload->crc = crc32c_join(upload->crc, buffer->crc, buffer->len);
 	upload->filling = NULL;
 }
 
 static void
-body_of(const Upload *upload, PartBuffer *buffer, S3Call *call)
+body_of(PartBuffer *buffer, S3Call *call)
 {
 	call->body = buffer->data;
 	call->body_len = buffer->len;
-	if (upload->hash)
+	if (buffer->hash)
 		call->sha256 = buffer->sha256;
-	if (s3_sends_checksum(upload->s3))
+	if (s3_sends_checksum(buffer->pool->s3))
 		call->crc32c = buffer->crc32c;
 }
 
 
 /* ----------
- * The multipart upload
+ * Multipart uploads
  * ----------
  */
+
+/* The calls of which an upload has one at a time, and none for most of its life. */
+static S3Call *
+new_call(Upload *upload, S3Verb verb)
+{
+	upload->call_context =
+		AllocSetContextCreate(upload->context, "s3export call", ALLOCSET_SMALL_SIZES);
+	upload->call = MemoryContextAllocZero(upload->call_context, sizeof(S3Call));
+	upload->call->verb = verb;
+	upload->call->key = upload->options.key;
+	return upload->call;
+}
+
+static void
+submit_call(Upload *upload)
+{
+	MemoryContext old = MemoryContextSwitchTo(upload->call_context);
+
+	s3_submit(upload->pool->s3, upload->call);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+end_call(Upload *upload)
+{
+	MemoryContextDelete(upload->call_context);
+	upload->call_context = NULL;
+	upload->call = NULL;
+}
 
 static void
 part_done(S3Call *call)
 {
 	PartBuffer *buffer = call->arg;
 	Upload     *upload = buffer->upload;
+	UploadPool *pool = buffer->pool;
 	S3Part     *part = &upload->parts[buffer->number - 1];
 
-	upload->sending--;
-	upload->attempts += call->attempts;
+	pool->sending--;
+	pool->attempts += call->attempts;
 	buffer->state = BUFFER_FREE;
 	if (call->ok)
 	{
 		part->etag = MemoryContextStrdup(upload->context, call->etag);
-		upload->bytes_sent += buffer->len;
-		pace_part_done(&upload->pace, buffer->len, most_sending(upload), now_us());
-		if (upload->options.part_sent)
-			upload->options.part_sent(upload->options.arg, buffer->len);
+		pool->bytes_sent += buffer->len;
+		pace_part_done(&pool->pace, buffer->len, most_sending(pool), now_us());
+		if (pool->limits.part_sent)
+			pool->limits.part_sent(pool->limits.arg, buffer->len);
 	}
-	else if (upload->part_error == NULL)
+	else if (pool->part_error == NULL)
 	{
-		upload->part_error = MemoryContextAlloc(upload->context, sizeof(S3Error));
-		*upload->part_error = call->error;
-		upload->failed_part = buffer->number;
+		pool->part_error = MemoryContextAlloc(pool->context, sizeof(S3Error));
+		*pool->part_error = call->error;
+		pool->failed_part = buffer->number;
 	}
 }
 
 static void
-send_part(Upload *upload, PartBuffer *buffer)
+send_part(PartBuffer *buffer)
 {
+	UploadPool   *pool = buffer->pool;
+	Upload       *upload = buffer->upload;
 	S3Call       *call = &buffer->call;
 	MemoryContext old;
 
@@ -302,53 +375,55 @@ send_part(Upload *upload, PartBuffer *buffer)
 	memset(call, 0, sizeof(*call));
 	call->verb = S3_UPLOAD_PART;
 	call->key = upload->options.key;
-	call->upload_id = upload->create.answer_id;
+	call->upload_id = upload->id;
 	call->part_number = buffer->number;
-	body_of(upload, buffer, call);
+	body_of(buffer, call);
 	call->done = part_done;
 	call->arg = buffer;
 	buffer->state = BUFFER_SENDING;
-	upload->sending++;
+	pool->sending++;
 	old = MemoryContextSwitchTo(buffer->context);
-	s3_submit(upload->s3, call);
+	s3_submit(pool->s3, call);
 	MemoryContextSwitchTo(old);
 }
 
+/* The part to be sent next; NULL: none is full, or none of an upload that has its id. */
 static PartBuffer *
-next_full(const Upload *upload)
+next_full(const UploadPool *pool)
 {
 	PartBuffer *next = NULL;
 
-	for (int i = 0; i < upload->nbuffers; i++)
+	for (int i = 0; i < pool->nbuffers; i++)
 	{
-		PartBuffer *buffer = &upload->buffers[i];
+		PartBuffer *buffer = &pool->buffers[i];
 
-		if (buffer->state == BUFFER_FULL && (next == NULL || buffer->number < next->number))
+		if (buffer->state == BUFFER_FULL && buffer->upload->state == UPLOAD_OPEN &&
+			(next == NULL || buffer->turn < next->turn))
 			next = buffer;
 	}
 	return next;
 }
 
 static void
-cancel_transfers(Upload *upload)
+cancel_transfers(UploadPool *pool)
 {
-	for (int i = 0; i < upload->nbuffers; i++)
-	{
-		if (upload->buffers[i].state == BUFFER_SENDING)
-			s3_cancel(&upload->buffers[i].call);
-		upload->buffers[i].state = BUFFER_FREE;
-	}
-	upload->sending = 0;
-	upload->filling = NULL;
-	s3_cancel(&upload->create);
-	s3_cancel(&upload->last);
-}
+	dlist_iter iter;
 
-static void
-fail(Upload *upload, const S3Error *error, const char *what)
-{
-	cancel_transfers(upload);
-	s3_report(ERROR, error, what);
+	for (int i = 0; i < pool->nbuffers; i++)
+	{
+		if (pool->buffers[i].state == BUFFER_SENDING)
+			s3_cancel(&pool->buffers[i].call);
+		pool->buffers[i].state = BUFFER_FREE;
+	}
+	pool->sending = 0;
+	dlist_foreach (iter, &pool->uploads)
+	{
+		Upload *upload = dlist_container(Upload, node, iter.cur);
+
+		upload->filling = NULL;
+		if (upload->call != NULL)
+			s3_cancel(upload->call);
+	}
 }
 
 /*
@@ -358,81 +433,100 @@ fail(Upload *upload, const S3Error *error, const char *what)
 static void
 create_upload(Upload *upload)
 {
-	S3Call       *call = &upload->create;
-	MemoryContext old;
+	S3Call *call = new_call(upload, S3_CREATE_UPLOAD);
 
-	call->verb = S3_CREATE_UPLOAD;
-	call->key = upload->options.key;
 	call->content_type = upload->options.content_type;
 	call->token = upload->token;
 	upload->state = UPLOAD_CREATING;
-	old = MemoryContextSwitchTo(upload->context);
-	s3_submit(upload->s3, call);
-	MemoryContextSwitchTo(old);
+	dlist_push_tail(&upload->pool->creating, &upload->creating);
+	submit_call(upload);
+}
+
+/* When CreateUpload has been answered. */
+static void
+created(Upload *upload)
+{
+	UploadPool *pool = upload->pool;
+
+	dlist_delete(&upload->creating);
+	pool->attempts += upload->call->attempts;
+	if (!upload->call->ok)
+	{
+		upload->left = upload->call->in_doubt;
+		cancel_transfers(pool);
+		s3_report(ERROR, &upload->call->error, "could not start upload of object");
+	}
+	upload->id = MemoryContextStrdup(upload->context, upload->call->answer_id);
+	end_call(upload);
+	upload->state = UPLOAD_OPEN;
+	if (pool->sending == 0 && pool->bytes_sent == 0)
+		pace_begin(&pool->pace, now_us());
+	if (upload->options.started)
+		upload->options.started(upload->options.arg, upload->id);
 }
 
 /* Does what answers that have come make possible; raises the errors among them. */
 static void
-advance(Upload *upload)
+advance(UploadPool *pool)
 {
-	PartBuffer *buffer;
+	dlist_mutable_iter iter;
+	PartBuffer        *buffer;
 
-	if (upload->part_error != NULL)
+	if (pool->part_error != NULL)
 	{
 		char what[64];
 
-		snprintf(what, sizeof(what), "could not upload part %d of object", upload->failed_part);
-		fail(upload, upload->part_error, what);
+		cancel_transfers(pool);
+		snprintf(what, sizeof(what), "could not upload part %d of object", pool->failed_part);
+		s3_report(ERROR, pool->part_error, what);
 	}
-	if (upload->state == UPLOAD_CREATING && upload->create.over)
+	dlist_foreach_modify (iter, &pool->creating)
 	{
-		upload->attempts += upload->create.attempts;
-		if (!upload->create.ok)
-			fail(upload, &upload->create.error, "could not start upload of object");
-		upload->state = UPLOAD_OPEN;
-		pace_begin(&upload->pace, now_us());
-		if (upload->options.started)
-			upload->options.started(upload->options.arg, upload->create.answer_id);
+		Upload *upload = dlist_container(Upload, creating, iter.cur);
+
+		if (upload->call->over)
+			created(upload);
 	}
-	if (upload->state != UPLOAD_OPEN)
-		return;
-	while (upload->sending < max_sending(upload) && (buffer = next_full(upload)) != NULL)
-		send_part(upload, buffer);
+	while (pool->sending < max_sending(pool) && (buffer = next_full(pool)) != NULL)
+		send_part(buffer);
 }
 
 static void
-drive(Upload *upload, long timeout)
+drive(UploadPool *pool, long timeout)
 {
-	upload->unattended = 0;
-	http_drive(s3_http(upload->s3), timeout);
-	advance(upload);
+	pool->unattended = 0;
+	http_drive(s3_http(pool->s3), timeout);
+	advance(pool);
 }
 
 static void
 hand_over(Upload *upload)
 {
 	PartBuffer *buffer = upload->filling;
+	S3Part     *part;
 
 	if (upload->nparts == upload->parts_size)
 	{
-		upload->parts_size *= 2;
+		upload->parts_size *= 4;
 		upload->parts = repalloc(upload->parts, upload->parts_size * sizeof(S3Part));
 	}
 	end_filling(upload);
 	buffer->number = ++upload->nparts;
+	buffer->turn = ++upload->pool->turns;
 	buffer->state = BUFFER_FULL;
-	upload->parts[buffer->number - 1].number = buffer->number;
-	upload->parts[buffer->number - 1].etag = NULL;
-	strlcpy(upload->parts[buffer->number - 1].crc32c,
-			s3_sends_checksum(upload->s3) ? buffer->crc32c : "", S3_CRC32C_LEN + 1);
+	part = &upload->parts[buffer->number - 1];
+	part->number = buffer->number;
+	part->etag = NULL;
+	strlcpy(part->crc32c, s3_sends_checksum(upload->pool->s3) ? buffer->crc32c : "",
+			sizeof(part->crc32c));
 	if (upload->state == UPLOAD_SMALL)
 		create_upload(upload);
-	advance(upload);
+	advance(upload->pool);
 }
 
 
 /* ----------
- * The end
+ * Making an object appear
  * ----------
  */
 
@@ -446,20 +540,20 @@ hand_over(Upload *upload)
 static bool
 settle(Upload *upload)
 {
-	S3Call *last = &upload->last;
-	S3Call  head = {.verb = S3_HEAD_OBJECT, .key = upload->options.key};
-	int     refusal = last->error.http_status;
+	UploadPool *pool = upload->pool;
+	S3Call     *last = upload->call;
+	S3Call      head = {.verb = S3_HEAD_OBJECT, .key = upload->options.key};
+	int         refusal = last->error.http_status;
 
 	if (s3_error_is(&last->error, "NoSuchUpload"))
 		last->in_doubt = true;
 	if (!last->in_doubt && refusal != 412)
 		return false;
-	(void) s3_perform_until(upload->s3, &head, SETTLE_TIMEOUT);
-	upload->attempts += head.attempts;
+	(void) s3_perform_until(pool->s3, &head, SETTLE_TIMEOUT);
+	pool->attempts += head.attempts;
 	if (head.ok && head.found.token != NULL && strcmp(head.found.token, upload->token) == 0 &&
 		head.found.size == (int64) upload->bytes_written)
 	{
-		last->ok = true;
 		last->in_doubt = false;
 		last->etag = head.found.etag;
 		return true;
@@ -471,56 +565,213 @@ settle(Upload *upload)
 	return false;
 }
 
-static void
-perform_last(Upload *upload, const char *what)
+bool
+upload_is_over(Upload *upload)
 {
-	S3Call       *call = &upload->last;
-	MemoryContext old = MemoryContextSwitchTo(upload->context);
+	S3Call       *call = upload->call;
+	MemoryContext old;
 
-	if (upload->options.completing)
-		upload->options.completing(upload->options.arg);
-	call->key = upload->options.key;
-	call->fail_if_exists = upload->options.fail_if_exists;
-	(void) s3_perform(upload->s3, call);
-	upload->attempts += call->attempts;
-	if (!call->ok && !settle(upload))
-		fail(upload, &call->error, what);
+	if (upload->state != UPLOAD_COMPLETING)
+		return true;
+	if (!call->over)
+		return false;
+	upload->pool->attempts += call->attempts;
+	old = MemoryContextSwitchTo(upload->call_context);
+	upload->state = call->ok || settle(upload) ? UPLOAD_FINISHED : UPLOAD_REFUSED;
 	MemoryContextSwitchTo(old);
+	if (upload->state == UPLOAD_REFUSED)
+		return true;
+
+	if (call->etag != NULL && call->etag[0] != '\0')
+		upload->etag = MemoryContextStrdup(upload->context, call->etag);
+	if (upload->small != NULL)
+	{
+		upload->pool->bytes_sent += upload->bytes_written;
+		upload->small->state = BUFFER_FREE;
+	}
+	end_call(upload);
+	return true;
 }
 
-static void
-put_object(Upload *upload)
+void
+upload_complete(Upload *upload)
 {
-	S3Call     *call = &upload->last;
-	PartBuffer *buffer;
+	S3Call *call;
 
-	if (upload->filling == NULL && !start_filling(upload))
-		elog(ERROR, "no buffer is free for an empty object");
-	buffer = upload->filling;
-	end_filling(upload);
-	call->verb = S3_PUT_OBJECT;
-	call->content_type = upload->options.content_type;
-	call->token = upload->token;
-	body_of(upload, buffer, call);
-	perform_last(upload, "could not upload object");
-}
-
-static void
-complete_upload(Upload *upload)
-{
-	S3Call *call = &upload->last;
-
-	while (upload->sending > 0 || next_full(upload) != NULL)
-		drive(upload, -1);
-	call->verb = S3_COMPLETE_UPLOAD;
-	call->upload_id = upload->create.answer_id;
-	call->parts = upload->parts;
-	call->nparts = upload->nparts;
-	call->object_size = upload->bytes_written;
 	s3_format_crc32c(upload->crc32c, upload->crc);
-	if (s3_sends_checksum(upload->s3))
-		call->crc32c = upload->crc32c;
-	perform_last(upload, "could not complete upload of object");
+	if (upload->small != NULL)
+	{
+		call = new_call(upload, S3_PUT_OBJECT);
+		call->content_type = upload->options.content_type;
+		call->token = upload->token;
+		body_of(upload->small, call);
+	}
+	else
+	{
+		call = new_call(upload, S3_COMPLETE_UPLOAD);
+		call->upload_id = upload->id;
+		call->parts = upload->parts;
+		call->nparts = upload->nparts;
+		call->object_size = upload->bytes_written;
+		call->crc32c = s3_sends_checksum(upload->pool->s3) ? upload->crc32c : NULL;
+	}
+	call->fail_if_exists = upload->options.fail_if_exists;
+	upload->state = UPLOAD_COMPLETING;
+	submit_call(upload);
+}
+
+void
+upload_raise(const Upload *upload)
+{
+	s3_report(ERROR, &upload->call->error,
+			  upload->small != NULL ? "could not upload object"
+									: "could not complete upload of object");
+	pg_unreachable();
+}
+
+UploadOutcome
+upload_outcome(const Upload *upload)
+{
+	if (upload->state == UPLOAD_FINISHED)
+		return UPLOAD_IN_PLACE;
+	if (upload->in_doubt)
+		return UPLOAD_IN_DOUBT;
+	return UPLOAD_NOT_THERE;
+}
+
+bool
+upload_is_left(const Upload *upload)
+{
+	return upload->left;
+}
+
+void
+upload_get_result(const Upload *upload, UploadResult *result)
+{
+	result->bytes = upload->bytes_written;
+	result->parts = upload->nparts;
+	result->etag = upload->etag;
+	result->crc32c = upload->crc32c;
+}
+
+
+/* ----------
+ * Undoing
+ * ----------
+ */
+
+static int
+time_left(TimestampTz deadline)
+{
+	return (int) TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+}
+
+/* Cancelled now, an upload would be made that nobody knows the id of. */
+static void
+wait_for_ids(UploadPool *pool, TimestampTz deadline)
+{
+	dlist_iter iter;
+
+	dlist_foreach (iter, &pool->creating)
+	{
+		Upload *upload = dlist_container(Upload, creating, iter.cur);
+		S3Call *call = upload->call;
+
+		if (!call->over)
+			(void) s3_wait_until(pool->s3, call, time_left(deadline));
+		if (call->answer_id != NULL)
+			upload->id = MemoryContextStrdup(upload->context, call->answer_id);
+		else
+			upload->left = call->in_doubt;
+	}
+}
+
+typedef struct Abort
+{
+	Upload *upload; /* NULL: none */
+	S3Call  call;
+} Abort;
+
+/* False: it goes on. */
+static bool
+abort_is_over(Abort *slot)
+{
+	if (slot->upload == NULL)
+		return true;
+	if (!slot->call.over)
+		return false;
+	if (slot->call.ok || s3_error_is(&slot->call.error, "NoSuchUpload"))
+		slot->upload->left = false;
+	slot->upload = NULL;
+	return true;
+}
+
+static void
+begin_abort(UploadPool *pool, Abort *slot, Upload *upload)
+{
+	memset(slot, 0, sizeof(*slot));
+	slot->upload = upload;
+	slot->call.verb = S3_ABORT_UPLOAD;
+	slot->call.key = upload->options.key;
+	slot->call.upload_id = upload->id;
+	s3_submit(pool->s3, &slot->call);
+}
+
+static void
+abort_uploads(UploadPool *pool, List *uploads, TimestampTz deadline)
+{
+	Abort *slots = palloc0(ABORTS_AT_ONCE * sizeof(Abort));
+	int    begun = 0;
+
+	for (;;)
+	{
+		int running = 0;
+
+		for (int i = 0; i < ABORTS_AT_ONCE; i++)
+		{
+			if (abort_is_over(&slots[i]) && begun < list_length(uploads))
+				begin_abort(pool, &slots[i], list_nth(uploads, begun++));
+			running += slots[i].upload != NULL;
+		}
+		if (running == 0 || time_left(deadline) == 0)
+			break;
+		http_drive(s3_http(pool->s3), time_left(deadline));
+	}
+	for (int i = 0; i < ABORTS_AT_ONCE; i++)
+		if (!abort_is_over(&slots[i]))
+			s3_cancel(&slots[i].call);
+}
+
+void
+upload_pool_abort(UploadPool *pool, int timeout)
+{
+	TimestampTz   deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
+	List         *uploads = NIL;
+	MemoryContext old;
+	dlist_iter    iter;
+
+	http_set_watch(s3_http(pool->s3), NULL, NULL);
+	HOLD_INTERRUPTS();
+	old = MemoryContextSwitchTo(pool->context); /* not that of the error */
+	wait_for_ids(pool, deadline);
+	cancel_transfers(pool);
+	dlist_foreach (iter, &pool->uploads)
+	{
+		Upload *upload = dlist_container(Upload, node, iter.cur);
+
+		if (upload->state == UPLOAD_FINISHED || upload->state == UPLOAD_ABORTED)
+			continue;
+		if (upload->state == UPLOAD_COMPLETING || upload->state == UPLOAD_REFUSED)
+			upload->in_doubt = upload->call->in_doubt;
+		upload->state = UPLOAD_ABORTED;
+		if (upload->id == NULL)
+			continue;
+		upload->left = true;
+		uploads = lappend(uploads, upload);
+	}
+	abort_uploads(pool, uploads, deadline);
+	MemoryContextSwitchTo(old);
+	RESUME_INTERRUPTS();
 }
 
 
@@ -530,122 +781,160 @@ complete_upload(Upload *upload)
  */
 
 static void
-free_hash(void *arg)
+free_hashes(void *arg)
 {
-	Upload *upload = arg;
+	UploadPool *pool = arg;
 
-	sigv4_hash_free(upload->hash);
+	for (int i = 0; i < pool->nbuffers; i++)
+		sigv4_hash_free(pool->buffers[i].hash);
 }
 
 static void
-open_hash(Upload *upload)
+open_hashes(UploadPool *pool)
 {
-	upload->hash = sigv4_hash_create();
-	if (upload->hash == NULL)
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-	upload->cleanup.func = free_hash;
-	upload->cleanup.arg = upload;
-	MemoryContextRegisterResetCallback(upload->context, &upload->cleanup);
+	pool->cleanup.func = free_hashes;
+	pool->cleanup.arg = pool;
+	MemoryContextRegisterResetCallback(pool->context, &pool->cleanup);
+	for (int i = 0; i < pool->nbuffers; i++)
+	{
+		pool->buffers[i].hash = sigv4_hash_create();
+		if (pool->buffers[i].hash == NULL)
+			ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	}
+}
+
+UploadPool *
+upload_pool_open(S3Session *s3, const UploadLimits *limits)
+{
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "s3export uploads", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	UploadPool   *pool = palloc0(sizeof(UploadPool));
+
+	Assert(limits->part_size > 0 && limits->max_open > 0);
+	Assert(limits->memory / 2 / limits->max_open > 0);
+	pool->s3 = s3;
+	pool->limits = *limits;
+	pool->context = context;
+	dlist_init(&pool->uploads);
+	dlist_init(&pool->creating);
+	pool->nbuffers = limits->max_concurrent_parts + limits->max_open;
+	pool->buffers = palloc0(pool->nbuffers * sizeof(PartBuffer));
+	for (int i = 0; i < pool->nbuffers; i++)
+	{
+		pool->buffers[i].pool = pool;
+		pool->buffers[i].context =
+			AllocSetContextCreate(context, "s3export part", ALLOCSET_SMALL_SIZES);
+	}
+	pace_begin(&pool->pace, now_us());
+	if (s3_signs_payload(s3))
+		open_hashes(pool);
+	MemoryContextSwitchTo(old);
+	return pool;
+}
+
+bool
+upload_pool_ready(UploadPool *pool)
+{
+	const PartBuffer *filling = pool->current != NULL ? pool->current->filling : NULL;
+
+	advance(pool);
+	if (pool->limits.max_open == 1 && filling != NULL &&
+		filling->size - filling->len >= UPLOAD_BLOCK)
+		return true;
+	if (find_buffer(pool, next_part_size(pool, pool->current)) != NULL)
+		return true;
+	pace_waited(&pool->pace);
+	return false;
+}
+
+void
+upload_pool_flush(UploadPool *pool)
+{
+	while (!dlist_is_empty(&pool->creating) || pool->sending > 0 || next_full(pool) != NULL)
+		drive(pool, -1);
+}
+
+uint64
+upload_pool_bytes_sent(const UploadPool *pool)
+{
+	return pool->bytes_sent;
+}
+
+int
+upload_pool_attempts(const UploadPool *pool)
+{
+	return pool->attempts;
 }
 
 Upload *
-upload_begin(S3Session *s3, const UploadOptions *options)
+upload_begin(UploadPool *pool, const UploadOptions *options)
 {
 	MemoryContext context =
-		AllocSetContextCreate(CurrentMemoryContext, "s3export upload", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
-	Upload       *upload = palloc0(sizeof(Upload));
+		AllocSetContextCreate(pool->context, "s3export upload", ALLOCSET_SMALL_SIZES);
+	Upload *upload = MemoryContextAllocZero(context, sizeof(Upload));
 
-	Assert(options->part_size > 0 && options->memory / 2 > 0);
-	upload->s3 = s3;
+	upload->pool = pool;
 	upload->options = *options;
 	upload->context = context;
-	upload->uri = s3_uri(s3, options->key);
-	upload->parts_size = 64;
-	upload->parts = palloc(upload->parts_size * sizeof(S3Part));
-	upload->nbuffers = options->max_concurrent_parts + 1;
-	upload->buffers = palloc0(upload->nbuffers * sizeof(PartBuffer));
-	for (int i = 0; i < upload->nbuffers; i++)
-	{
-		upload->buffers[i].upload = upload;
-		upload->buffers[i].context =
-			AllocSetContextCreate(context, "s3export part", ALLOCSET_SMALL_SIZES);
-	}
-	pace_begin(&upload->pace, now_us());
+	upload->parts_size = 4;
+	upload->parts = MemoryContextAlloc(context, upload->parts_size * sizeof(S3Part));
 	s3_make_token(upload->token);
-	if (s3_signs_payload(s3))
-		open_hash(upload);
-	MemoryContextSwitchTo(old);
+	dlist_push_tail(&pool->uploads, &upload->node);
+	pool->current = upload;
 	return upload;
+}
+
+static void
+begin_part(Upload *upload)
+{
+	while (upload->filling == NULL && !start_filling(upload))
+	{
+		pace_waited(&upload->pool->pace);
+		drive(upload->pool, -1);
+	}
 }
 
 void
 upload_write(Upload *upload, const char *data, size_t len)
 {
+	UploadPool *pool = upload->pool;
+
+	pool->current = upload;
 	while (len > 0)
 	{
 		size_t n;
 
 		if (upload->filling != NULL && upload->filling->len == upload->filling->size)
 			hand_over(upload);
-		while (upload->filling == NULL && !start_filling(upload))
-		{
-			pace_waited(&upload->pace);
-			drive(upload, -1);
-		}
+		begin_part(upload);
 		n = fill(upload, data, len);
 		data += n;
 		len -= n;
 
 		/* S3 closes connections on which nothing moves. */
-		if (upload->unattended >= UPLOAD_BLOCK && upload->state != UPLOAD_SMALL)
-			drive(upload, 0);
+		if (pool->unattended >= UPLOAD_BLOCK && (pool->sending > 0 || upload->nparts > 0))
+			drive(pool, 0);
 	}
-}
-
-bool
-upload_ready(Upload *upload)
-{
-	advance(upload);
-	if (upload->filling != NULL && upload->filling->size - upload->filling->len >= UPLOAD_BLOCK)
-		return true;
-	if (find_buffer(upload) != NULL)
-		return true;
-	pace_waited(&upload->pace);
-	return false;
 }
 
 void
-upload_finish(Upload *upload, UploadResult *result)
+upload_seal(Upload *upload, bool may_put)
 {
-	if (upload->state == UPLOAD_SMALL && upload->nparts == 0)
-		put_object(upload);
-	else
+	if (upload->state == UPLOAD_SMALL)
+		begin_part(upload);
+	if (upload->state == UPLOAD_SMALL && may_put)
 	{
-		hand_over(upload);
-		complete_upload(upload);
+		/* the buffer stays taken */
+		upload->small = upload->filling;
+		end_filling(upload);
 	}
-	upload->state = UPLOAD_FINISHED;
-	upload->bytes_sent = upload->bytes_written;
-
-	result->bytes = upload->bytes_written;
-	result->parts = upload->nparts;
-	result->attempts = upload->attempts;
-	result->etag = upload->last.etag != NULL && upload->last.etag[0] != '\0'
-					   ? pstrdup(upload->last.etag)
-					   : NULL;
-	result->crc32c = palloc(S3_CRC32C_LEN + 1);
-	s3_format_crc32c(result->crc32c, upload->crc);
+	else if (upload->filling != NULL)
+		hand_over(upload);
 }
 
 uint64
-upload_bytes_sent(Upload *upload)
-{
-	return upload->bytes_sent;
-}
-
-uint64
-upload_bytes_written(Upload *upload)
+upload_bytes_written(const Upload *upload)
 {
 	return upload->bytes_written;
 }
@@ -654,35 +943,4 @@ const char *
 upload_token(const Upload *upload)
 {
 	return upload->token;
-}
-
-bool
-upload_abort(Upload *upload, int timeout, bool *in_doubt)
-{
-	MemoryContext old;
-	S3Error       error;
-	bool          clean;
-
-	*in_doubt = false;
-	if (upload->state == UPLOAD_FINISHED || upload->state == UPLOAD_ABORTED)
-		return true;
-
-	http_set_watch(s3_http(upload->s3), NULL, NULL);
-	HOLD_INTERRUPTS();
-	old = MemoryContextSwitchTo(upload->context); /* not that of the error */
-
-	/* Cancelled now, an upload would be made that nobody knows the id of. */
-	if (upload->state == UPLOAD_CREATING && !upload->create.over)
-		(void) s3_wait_until(upload->s3, &upload->create, timeout);
-	cancel_transfers(upload);
-	upload->state = UPLOAD_ABORTED;
-	*in_doubt = upload->last.in_doubt;
-	if (upload->create.answer_id != NULL)
-		clean = s3_abort_upload(upload->s3, upload->options.key, upload->create.answer_id, timeout,
-								&error);
-	else
-		clean = !upload->create.in_doubt;
-	MemoryContextSwitchTo(old);
-	RESUME_INTERRUPTS();
-	return clean;
 }

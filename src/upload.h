@@ -1,7 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * upload.h
- *	  One object as a stream of bytes: begin, write, finish or abort.
+ *	  Objects as streams of bytes: begin, write, seal, complete or abort.
+ *
+ * The objects of one export share a pool of part buffers and of requests in
+ * flight.  Parts are sent while data come; an object appears only when it is
+ * told to, so that several can appear together.
+ *
+ * What drives transfers (named "drives" below) raises S3's errors, with all
+ * other transfers stopped, and whatever the callback and the client's watch
+ * raise; upload_pool_abort must follow then.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,83 +18,123 @@
 
 #include "s3.h"
 
-typedef struct Upload Upload;
+typedef struct UploadPool UploadPool;
+typedef struct Upload     Upload;
 
-typedef struct UploadOptions
+/* The least that S3 takes for a part that is not the last; bytes */
+#define UPLOAD_MIN_PART (5 * 1024 * 1024)
+
+/* What upload_write should be given at once; bytes */
+#define UPLOAD_BLOCK (256 * 1024)
+
+typedef struct UploadLimits
 {
-	const char *key;                  /* UTF-8 */
-	const char *content_type;         /* NULL: none is sent */
-	bool        fail_if_exists;       /* If-None-Match: * */
-	size_t      memory;               /* bytes, all part buffers together */
-	size_t      part_size;            /* bytes, of the first parts */
-	int         max_concurrent_parts; /* the most; how many see pace.h */
-
-	/*
-	 * What the caller may make durable: that the multipart upload has its id,
-	 * before its first part is sent, and that the request that makes the object
-	 * appear is about to be sent.  Both may raise errors; NULL: not called.
-	 */
-	void (*started)(void *arg, const char *upload_id);
-	void (*completing)(void *arg);
+	size_t memory;               /* bytes, all part buffers together */
+	size_t part_size;            /* bytes, of the first parts of an object */
+	int    max_concurrent_parts; /* the most; how many see pace.h */
+	int    max_open;             /* objects that are written at the same time: begun, not sealed */
 
 	/* S3 has acknowledged a part; must not raise errors.  NULL: not called. */
 	void (*part_sent)(void *arg, size_t bytes);
+	void *arg;
+} UploadLimits;
+
+typedef struct UploadOptions
+{
+	const char *key;            /* UTF-8 */
+	const char *content_type;   /* NULL: none is sent */
+	bool        fail_if_exists; /* If-None-Match: * */
+
+	/*
+	 * The multipart upload has its id: the caller may make that durable before
+	 * the first part is sent.  May raise errors; NULL: not called.
+	 */
+	void (*started)(void *arg, const char *upload_id);
 	void *arg;
 } UploadOptions;
 
 typedef struct UploadResult
 {
-	uint64 bytes;
-	int    parts;    /* 0: one PutObject */
-	int    attempts; /* requests sent, retries too */
-	char  *etag;     /* as S3 gave it; NULL: none */
-	char  *crc32c;   /* of the whole object, base64 of big-endian bytes as in S3 */
+	uint64      bytes;
+	int         parts;  /* 0: one PutObject */
+	const char *etag;   /* as S3 gave it; NULL: none */
+	const char *crc32c; /* of the whole object, base64 of big-endian bytes as in S3 */
 } UploadResult;
 
-/*
- * Nothing is sent while all fits one part, and such an object is sent by one
- * PutObject at upload_finish.  Parts have the size asked for up to the 1,000th,
- * then double with each further 1,000 up to half of the memory, so that 128 MB
- * hold 500 GB; more than fit is an error that names the settings.
- *
- * The Upload and its buffers are palloc'd below the current context and go
- * with it.  "s3" and the strings of "options" must outlive it.
- */
-extern Upload *upload_begin(S3Session *s3, const UploadOptions *options);
+/* What is known of an object. */
+typedef enum UploadOutcome
+{
+	UPLOAD_NOT_THERE,
+	UPLOAD_IN_PLACE,
+	UPLOAD_IN_DOUBT /* the request that makes it appear has been sent, and no more is known */
+} UploadOutcome;
 
 /*
- * Copies "data"; returns at once while a buffer is free, else drives the
- * transfers until one is.  Raises S3's errors, with the other transfers
- * stopped, and whatever the callbacks and the client's watch raise; upload_abort
- * must follow then.
+ * Parts have the size asked for up to the 1,000th, then double with each further
+ * 1,000 up to half of the memory divided by max_open, so that 128 MB hold one
+ * object of 500 GB; more than fit is an error that names the settings.
+ *
+ * The pool, its uploads and their buffers are palloc'd below the current
+ * context and go with it.  "s3" must outlive it.
  */
+extern UploadPool *upload_pool_open(S3Session *s3, const UploadLimits *limits);
+
+/*
+ * Can upload_write take a block without waiting for S3, also when it is the first
+ * of another object?  Also does what the last http_drive has made possible: a
+ * caller that drives the client itself asks in every turn.  Drives.
+ */
+extern bool upload_pool_ready(UploadPool *pool);
+
+/* Drives until S3 has acknowledged all parts of the sealed uploads. */
+extern void upload_pool_flush(UploadPool *pool);
+
+/*
+ * Stops all transfers and aborts each multipart upload whose object is not in
+ * place, for at most "timeout" ms together.  Interrupts are held meanwhile and
+ * the client's watch is taken off for good, so that nothing is raised but for
+ * want of memory.
+ */
+extern void upload_pool_abort(UploadPool *pool, int timeout);
+
+/* Bytes that S3 has acknowledged; requests sent, retries too. */
+extern uint64 upload_pool_bytes_sent(const UploadPool *pool);
+extern int    upload_pool_attempts(const UploadPool *pool);
+
+/* Sends nothing yet.  The strings of "options" must live as long as the pool. */
+extern Upload *upload_begin(UploadPool *pool, const UploadOptions *options);
+
+/* Copies "data"; returns at once while a buffer is free, else drives until one is. */
 extern void upload_write(Upload *upload, const char *data, size_t len);
 
 /*
- * Can upload_write take a block (UPLOAD_BLOCK) without waiting for S3?  Also
- * does what the last http_drive has made possible: a caller that drives the
- * client itself asks in every turn.  Raises what upload_write does.
+ * There are no more data: what is left is on its way as the last part.  With
+ * "may_put", an object of which nothing was sent yet stays as it is, and is made
+ * by one PutObject at upload_complete.  Drives.
  */
-#define UPLOAD_BLOCK (256 * 1024)
+extern void upload_seal(Upload *upload, bool may_put);
 
-extern bool upload_ready(Upload *upload);
-
-/* Sends what is left and makes the object appear.  Raises what upload_write does. */
-extern void upload_finish(Upload *upload, UploadResult *result);
-
-/* Bytes that S3 has acknowledged, and bytes taken by upload_write. */
-extern uint64 upload_bytes_sent(Upload *upload);
-extern uint64 upload_bytes_written(Upload *upload);
+/* Asks S3 to make the object of a sealed upload appear, whose parts are all there. */
+extern void upload_complete(Upload *upload);
 
 /*
- * Stops the transfers and aborts the multipart upload, if there is one, for
- * at most "timeout" ms.  Interrupts are held meanwhile and the client's watch
- * is taken off for good, so that nothing is raised but for want of memory.
- * Returns whether nothing is left behind; *in_doubt is set when a PutObject or
- * CompleteMultipartUpload had been sent and its outcome is not known, so that
- * the object may be there or appear yet.  After upload_finish it does nothing.
+ * Is the outcome of upload_complete known?  When an answer was lost this asks S3
+ * for the object, and drives.
  */
-extern bool upload_abort(Upload *upload, int timeout, bool *in_doubt);
+extern bool upload_is_over(Upload *upload);
+
+extern UploadOutcome upload_outcome(const Upload *upload);
+
+/* After upload_pool_abort: could a multipart upload not be aborted? */
+extern bool upload_is_left(const Upload *upload);
+
+/* Raises why upload_complete was in vain. */
+extern void upload_raise(const Upload *upload) pg_attribute_noreturn();
+
+/* When it is in place. */
+extern void upload_get_result(const Upload *upload, UploadResult *result);
+
+extern uint64 upload_bytes_written(const Upload *upload);
 
 /* What the object's metadata has under x-amz-meta-s3export-upload. */
 extern const char *upload_token(const Upload *upload);

@@ -3,9 +3,10 @@
  * uploader.c
  *	  The uploader: the process that holds the secret and talks to S3.
  *
- * An uploader serves one request and ends.  SIGTERM raises an ordinary error
- * here, at the next turn of its transfers, instead of ending the process on the
- * spot, so that an export can clean up behind itself and record its end.
+ * An uploader serves one request and ends.  SIGTERM and SIGINT raise ordinary
+ * errors here, at the next turn of its transfers, instead of ending the process
+ * or its transaction on the spot, so that an export can clean up behind itself
+ * and record its end.
  *
  *-------------------------------------------------------------------------
  */
@@ -375,6 +376,7 @@ s3export_uploader_main(Datum arg)
 	char           kind;
 
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	pqsignal(SIGINT, store_handle_cancel);
 	BackgroundWorkerUnblockSignals();
 
 	MemoryContextSwitchTo(

@@ -98,7 +98,8 @@ probe_header(void *arg, const char *data, size_t len)
 }
 
 static void
-probe_block(void *arg, const char *data, size_t len, uint64 rows)
+probe_block(void *arg, const char *partition pg_attribute_unused(), const char *data, size_t len,
+			uint64 rows)
 {
 	Probe *probe = arg;
 

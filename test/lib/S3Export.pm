@@ -29,7 +29,7 @@ use Test::More;
 use Time::HiRes qw(time sleep);
 
 our @EXPORT = qw(
-  %S3 s3_or_skip s3 s3_ok s3_list s3_get s3_head s3_put s3_remove s3_uploads s3_clear
+  %S3 s3_or_skip s3 s3_ok s3_list s3_get s3_get_all s3_head s3_put s3_remove s3_uploads s3_clear
   s3_assume s3_user s3_role s3_secret
   rgw_start rgw_stop rgw_kill rgw_resume with_s3
   s3export_node create_connector connector_sql copy_oracle
@@ -95,6 +95,25 @@ sub s3_get
 	my ($key) = @_;
 
 	return s3_ok('get', $key);
+}
+
+# All objects below a prefix, as pairs of key and bytes, in the order of the keys.
+sub s3_get_all
+{
+	my ($prefix) = @_;
+	my $out = s3_ok('getall', $prefix);
+	my $at = 0;
+	my @objects;
+
+	while ($at < length $out)
+	{
+		my $end = index($out, "\n", $at);
+		my ($size, $key) = split /\t/, substr($out, $at, $end - $at), 2;
+
+		push @objects, [ $key, substr($out, $end + 1, $size) ];
+		$at = $end + 1 + $size;
+	}
+	return @objects;
 }
 
 # The headers of the answer to HEAD, as a hash with lower-case names.

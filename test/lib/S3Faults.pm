@@ -254,6 +254,7 @@ sub job_cell
 {
 	my ($node, $file) = @_;
 	my $cell = $node->safe_psql('postgres', qq{SELECT state || coalesce(' `' || error_code || '`', '')
+		|| CASE WHEN error_detail LIKE '%may or may not appear%' AND recovered_at IS NULL THEN ', in doubt' ELSE '' END
 		|| CASE WHEN recovered_at IS NULL THEN '' ELSE ', settled by recovery' END
 		|| CASE WHEN open_uploads = 0 THEN '' ELSE ', names the upload that is left' END
 		FROM s3export.jobs WHERE uri LIKE '%/$file' ORDER BY job_id DESC LIMIT 1});

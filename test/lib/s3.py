@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """A small S3, STS and IAM client for the tests, on Debian's python3-botocore.
 
-usage: s3.py mb | check | ls [PREFIX] | head KEY | get KEY [FILE] | put KEY FILE
+usage: s3.py mb | check | ls [PREFIX] | head KEY | get KEY [FILE] | getall PREFIX | put KEY FILE
        s3.py rm KEY... | clear [PREFIX] | uploads [PREFIX]
        s3.py assume ARN [SECONDS]
        s3.py allow-user USER ACTION... | make-role ROLE PRINCIPAL ACTION...
@@ -10,7 +10,7 @@ Where and as whom: S3EXPORT_TEST_ENDPOINT, _REGION, _BUCKET, _ACCESS_KEY_ID,
 _SECRET_ACCESS_KEY, _SESSION_TOKEN, _CA_FILE.  Nothing secret is an argument.
 
 check sends an object, fetches and deletes it.  ls prints "size<TAB>etag<TAB>key", uploads "upload id<TAB>key", head and assume
-JSON.  ACTION is like s3:PutObject; it is allowed on the bucket and all in it.
+JSON; getall "size<TAB>key", a line end and the bytes of each object.  ACTION is like s3:PutObject; it is allowed on the bucket and all in it.
 Exit status: 0; 1 when S3 refused (its code and message on stderr); 2 usage.
 """
 import json
@@ -105,6 +105,13 @@ def do_get(key, path=None):
     else:
         with open(path, "wb") as out:
             shutil.copyfileobj(body, out)
+
+
+def do_getall(prefix):
+    s3 = client("s3")
+    for entry in objects(s3, prefix):
+        body = s3.get_object(Bucket=setting("BUCKET"), Key=entry["Key"])["Body"].read()
+        sys.stdout.buffer.write(b"%d\t%s\n" % (len(body), entry["Key"].encode()) + body)
 
 
 def do_put(key, path):

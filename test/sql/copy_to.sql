@@ -73,6 +73,35 @@ SELECT s3export.copy_to('nowhere', 'VALUES(1)', 'a.csv');
 \set VERBOSITY default
 ROLLBACK;
 
+-- in the background
+SELECT s3export.copy_to('nowhere', 'target', wait => NULL);
+SELECT s3export.copy_to('nowhere', 'DELETE FROM target', wait => false);
+SELECT s3export.copy_to('nowhere', 'no_such_table', wait => false);
+SELECT s3export.copy_to('nowhere', 'target', '../up.csv', wait => false);
+SELECT s3export.copy_to('nowhere', 'target', wait => false, settings => '{no_such_setting}');
+SELECT s3export.copy_to('nowhere', 'target', wait => false, settings => '{max_connections}');
+SELECT s3export.copy_to('nowhere', 'target', wait => false, settings => '{session_authorization}');
+SELECT s3export.copy_to('nowhere', 'target', wait => false, settings => '{transaction_isolation}');
+BEGIN;
+SET LOCAL app.tenant = '"quoted" \ back';
+SELECT job_id > 0 AS queued, uri, rows_uploaded, files_uploaded, bytes_uploaded
+	FROM s3export.copy_to('nowhere', 'target', 'a.csv', delimiter => E'\t', force_quote => '{a,"b c"}', tags => '{"k": "v"}',
+		wait => false, settings => '{app.tenant,work_mem}');
+SELECT path, state, waiting_for, started_at, uri FROM s3export.jobs WHERE path = 'a.csv' AND state = 'queued';
+SELECT jsonb_pretty(arguments) AS arguments, settings ? 'search_path' AS path, settings ->> 'app.tenant' AS tenant, settings ? 'work_mem' AS memory
+	FROM s3export.job WHERE state = 'queued';
+SET LOCAL s3export.max_queued_jobs = 1;
+SELECT s3export.copy_to('nowhere', 'target', 'b.csv', wait => false);
+ROLLBACK;
+BEGIN READ ONLY;
+SELECT s3export.copy_to('nowhere', 'target', wait => false);
+ROLLBACK;
+SELECT count(*) FROM s3export.jobs WHERE state = 'queued';
+SELECT s3export.wait(NULL);
+SELECT s3export.cancel(NULL);
+SELECT s3export.wait(0);
+SELECT s3export.cancel(0);
+
 -- settings have limits
 SET s3export.part_size = '4MB';
 SET s3export.max_concurrent_parts = 0;

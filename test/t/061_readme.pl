@@ -59,7 +59,7 @@ sub start_over
 }
 
 $node->safe_psql('postgres', <<'SQL');
-CREATE TABLE orders AS SELECT current_date - 1 AS day, n AS id FROM generate_series(1, 100) n;
+CREATE TABLE orders AS SELECT current_date - 1 AS day, n AS id, (ARRAY['DE', 'FR'])[1 + n % 2] AS country FROM generate_series(1, 100) n;
 CREATE SCHEMA cron;
 CREATE FUNCTION cron.schedule(job_name text, schedule text, command text) RETURNS bigint LANGUAGE plpgsql AS
 	$$BEGIN EXECUTE command; RETURN 1; END$$;
@@ -113,8 +113,32 @@ start_over();
 run((blocks('A first export', 'sql'))[0], 'a first export', %user);
 is(scalar(() = $s3->object('acme-exports', 'orders/yesterday.csv') =~ /\n/g), 101, 'arrives');
 run((blocks('Watching an export', 'sql'))[0], 'the progress of exports');
+run((blocks('Several files', 'sql'))[0], 'several files');
+{
+	my ($shown) = blocks('Several files', 'json');
+	my $made = $s3->object('acme-exports', 'orders/by-country/orders.manifest.json');
+
+	note($made);
+	s/("(?:job_id|started_at|finished_at|etag|crc32c)": )("(?:\\.|[^"\\])*"|\d+)/$1/g foreach $shown, $made;
+	is($shown, $made =~ s/^ +//rmg, 'the manifest is the one that the README shows');
+	is(join(' ', grep { /by-/ } $s3->keys_of('acme-exports')) =~ s/\d{4}\/\d\d\/\d\d/DATE/r,
+		'orders/by-country/country=DE/orders.csv orders/by-country/country=FR/orders.csv orders/by-country/orders.manifest.json orders/by-date/DATE/orders.csv.gz orders/by-number/orders-1.csv',
+		'with its files');
+}
 run((blocks('Scheduling with pg_cron', 'sql'))[0], 'the schedule\'s command');
 like((join ' ', $s3->keys_of('acme-exports')), qr{orders/orders/\d{4}-\d\d-\d\d\.csv\.gz}, 'writes its file');
+run((blocks('Scheduling with pg_cron', 'sql'))[1], 'the schedule\'s command in the background');
+poll_until(sub { (join ' ', $s3->keys_of('acme-exports')) =~ qr{orders/background/\d{4}-\d\d-\d\d\.csv\.gz} }, 'the file of the background');
+
+# ---- in the background
+{
+	my ($queue, $others) = (blocks('In the background', 'sql'))[0] =~ /^(.*?;.*?\n)(.*)$/s;
+	my $job = run($queue, 'an export in the background');
+
+	like($job, qr/^\d+$/, 'returns its job');
+	is(run($others =~ s/\(9/($job/gr, 'wait and cancel'), join("\n", ("$job|succeeded|s3://acme-exports/orders/orders.csv.gz|100|1|"
+			. $node->safe_psql('postgres', "SELECT bytes FROM s3export.jobs WHERE job_id = $job")) x 2, 'f'), 'as the README says');
+}
 
 $node->stop;
 $s3->stop;

@@ -50,7 +50,7 @@ my ($out, $err) = run(
 	'SELECT s3export.set_identity(' . join(', ', map { sql_literal($_) } @keys{qw(access_key_id secret_access_key)}) . ')',
 	'SELECT ' . connector_sql('lake', %where, %keys),
 	'SELECT ' . connector_sql('role', at_endpoint($s3), role_arn => $role, sts_endpoint_url => $s3->url),
-	'SELECT ' . connector_sql('bad', at_endpoint($s3), access_key_id => 'AKIANOBODY', secret_access_key => 'none', validate => \'false'),
+	'SELECT ' . connector_sql('bad', at_endpoint($s3), access_key_id => 'AKIANOBODY', secret_access_key => 'nobody' x 6, validate => \'false'),
 	"CREATE TABLE rows AS $values",
 	"COPY ($values) TO '$copied' (FORMAT csv, HEADER)",
 	q(SELECT 'check ' || "check", ok FROM s3export.test_credentials('lake')),

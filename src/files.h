@@ -1,0 +1,110 @@
+/*-------------------------------------------------------------------------
+ *
+ * files.h
+ *	  The files of an export: their names, which is open, which block goes where.
+ *
+ * Parts of all files are sent while the query runs, and the files appear
+ * together, when all their parts are there.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef FILES_H
+#define FILES_H
+
+#include <time.h>
+
+#include "connector.h"
+#include "job.h"
+#include "pipe.h"
+
+/* More would take too long to appear together, and nobody wants as many. */
+#define FILES_MAX 10000
+
+typedef struct FilesOptions
+{
+	int64            job_id; /* JOB_UNRECORDED: files get no rows */
+	const char      *label;  /* what names call the job */
+	Progress        *progress;
+	const Connector *connector;
+	const char      *path;    /* with placeholders, below the connector's folder */
+	time_t           started; /* for them */
+	const char      *content_type;
+	bool             overwrite;
+	bool             partitioned; /* blocks have a folder each */
+	bool             header_once; /* in the first file alone */
+	uint64           max_size;    /* bytes as stored, of more than one row; 0: no limit */
+	uint64           max_rows;    /* 0: no limit */
+} FilesOptions;
+
+/*
+ * Keys, palloc'd and in the database's encoding; "folder" is that of a
+ * partition, NULL: none, and "part" counts from 1 within it.  An error says
+ * that a key is none that S3 takes.
+ */
+extern char *files_key(const FilesOptions *options, const char *folder, int part);
+extern char *files_manifest_key(const FilesOptions *options);
+
+typedef struct Files Files;
+
+/* Palloc'd; "options" and what it refers to must outlive it, and so must "s3". */
+extern Files *files_open(const FilesOptions *options, S3Session *s3);
+
+/* The functions below raise what upload.h says; files_abort must follow then. */
+
+/* Can a block be put without waiting for S3?  To be asked in every turn. */
+extern bool files_ready(Files *files);
+
+/* What each file begins with, or the first; before any rows. */
+extern void files_add_header(Files *files, const char *data, size_t len);
+
+/* Puts rows into the file that they belong to. */
+extern void files_put(Files *files, const PipeBlock *block);
+
+/* Makes a file without rows, where there is none, of the header or else of these bytes. */
+extern void files_put_nothing(Files *files, const char *data, size_t len);
+
+/* No more comes: waits until S3 has everything. */
+extern void files_seal(Files *files);
+
+/* A manifest is to follow, which is a file too, but not counted as one. */
+extern void files_announce_manifest(Files *files);
+
+/*
+ * All files (JobFile), the announced manifest included.  Their rows, uploads and
+ * what S3 says of them are filled in as they become known.
+ */
+extern List *files_list(const Files *files);
+
+/* The folder of a file's partition; NULL: none. */
+extern const char *files_folder(const JobFile *file);
+
+/*
+ * Makes the sealed files appear, several at a time.  If one does not, the error
+ * is raised when what was under way has ended, and no more are begun.
+ */
+extern void files_complete(Files *files);
+
+extern void files_put_manifest(Files *files, const char *data, size_t len);
+
+/* Bytes that S3 has acknowledged. */
+extern uint64 files_bytes_sent(const Files *files);
+
+/* Of what was put; where there are several files, the URI is that of their folder. */
+extern void files_get_totals(const Files *files, JobTotals *totals);
+
+/* Aborts what is not in place, as upload_pool_abort does. */
+extern void files_abort(Files *files, int timeout);
+
+/*
+ * After it: the files that are in place; the numbers of those of which nothing is
+ * left in the store, and of those that have no upload any more and may appear all
+ * the same; the files whose upload could not be aborted; and a sentence that says
+ * what the store has or may have of this export; NULL: nothing.
+ */
+extern List *files_in_place(const Files *files);
+extern List *files_aborted(const Files *files);
+extern List *files_in_doubt(const Files *files);
+extern List *files_left(const Files *files);
+extern char *files_describe(const Files *files);
+
+#endif /* FILES_H */

@@ -1,0 +1,287 @@
+/*-------------------------------------------------------------------------
+ *
+ * job_queue.c
+ *	  The rows of jobs that wait for a worker.
+ *
+ * A row that somebody is about to cancel is locked until his transaction ends.
+ * Workers pass it over meanwhile: they must not wait for him.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/json.h"
+
+#include "guc.h"
+#include "job_internal.h"
+
+/* A copy of these rows on another server is not this one's to run. */
+#define IS_OURS \
+	" system_identifier = $1 AND data_directory = $2 AND database = $3 AND timeline = $4 "
+
+/* ---- in the caller's transaction ---- */
+
+static char *
+pairs_to_json(List *pairs)
+{
+	StringInfoData json;
+	ListCell      *cell;
+
+	initStringInfo(&json);
+	appendStringInfoChar(&json, '{');
+	foreach (cell, pairs)
+	{
+		const JobPair *pair = lfirst(cell);
+
+		if (json.len > 1)
+			appendStringInfoChar(&json, ',');
+		escape_json(&json, pair->name);
+		appendStringInfoChar(&json, ':');
+		escape_json(&json, pair->value);
+	}
+	appendStringInfoChar(&json, '}');
+	return json.data;
+}
+
+/*
+ * Transactions that run at the same time do not see each other's jobs, so there
+ * may be a few more.
+ */
+static void
+require_room(void)
+{
+	(void) catalog_execute_latest(
+		"SELECT pg_catalog.count(*) AS queued FROM s3export.job WHERE state = 'queued' AND" IS_OURS,
+		"iton", JOB_THIS_SERVER);
+	if (catalog_int64(0, "queued", NULL) >= guc_max_queued_jobs)
+		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						errmsg("too many exports are queued"),
+						errdetail("The limit is %d.", guc_max_queued_jobs),
+						errhint("Wait until some have ended (see s3export.jobs), cancel some with "
+								"s3export.cancel(), or raise \"s3export.max_queued_jobs\".")));
+}
+
+int64
+job_enqueue(const JobOrder *order)
+{
+	char        *arguments = pairs_to_json(order->arguments);
+	char        *settings = pairs_to_json(order->settings);
+	CatalogScope scope;
+	int64        job_id;
+
+	catalog_enter(&scope);
+	require_room();
+	(void) catalog_execute("SELECT nextval('s3export.job_id_seq') AS job_id", "");
+	job_id = catalog_int64(0, "job_id", NULL);
+	(void) catalog_execute(
+		"INSERT INTO s3export.job (system_identifier, data_directory, database, timeline, job_id,"
+		" owner, connector_id, connector, endpoint_url, source, path, arguments, settings, state,"
+		" queued_at)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::jsonb, $13::jsonb, 'queued',"
+		" pg_catalog.clock_timestamp())",
+		"itonioitttttt", JOB_THIS_SERVER, job_id, order->owner, order->connector_id,
+		order->connector, order->endpoint_url, order->source, order->path, arguments, settings);
+	catalog_leave(&scope);
+	return job_id;
+}
+
+bool
+job_any_queued(void)
+{
+	CatalogScope scope;
+	bool         any;
+
+	catalog_enter(&scope);
+	any = catalog_execute_latest("SELECT FROM s3export.job WHERE state = 'queued' AND" IS_OURS
+								 " LIMIT 1",
+								 "iton", JOB_THIS_SERVER) > 0;
+	catalog_leave(&scope);
+	return any;
+}
+
+bool
+job_cancel_queued(int64 job_id)
+{
+	CatalogScope scope;
+	bool         cancelled;
+
+	catalog_enter(&scope);
+	cancelled =
+		catalog_execute_latest("UPDATE s3export.job SET state = 'cancelled', waiting_for = NULL,"
+							   " error_code = $2, error_message = $3,"
+							   " finished_at = pg_catalog.clock_timestamp()"
+							   " WHERE job_id = $1 AND state = 'queued'",
+							   "itt", job_id, unpack_sql_state(ERRCODE_QUERY_CANCELED),
+							   "canceling the export due to user request") > 0;
+	catalog_leave(&scope);
+	return cancelled;
+}
+
+bool
+job_get_status(int64 job_id, JobStatus *status)
+{
+	CatalogScope scope;
+	bool         found;
+
+	catalog_enter(&scope);
+	found = catalog_execute_latest(
+				"SELECT owner, state, uri, rows, files::bigint AS files, bytes, leader_pid,"
+				" uploader_pid, error_code, error_message, error_detail, error_hint"
+				" FROM s3export.job WHERE job_id = $1",
+				"i", job_id) > 0;
+	if (found)
+		*status = (JobStatus){
+			.owner = (Oid) catalog_int64(0, "owner", NULL),
+			.state = catalog_text(0, "state"),
+			.uri = catalog_text(0, "uri"),
+			.rows = catalog_int64(0, "rows", NULL),
+			.files = catalog_int64(0, "files", NULL),
+			.bytes = catalog_int64(0, "bytes", NULL),
+			.leader_pid = (int) catalog_int64(0, "leader_pid", NULL),
+			.uploader_pid = (int) catalog_int64(0, "uploader_pid", NULL),
+			.error_code = catalog_text(0, "error_code"),
+			.error_message = catalog_text(0, "error_message"),
+			.error_detail = catalog_text(0, "error_detail"),
+			.error_hint = catalog_text(0, "error_hint"),
+		};
+	catalog_leave(&scope);
+	return found;
+}
+
+/* ---- in transactions of their own ---- */
+
+List *
+job_list_unfinished(void)
+{
+	JobTransaction transaction;
+	List          *entries = NIL;
+	uint64         rows;
+
+	job_begin_transaction(&transaction);
+	rows = catalog_execute("SELECT job_id, owner, state = 'queued' AS queued,"
+						   " arguments IS NOT NULL AS background, waiting_for, connector_id, path,"
+						   " leader_pid, uploader_pid FROM s3export.job"
+						   " WHERE state IN ('queued', 'running', 'completing') AND" IS_OURS
+						   "ORDER BY job_id",
+						   "iton", JOB_THIS_SERVER);
+	for (uint64 i = 0; i < rows; i++)
+	{
+		JobEntry *entry = SPI_palloc(sizeof(JobEntry));
+
+		*entry = (JobEntry){
+			.job_id = catalog_int64(i, "job_id", NULL),
+			.owner = (Oid) catalog_int64(i, "owner", NULL),
+			.queued = catalog_int64(i, "queued", NULL) != 0,
+			.background = catalog_int64(i, "background", NULL) != 0,
+			.waiting_for = catalog_text(i, "waiting_for"),
+			.connector_id = catalog_int64(i, "connector_id", NULL),
+			.path = catalog_text(i, "path"),
+			.leader_pid = (int) catalog_int64(i, "leader_pid", NULL),
+			.uploader_pid = (int) catalog_int64(i, "uploader_pid", NULL),
+		};
+		MemoryContextSwitchTo(transaction.context);
+		entries = lappend(entries, entry);
+	}
+	job_commit_transaction(&transaction);
+	return entries;
+}
+
+void
+job_set_waiting(List *entries)
+{
+	JobTransaction transaction;
+	ListCell      *cell;
+
+	job_begin_transaction(&transaction);
+	foreach (cell, entries)
+	{
+		const JobEntry *entry = lfirst(cell);
+
+		(void) catalog_execute("UPDATE s3export.job SET waiting_for = $2 WHERE job_id ="
+							   " (SELECT job_id FROM s3export.job WHERE job_id = $1"
+							   " AND state = 'queued' FOR UPDATE SKIP LOCKED)",
+							   "it", entry->job_id, entry->waiting_for);
+	}
+	job_commit_transaction(&transaction);
+}
+
+/* Within a transaction; replaces SPI's results. */
+static List *
+pairs_from_json(const char *json, MemoryContext context)
+{
+	List  *pairs = NIL;
+	uint64 rows =
+		catalog_execute("SELECT key, value FROM pg_catalog.jsonb_each_text($1::jsonb)", "t", json);
+
+	for (uint64 i = 0; i < rows; i++)
+	{
+		JobPair      *pair = SPI_palloc(sizeof(JobPair));
+		MemoryContext old;
+
+		pair->name = catalog_text(i, "key");
+		pair->value = catalog_text(i, "value");
+		old = MemoryContextSwitchTo(context);
+		pairs = lappend(pairs, pair);
+		MemoryContextSwitchTo(old);
+	}
+	return pairs;
+}
+
+bool
+job_claim(int64 job_id, JobClaim *claim)
+{
+	JobTransaction transaction;
+	bool           claimed;
+
+	job_begin_transaction(&transaction);
+	claimed = catalog_execute("UPDATE s3export.job SET state = 'running', waiting_for = NULL,"
+							  " started_at = pg_catalog.clock_timestamp(), leader_pid = $2"
+							  " WHERE job_id = (SELECT job_id FROM s3export.job WHERE job_id = $1"
+							  " AND state = 'queued' FOR UPDATE SKIP LOCKED)"
+							  " RETURNING connector_id, source, arguments, settings",
+							  "in", job_id, MyProcPid) > 0;
+	if (claimed)
+	{
+		char *arguments = catalog_text(0, "arguments");
+		char *settings = catalog_text(0, "settings");
+
+		claim->connector_id = catalog_int64(0, "connector_id", NULL);
+		claim->source = catalog_text(0, "source");
+		claim->arguments = pairs_from_json(arguments, transaction.context);
+		claim->settings = pairs_from_json(settings, transaction.context);
+	}
+	job_commit_transaction(&transaction);
+	return claimed;
+}
+
+void
+job_put_back(int64 job_id, const char *waiting_for)
+{
+	JobTransaction transaction;
+
+	job_begin_transaction(&transaction);
+	(void) catalog_execute("UPDATE s3export.job SET state = 'queued', waiting_for = $2,"
+						   " started_at = NULL, leader_pid = NULL"
+						   " WHERE job_id = $1 AND state = 'running' AND leader_pid = $3"
+						   " AND uploader_pid IS NULL",
+						   "itn", job_id, waiting_for, MyProcPid);
+	job_commit_transaction(&transaction);
+}
+
+void
+job_fail_early(int64 job_id, JobState state, const ErrorData *error)
+{
+	JobTransaction transaction;
+
+	job_begin_transaction(&transaction);
+	(void) catalog_execute(
+		"UPDATE s3export.job SET state = $2, waiting_for = NULL, error_code = $3,"
+		" error_message = $4, error_detail = $5, error_hint = $6,"
+		" finished_at = pg_catalog.clock_timestamp()"
+		" WHERE job_id = $1 AND (state = 'queued' OR state = 'running' AND leader_pid = $7"
+		" AND uploader_pid IS NULL)",
+		"itttttn", job_id, state == JOB_CANCELLED ? "cancelled" : "failed",
+		unpack_sql_state(error->sqlerrcode), error->message, error->detail, error->hint, MyProcPid);
+	job_commit_transaction(&transaction);
+}

@@ -1,0 +1,175 @@
+/*-------------------------------------------------------------------------
+ *
+ * manifest.c
+ *	  The JSON document that says what an export consists of.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "mb/pg_wchar.h"
+#include "pgtime.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+
+#include "manifest.h"
+#include "path.h"
+
+#define MANIFEST_VERSION 1
+
+/* "name": "value", or null */
+static void
+append_text(StringInfo buf, const char *name, const char *value)
+{
+	escape_json(buf, name);
+	appendStringInfoString(buf, ": ");
+	if (value != NULL)
+		escape_json(buf, value);
+	else
+		appendStringInfoString(buf, "null");
+}
+
+static void
+append_char(StringInfo buf, const char *name, char value)
+{
+	char text[2] = {value, '\0'};
+
+	append_text(buf, name, text);
+	appendStringInfoString(buf, ", ");
+}
+
+static void
+append_column(StringInfo buf, Form_pg_attribute column)
+{
+	appendStringInfoChar(buf, '{');
+	append_text(buf, "name", NameStr(column->attname));
+	appendStringInfoString(buf, ", ");
+	append_text(buf, "type", format_type_with_typemod(column->atttypid, column->atttypmod));
+	appendStringInfoChar(buf, '}');
+}
+
+static void
+append_columns(StringInfo buf, TupleDesc desc, int left_out)
+{
+	const char *separator = "";
+
+	appendStringInfoString(buf, "  \"columns\": [");
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (i == left_out)
+			continue;
+		appendStringInfo(buf, "%s\n    ", separator);
+		append_column(buf, TupleDescAttr(desc, i));
+		separator = ",";
+	}
+	appendStringInfoString(buf, "\n  ]");
+}
+
+char *
+manifest_describe(TupleDesc desc, const CsvOptions *csv, const CompressOptions *compression,
+				  const char *header)
+{
+	int            left_out = csv->partition_column - 1;
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	append_columns(&buf, desc, left_out);
+	appendStringInfoString(&buf, ",\n  \"format\": {");
+	append_char(&buf, "delimiter", csv->delimiter);
+	append_char(&buf, "quote", csv->quote);
+	append_char(&buf, "escape", csv->escape);
+	append_text(&buf, "null", csv->null_print);
+	appendStringInfoString(&buf, ", ");
+	append_text(&buf, "encoding", pg_encoding_to_char(csv->encoding));
+	appendStringInfoString(&buf, ", ");
+	append_text(&buf, "header", header);
+	appendStringInfoString(&buf, ", ");
+	append_text(&buf, "compression", compress_name(compression->method));
+	appendStringInfoString(&buf, ", \"partition_by\": ");
+	if (left_out >= 0)
+		append_column(&buf, TupleDescAttr(desc, left_out));
+	else
+		appendStringInfoString(&buf, "null");
+	appendStringInfoChar(&buf, '}');
+	return buf.data;
+}
+
+static void
+append_time(StringInfo buf, const char *name, pg_time_t time)
+{
+	char stamp[32];
+
+	pg_strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ", pg_gmtime(&time));
+	appendStringInfoString(buf, "  ");
+	append_text(buf, name, stamp);
+	appendStringInfoString(buf, ",\n");
+}
+
+/* The folder's name is encoded, and so is the column's in it. */
+static void
+append_partition(StringInfo buf, const char *folder)
+{
+	char *column = path_hive_value(psprintf("=%.*s", (int) strcspn(folder, "="), folder));
+
+	appendStringInfoString(buf, ", \"partition\": {");
+	append_text(buf, column, path_hive_value(folder));
+	appendStringInfoChar(buf, '}');
+}
+
+static void
+append_file(StringInfo buf, const JobFile *file)
+{
+	appendStringInfoChar(buf, '{');
+	append_text(buf, "uri", file->uri);
+	appendStringInfo(buf, ", \"rows\": " UINT64_FORMAT ", \"bytes\": " UINT64_FORMAT ", ",
+					 file->rows, file->bytes);
+	append_text(buf, "etag", file->etag);
+	appendStringInfoString(buf, ", ");
+	append_text(buf, "crc32c", file->crc32c);
+	if (files_folder(file) != NULL)
+		append_partition(buf, files_folder(file));
+	appendStringInfoChar(buf, '}');
+}
+
+static void
+append_files(StringInfo buf, const List *files)
+{
+	const char *separator = "";
+	ListCell   *cell;
+
+	appendStringInfoString(buf, "  \"files\": [");
+	foreach (cell, files)
+	{
+		const JobFile *file = lfirst(cell);
+
+		if (file->number == 0)
+			continue;
+		appendStringInfo(buf, "%s\n    ", separator);
+		append_file(buf, file);
+		separator = ",";
+	}
+	appendStringInfoString(buf, "\n  ],\n");
+}
+
+char *
+manifest_make(const FilesOptions *options, const char *description, Files *files)
+{
+	JobTotals      totals;
+	StringInfoData buf;
+
+	files_get_totals(files, &totals);
+	initStringInfo(&buf);
+	appendStringInfo(&buf, "{\n  \"version\": %d,\n  \"job_id\": %s,\n  ", MANIFEST_VERSION,
+					 options->job_id != JOB_UNRECORDED ? options->label : "null");
+	append_text(&buf, "connector", options->connector->name);
+	appendStringInfoString(&buf, ",\n");
+	append_time(&buf, "started_at", (pg_time_t) options->started);
+	append_time(&buf, "finished_at", (pg_time_t) time(NULL));
+	appendStringInfo(&buf, "%s,\n", description);
+	append_files(&buf, files_list(files));
+	appendStringInfo(&buf,
+					 "  \"totals\": {\"files\": %d, \"rows\": " UINT64_FORMAT
+					 ", \"bytes\": " UINT64_FORMAT "}\n}\n",
+					 totals.files, totals.rows, totals.bytes);
+	return pg_server_to_any(buf.data, buf.len, PG_UTF8);
+}

@@ -1,0 +1,27 @@
+/*-------------------------------------------------------------------------
+ *
+ * manifest.h
+ *	  The JSON document that says what an export consists of.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef MANIFEST_H
+#define MANIFEST_H
+
+#include "access/tupdesc.h"
+
+#include "compress.h"
+#include "csv.h"
+#include "files.h"
+
+/*
+ * What the leader knows of it: the members "columns" and "format", in the
+ * database's encoding.  "header" is as copy_to takes it.
+ */
+extern char *manifest_describe(TupleDesc desc, const CsvOptions *csv,
+							   const CompressOptions *compression, const char *header);
+
+/* The whole, in UTF-8, when the files are in place. */
+extern char *manifest_make(const FilesOptions *options, const char *description, Files *files);
+
+#endif /* MANIFEST_H */

@@ -1,0 +1,62 @@
+/*-------------------------------------------------------------------------
+ *
+ * path.h
+ *	  The paths of an export's files: placeholders, numbers, Hive's folders.
+ *
+ * Paths are in any encoding that a server can have; nothing here looks
+ * anything up or reports an error, and results are palloc'd.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef S3EXPORT_PATH_H
+#define S3EXPORT_PATH_H
+
+#include <time.h>
+
+#include "lib/stringinfo.h"
+
+/* For errhint. */
+#define PATH_PLACEHOLDERS                                                                          \
+	"Placeholders are {yyyy}, {mm}, {dd}, {hh}, {mi}, {ss} (UTC), {job}, {part} and {connector}; " \
+	"a brace that is one is written twice."
+
+/* Of NULL and of the empty string, as Hive names it. */
+#define PATH_HIVE_NULL "__HIVE_DEFAULT_PARTITION__"
+
+typedef struct PathFields
+{
+	time_t      started;
+	const char *job;
+	const char *connector;
+	int         part; /* the file's number, from 1 */
+} PathFields;
+
+/* NULL when the placeholders are right, else a sentence that says what is not. */
+extern const char *path_check(const char *path);
+
+/*
+ * Fills in the placeholders of a path that path_check found right.  Where it
+ * has no {part}, "_part2" and so on goes before the extension of all files but
+ * the first.
+ */
+extern char *path_expand(const char *path, const PathFields *fields);
+
+/* With .manifest.json in place of the extension. */
+extern char *path_of_manifest(const char *path);
+
+/* With a folder between the path's own folders and its name. */
+extern char *path_in_folder(const char *path, const char *folder);
+
+/* The path up to and with its last slash; "" when there is none. */
+extern char *path_folder(const char *path);
+
+/*
+ * "column=value", encoded as Hive does it.  NULL and '' are the same to Hive.
+ * https://github.com/apache/hive/blob/master/common/src/java/org/apache/hadoop/hive/common/FileUtils.java
+ */
+extern char *path_hive_folder(const char *column, const char *value);
+
+/* The value in such a folder; NULL for PATH_HIVE_NULL. */
+extern char *path_hive_value(const char *folder);
+
+#endif /* S3EXPORT_PATH_H */

@@ -1,0 +1,633 @@
+/*-------------------------------------------------------------------------
+ *
+ * queue.c
+ *	  Starts queued jobs.
+ *
+ * A dispatcher that finds another one at work ends at once.  That one might
+ * just have seen an empty queue, so it looks again after it has given up its
+ * lock.
+ *
+ * The worker of a job reports through a small queue in shared memory what keeps
+ * it from taking the job (its role is gone, or may not connect): nobody else
+ * would know but the log.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "libpq/pqformat.h"
+#include "libpq/pqmq.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/dsm.h"
+#include "storage/ipc.h"
+#include "storage/proc.h"
+#include "storage/shm_mq.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "job.h"
+#include "lease.h"
+#include "queue.h"
+
+/* How often the queue is looked at while jobs wait; ms */
+#define LOOK_INTERVAL 500
+
+/* What could not be started is tried again after so long; ms */
+#define PAUSE 1000
+#define MAX_TRIES 3
+
+/*
+ * A job that has been started has so long to get its second worker, the
+ * uploader, before the next one is started: otherwise that one's worker might
+ * take its place.  How often we look meanwhile; ms
+ */
+#define SETTLING_TIME 1000
+#define SETTLING_INTERVAL 50
+
+#define REPORT_QUEUE_SIZE 8192
+
+extern PGDLLEXPORT void s3export_dispatcher_main(Datum arg);
+
+/* ---- in sessions ---- */
+
+/* A job of the running transaction. */
+typedef struct Pending
+{
+	int64            job_id;
+	SubTransactionId subtransaction;
+} Pending;
+
+static List *pending = NIL; /* in TopTransactionContext */
+
+static bool
+start_dispatcher(void)
+{
+	BackgroundWorker worker;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "s3export", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "s3export_dispatcher_main", sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_type, "s3export dispatcher", sizeof(worker.bgw_type));
+	strlcpy(worker.bgw_name, "s3export dispatcher", sizeof(worker.bgw_name));
+	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
+	return RegisterDynamicBackgroundWorker(&worker, NULL);
+}
+
+/* After the commit there must be no error, and RegisterDynamicBackgroundWorker raises none. */
+static void
+transaction_ends(XactEvent event, void *arg pg_attribute_unused())
+{
+	if (pending == NIL)
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_PRE_PREPARE:
+			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+							errmsg("cannot PREPARE a transaction that has queued an export")));
+			break;
+		case XACT_EVENT_COMMIT:
+			pending = NIL;
+			(void) start_dispatcher();
+			break;
+		case XACT_EVENT_ABORT:
+			pending = NIL;
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+subtransaction_ends(SubXactEvent event, SubTransactionId mine, SubTransactionId parent,
+					void *arg pg_attribute_unused())
+{
+	ListCell *cell;
+
+	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	foreach (cell, pending)
+	{
+		Pending *job = lfirst(cell);
+
+		if (job->subtransaction != mine)
+			continue;
+		if (event == SUBXACT_EVENT_COMMIT_SUB)
+			job->subtransaction = parent;
+		else
+			pending = foreach_delete_current(pending, cell);
+	}
+}
+
+void
+queue_start_at_commit(int64 job_id)
+{
+	static bool   registered = false;
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	Pending      *job = palloc(sizeof(Pending));
+
+	if (!registered)
+	{
+		RegisterXactCallback(transaction_ends, NULL);
+		RegisterSubXactCallback(subtransaction_ends, NULL);
+		registered = true;
+	}
+	job->job_id = job_id;
+	job->subtransaction = GetCurrentSubTransactionId();
+	pending = lappend(pending, job);
+	MemoryContextSwitchTo(old);
+}
+
+bool
+queue_is_of_transaction(int64 job_id)
+{
+	ListCell *cell;
+
+	foreach (cell, pending)
+	{
+		if (((Pending *) lfirst(cell))->job_id == job_id)
+			return true;
+	}
+	return false;
+}
+
+void
+queue_start(void)
+{
+	if (RecoveryInProgress() || !job_any_queued() || !lease_try_queue())
+		return;
+	lease_release_queue();
+	(void) start_dispatcher();
+}
+
+/* ---- the dispatcher: workers of jobs ---- */
+
+typedef enum StarterState
+{
+	STARTING, /* nothing has been heard of the worker yet */
+	TAKEN,    /* the job was its; if it is queued now it has been put back */
+	RESTING   /* until retry_at */
+} StarterState;
+
+/* A job that the dispatcher has started, or tried to. */
+typedef struct Starter
+{
+	int64                   job_id;
+	StarterState            state;
+	dsm_segment            *segment; /* while it is STARTING, as the next two */
+	shm_mq_handle          *reports;
+	BackgroundWorkerHandle *worker;
+	int                     failures;
+	TimestampTz             retry_at;
+	ErrorData               error; /* of the last failure; sqlerrcode 0: it said nothing */
+} Starter;
+
+typedef struct Dispatcher
+{
+	MemoryContext context;      /* for what lives longer than one look */
+	MemoryContext look;         /* for one look */
+	List         *starters;     /* of Starter */
+	TimestampTz   paused_until; /* as there was no free worker */
+	bool          settling;     /* a job has no uploader yet */
+	TimestampTz   settled_at;   /* at the latest */
+} Dispatcher;
+
+static Starter *
+find_starter(Dispatcher *dispatcher, int64 job_id)
+{
+	ListCell *cell;
+
+	foreach (cell, dispatcher->starters)
+	{
+		Starter *starter = lfirst(cell);
+
+		if (starter->job_id == job_id)
+			return starter;
+	}
+	return NULL;
+}
+
+static Starter *
+add_starter(Dispatcher *dispatcher, int64 job_id)
+{
+	MemoryContext old = MemoryContextSwitchTo(dispatcher->context);
+	Starter      *starter = palloc0(sizeof(Starter));
+
+	starter->job_id = job_id;
+	starter->state = RESTING;
+	dispatcher->starters = lappend(dispatcher->starters, starter);
+	MemoryContextSwitchTo(old);
+	return starter;
+}
+
+static void
+rest(Starter *starter)
+{
+	starter->state = RESTING;
+	starter->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PAUSE);
+}
+
+static void
+pause_all(Dispatcher *dispatcher)
+{
+	dispatcher->paused_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PAUSE);
+}
+
+static void
+fill_worker(BackgroundWorker *worker, const JobEntry *job, dsm_segment *segment)
+{
+	QueueOrder order = {
+		.database = MyDatabaseId,
+		.owner = job->owner,
+		.job_id = job->job_id,
+		.segment = dsm_segment_handle(segment),
+	};
+
+	StaticAssertStmt(sizeof(order) <= BGW_EXTRALEN, "QueueOrder is too large");
+	memset(worker, 0, sizeof(*worker));
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker->bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker->bgw_library_name, "s3export", sizeof(worker->bgw_library_name));
+	strlcpy(worker->bgw_function_name, "s3export_leader_main", sizeof(worker->bgw_function_name));
+	strlcpy(worker->bgw_type, "s3export job", sizeof(worker->bgw_type));
+	snprintf(worker->bgw_name, sizeof(worker->bgw_name), "s3export job " INT64_FORMAT, job->job_id);
+	memcpy(worker->bgw_extra, &order, sizeof(order));
+	worker->bgw_notify_pid = MyProcPid;
+}
+
+/* False: there is no free worker, or no shared memory. */
+static bool
+start_worker(Dispatcher *dispatcher, Starter *starter, const JobEntry *job)
+{
+	MemoryContext    old = MemoryContextSwitchTo(dispatcher->context);
+	dsm_segment     *segment = dsm_create(REPORT_QUEUE_SIZE, DSM_CREATE_NULL_IF_MAXSEGMENTS);
+	BackgroundWorker worker;
+	shm_mq          *reports;
+	bool             started = false;
+
+	if (segment != NULL)
+	{
+		reports = shm_mq_create(dsm_segment_address(segment), REPORT_QUEUE_SIZE);
+		shm_mq_set_receiver(reports, MyProc);
+		fill_worker(&worker, job, segment);
+		started = RegisterDynamicBackgroundWorker(&worker, &starter->worker);
+		if (started)
+		{
+			starter->state = STARTING;
+			starter->segment = segment;
+			starter->reports = shm_mq_attach(reports, segment, starter->worker);
+			starter->error.sqlerrcode = 0;
+		}
+		else
+			dsm_detach(segment);
+	}
+	MemoryContextSwitchTo(old);
+	return started;
+}
+
+static void
+end_starting(Starter *starter)
+{
+	shm_mq_detach(starter->reports);
+	dsm_detach(starter->segment);
+	pfree(starter->worker);
+	starter->segment = NULL;
+}
+
+/* Hears what a worker that is starting has to say. */
+static void
+hear(Dispatcher *dispatcher, Starter *starter)
+{
+	Size           len;
+	void          *data;
+	shm_mq_result  result;
+	StringInfoData message;
+	char           letter = 0;
+	MemoryContext  old = MemoryContextSwitchTo(dispatcher->context);
+
+	while ((result = shm_mq_receive(starter->reports, &len, &data, true)) == SHM_MQ_SUCCESS)
+	{
+		initStringInfo(&message);
+		appendBinaryStringInfo(&message, data, (int) len);
+		letter = (char) pq_getmsgbyte(&message);
+		if (letter == 'E')
+			pq_parse_errornotice(&message, &starter->error);
+		if (letter == QUEUE_LETTER_TAKEN || letter == QUEUE_LETTER_LEFT)
+			break;
+	}
+	MemoryContextSwitchTo(old);
+	if (result == SHM_MQ_WOULD_BLOCK)
+		return;
+
+	end_starting(starter);
+	if (letter == QUEUE_LETTER_TAKEN)
+	{
+		starter->state = TAKEN;
+		starter->failures = 0;
+		return;
+	}
+	if (letter != QUEUE_LETTER_LEFT)
+		starter->failures++;
+	rest(starter);
+}
+
+/* What keeps a worker from its job for good is the job's error. */
+static void
+give_up(Starter *starter)
+{
+	static const ErrorData silence = {
+		.sqlerrcode = ERRCODE_SYSTEM_ERROR,
+		.message = "the background worker of the job ended before it could begin",
+		.hint = "The server log may say why.",
+	};
+
+	job_fail_early(starter->job_id, JOB_FAILED,
+				   starter->error.sqlerrcode != 0 ? &starter->error : &silence);
+}
+
+/* ---- the dispatcher: which job is next ---- */
+
+/* A row of a process that has died says "running" until somebody recovers it. */
+static bool
+is_running(const JobEntry *job)
+{
+	return !job->queued && (lease_is_held_by(job->job_id, job->uploader_pid) ||
+							lease_is_held_by(job->job_id, job->leader_pid));
+}
+
+static bool
+is_starting(Dispatcher *dispatcher, const JobEntry *job)
+{
+	const Starter *starter = find_starter(dispatcher, job->job_id);
+
+	return starter != NULL && starter->state == STARTING;
+}
+
+/* The job, of those that run or come first, that has to end before this one. */
+static const JobEntry *
+find_rival(List *busy, const JobEntry *job)
+{
+	ListCell *cell;
+
+	if (job->path == NULL)
+		return NULL;
+	foreach (cell, busy)
+	{
+		const JobEntry *other = lfirst(cell);
+
+		if (other->connector_id == job->connector_id && other->path != NULL &&
+			strcmp(other->path, job->path) == 0)
+			return other;
+	}
+	return NULL;
+}
+
+static bool
+is_settling(const Dispatcher *dispatcher)
+{
+	return dispatcher->settling && GetCurrentTimestamp() < dispatcher->settled_at;
+}
+
+static const char *const as_before = "";
+
+/*
+ * Why the job, which nothing is in the way of, has not been started, or
+ * as_before; NULL: it has.
+ */
+static const char *
+try_start(Dispatcher *dispatcher, const JobEntry *job)
+{
+	Starter    *starter = find_starter(dispatcher, job->job_id);
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (starter == NULL)
+	{
+		starter = add_starter(dispatcher, job->job_id);
+
+		/* An earlier dispatcher has just tried it. */
+		if (job->waiting_for != NULL && strcmp(job->waiting_for, QUEUE_WAITS_FOR_WORKER) == 0)
+			pause_all(dispatcher);
+	}
+	if (starter->state == TAKEN)
+	{
+		starter->state = RESTING;
+		pause_all(dispatcher);
+	}
+	if (now < dispatcher->paused_until)
+		return QUEUE_WAITS_FOR_WORKER;
+	if (now < starter->retry_at)
+		return "another try to start its worker";
+	if (is_settling(dispatcher))
+		return as_before;
+	if (start_worker(dispatcher, starter, job))
+	{
+		dispatcher->settling = true;
+		dispatcher->settled_at = TimestampTzPlusMilliseconds(now, SETTLING_TIME);
+		return NULL;
+	}
+	pause_all(dispatcher);
+	return QUEUE_WAITS_FOR_WORKER;
+}
+
+static const char *
+describe_running(int running)
+{
+	if (running == 0)
+		return "s3export.max_running_jobs to be more than 0";
+	return running == 1 ? "1 job that is running" : psprintf("%d jobs that are running", running);
+}
+
+/* Starts what can be, and tells the others why not.  Returns how many are queued. */
+static int
+start_jobs(Dispatcher *dispatcher, List *jobs)
+{
+	List     *busy = NIL;
+	List     *changed = NIL;
+	int       running = 0;
+	int       queued = 0;
+	ListCell *cell;
+
+	dispatcher->settling = false;
+	foreach (cell, jobs)
+	{
+		JobEntry *job = lfirst(cell);
+
+		if (!is_running(job) && !is_starting(dispatcher, job))
+			continue;
+		busy = lappend(busy, job);
+		running += job->background;
+		if (job->background && job->uploader_pid == 0)
+			dispatcher->settling = true;
+	}
+	foreach (cell, jobs)
+	{
+		JobEntry       *job = lfirst(cell);
+		const JobEntry *rival;
+		const char     *waiting_for;
+
+		if (!job->queued)
+			continue;
+		queued++;
+		if (is_starting(dispatcher, job))
+			continue;
+		if ((rival = find_rival(busy, job)) != NULL)
+			waiting_for =
+				psprintf("job " INT64_FORMAT ", which writes the same object", rival->job_id);
+		else if (running >= guc_max_running_jobs)
+			waiting_for = describe_running(running);
+		else
+			waiting_for = try_start(dispatcher, job);
+
+		busy = lappend(busy, job);
+		if (waiting_for == NULL)
+			running++;
+		else if (waiting_for != as_before &&
+				 (job->waiting_for == NULL || strcmp(job->waiting_for, waiting_for) != 0))
+		{
+			job->waiting_for = unconstify(char *, waiting_for);
+			changed = lappend(changed, job);
+		}
+	}
+	if (changed != NIL)
+		job_set_waiting(changed);
+	return queued;
+}
+
+static bool
+is_queued(List *jobs, int64 job_id)
+{
+	ListCell *cell;
+
+	foreach (cell, jobs)
+	{
+		const JobEntry *job = lfirst(cell);
+
+		if (job->job_id == job_id)
+			return job->queued;
+	}
+	return false;
+}
+
+static void
+hear_workers(Dispatcher *dispatcher)
+{
+	ListCell *cell;
+
+	foreach (cell, dispatcher->starters)
+	{
+		Starter *starter = lfirst(cell);
+
+		if (starter->state == STARTING)
+			hear(dispatcher, starter);
+		if (starter->failures >= MAX_TRIES)
+			give_up(starter);
+	}
+}
+
+/* Forgets the jobs that are queued no more. */
+static void
+forget_starters(Dispatcher *dispatcher, List *jobs)
+{
+	ListCell *cell;
+
+	foreach (cell, dispatcher->starters)
+	{
+		Starter *starter = lfirst(cell);
+
+		if (starter->state == STARTING || is_queued(jobs, starter->job_id))
+			continue;
+		pfree(starter);
+		dispatcher->starters = foreach_delete_current(dispatcher->starters, cell);
+	}
+}
+
+static void
+dispatch(void)
+{
+	Dispatcher dispatcher = {
+		.context = CurrentMemoryContext,
+		.look =
+			AllocSetContextCreate(CurrentMemoryContext, "s3export look", ALLOCSET_DEFAULT_SIZES),
+	};
+
+	for (;;)
+	{
+		static uint32 wait_event = 0;
+		List         *jobs;
+
+		MemoryContextSwitchTo(dispatcher.look);
+
+
+		/* In this order: whoever has said that he took a job has made its row say so. */
+		hear_workers(&dispatcher);
+		jobs = job_list_unfinished();
+		forget_starters(&dispatcher, jobs);
+		if (start_jobs(&dispatcher, jobs) == 0)
+			break;
+		MemoryContextSwitchTo(dispatcher.context);
+		MemoryContextReset(dispatcher.look);
+
+		pgstat_report_stat(false);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 is_settling(&dispatcher) ? SETTLING_INTERVAL : LOOK_INTERVAL,
+						 compat_wait_event(wait_event, "S3exportQueue"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+	}
+	MemoryContextSwitchTo(dispatcher.context);
+	MemoryContextDelete(dispatcher.look);
+}
+
+/* In a transaction of its own. */
+static bool
+any_queued(void)
+{
+	bool any;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	any = job_any_queued();
+	CommitTransactionCommand();
+	return any;
+}
+
+void
+s3export_dispatcher_main(Datum arg)
+{
+	MemoryContext context;
+
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
+	pgstat_report_appname("s3export dispatcher");
+
+	context =
+		AllocSetContextCreate(TopMemoryContext, "s3export dispatcher", ALLOCSET_DEFAULT_SIZES);
+	do
+	{
+		MemoryContextSwitchTo(context);
+		MemoryContextReset(context);
+		if (!lease_try_queue())
+			return;
+		dispatch();
+		lease_release_queue();
+	} while (any_queued());
+}

@@ -1,0 +1,80 @@
+# Several files and a server that fails while they are put in place: what is
+# there is said, by the error and by the rows, and no upload stays open.
+use strict;
+use warnings;
+use lib 'test/lib';
+use S3Export;
+use S3Faults;
+use ScriptedS3;
+use Test::More;
+
+my $s3 = scripted_s3();
+my $node = s3export_node('main', q(s3export.retry_timeout = '3s'), q(s3export.max_concurrent_parts = 1));
+my %keys = scripted_user($s3);
+my $folder = unique_folder();
+my $exports = 0;
+
+create_connector($node, 'lake', at_endpoint($s3), %keys, folder_path => $folder);
+
+# Five files; returns the error as a person sees it, and the names that are there.
+sub meets
+{
+	my ($what, $faults, %more) = @_;
+	my $name = 'e' . ++$exports;
+	my ($error, @there);
+
+	$s3->call('add_fault', %$_) foreach @$faults;
+	$s3->call('put_object', bucket => 'exports', key => "$folder/$name/$_", body => 'old') foreach @{ $more{old} // [] };
+	$error = error_text($node, "SELECT s3export.copy_to('lake', 'SELECT generate_series(1, 50) AS n', '$name/f.csv', max_rows_per_file => 10, manifest => true"
+		  . ($more{arguments} // '') . ')');
+	$error =~ s{(?<=/)e\d+(?=/)}{EXPORT}g;
+	is(scalar(grep { $_->{used} == 0 } @{ $s3->call('list_faults')->{faults} }), 0, "$what: it did happen");
+	$s3->call('clear_faults');
+	@there = grep { ($s3->object('exports', "$folder/$name/$_") // 'old') ne 'old' } 'f.csv', (map { "f_part$_.csv" } 2 .. 5), 'f.manifest.json';
+	is(scalar($s3->uploads('exports')), 0, "$what: no upload stays open");
+	is($node->safe_psql('postgres', qq{SELECT string_agg(regexp_replace(uri, '.*/', '') || ' ' || f.state, ', ' ORDER BY file_no)
+			FROM s3export.job_files f JOIN s3export.jobs j USING (job_id, uri) WHERE j.path = '$name/f.csv'} =~ s/USING \(job_id, uri\)/USING (job_id)/r =~ s/\buri\b/f.uri/r),
+		$more{rows}, "$what: the files' rows");
+	is($node->safe_psql('postgres', "SELECT state, files, coalesce(error_detail, '') ~ ' of the 5 files are in place' FROM s3export.jobs WHERE path = '$name/f.csv'"), $more{job},
+		"$what: the job's row");
+	is(join(' ', @there), $more{there}, "$what: what is there");
+	return $error;
+}
+
+my %complete = (match => { operation => 'CompleteMultipartUpload' });
+my $five = 'f.csv done, f_part2.csv done, f_part3.csv done, f_part4.csv done, f_part5.csv done';
+my $every = 'f.csv f_part2.csv f_part3.csv f_part4.csv f_part5.csv';
+
+is(meets('no fault', [], rows => "f.manifest.json done, $five", job => 'succeeded|5|f', there => "$every f.manifest.json"), "no error\n", 'no fault');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM s3export.job_files WHERE etag IS NOT NULL AND crc32c IS NOT NULL'), 6, 'each file has its ETag and CRC');
+is_deeply([ grep { /Complete|Put/ } map { $_->{operation} } $s3->log ], [ ('CompleteMultipartUpload') x 5, 'PutObject' ], 'the manifest comes last');
+
+is(meets('the third Complete fails', [ { do => 'slow_down', skip => 2, times => 1000, %complete } ],
+		rows => 'f.manifest.json aborted, f.csv done, f_part2.csv done, f_part3.csv aborted, f_part4.csv aborted, f_part5.csv aborted',
+		job => 'failed|2|t', there => 'f.csv f_part2.csv') =~ s/\d+ attempts/N attempts/r, <<'TEXT', 'the third Complete fails: the error');
+ERROR:  38000: could not complete upload of object "s3://exports/FOLDER/EXPORT/f_part3.csv"
+DETAIL:  S3 answered SlowDown (HTTP status 503) to s3:PutObject: Please reduce your request rate. Request ID ID, N attempts.  2 of the 5 files are in place: see s3export.job_files.
+HINT:  S3 asks for fewer requests: reduce s3export.max_concurrent_parts, or try again later.
+TEXT
+
+like(meets('the fourth file is there already', [], old => ['f_part4.csv'],
+		rows => 'f.manifest.json aborted, f.csv done, f_part2.csv done, f_part3.csv done, f_part4.csv aborted, f_part5.csv aborted',
+		job => 'failed|3|t', there => 'f.csv f_part2.csv f_part3.csv'),
+	qr/^ERROR:  42710: .*3 of the 5 files are in place/s, 'the fourth file is there already');
+
+like(meets('the manifest is refused', [ { do => 'slow_down', times => 1000, match => { operation => 'PutObject' } } ],
+		rows => "f.manifest.json aborted, $five", job => 'failed|5|t', there => $every),
+	qr/^ERROR:  38000: could not upload object "[^"]*f\.manifest\.json".* 5 of the 5 files are in place/s, 'the manifest is refused');
+
+like(meets('no Complete gets through', [ { do => 'slow_down', times => 1000, %complete } ],
+		rows => join(', ', map { "$_ aborted" } 'f.manifest.json', split / /, $every), job => 'failed|0|t', there => ''),
+	qr/ 0 of the 5 files are in place/, 'no Complete gets through');
+
+is(meets('an answer is lost', [ { do => 'lost_reply', forget => ScriptedS3::true, skip => 1, %complete } ],
+		rows => "f.manifest.json done, $five", job => 'succeeded|5|f', there => "$every f.manifest.json"), "no error\n", 'an answer is lost');
+like(meets('the last part fails', [ { do => 'error', code => 'AccessDenied', status => 403, skip => 4, times => 1000, match => { operation => 'UploadPart' } } ],
+		rows => join(', ', map { "$_ aborted" } split / /, $every), job => 'failed|0|f', there => ''), qr/^ERROR:  .*could not upload part 1 of object/, 'the last part fails');
+
+$node->stop;
+$s3->stop;
+done_testing();
