@@ -71,11 +71,12 @@ def formatter():
                      "%.0f" % (first["bytes"] / 1e6 / runs.median(receiver)),
                      "%.0f" % (runs.median(receiver) * 1e9 / first["rows"]),
                      "**%s**" % times(query), "**%s**" % times(whole),
+                     times(runs.ratio(key("copy filter"), key("receiver, filter"))),
                      times(runs.ratio(key("copy query"), key("receiver, plain")))])
         bars.append((name, [query, whole]))
     print("### Formatting: the CSV receiver, one process, bytes dropped\n")
     table(["table", "CSV, MB", "COPY (query), s", "COPY table, s", "receiver, s", "MB/s", "ns/row",
-           "x COPY (query)", "x COPY table", "fast_output off, x COPY (query)"], rows)
+           "x COPY (query)", "x COPY table", "with a filter, x COPY (query)", "fast_output off, x COPY (query)"], rows)
     write("formatter.svg", svg.bars(
         "Formatting, times as fast as COPY to /dev/null", ["COPY (SELECT ...)", "COPY table"],
         bars))

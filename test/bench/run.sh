@@ -138,7 +138,8 @@ s3export.ca_file = '$DIR/sink/ca.pem'
     export BENCH_POSTMASTER
 }
 
-# connect NAME BUCKET URL: the keys come from the environment.
+# connect NAME BUCKET URL: the keys come from the environment.  Connector NAME-unsigned
+# does not sign bodies.
 connect() {
     psql -o /dev/null -v name="$1" -v bucket="$2" -v url="$3" <<'E'
 \getenv access_key BENCH_ACCESS_KEY_ID
@@ -146,6 +147,9 @@ connect() {
 SELECT s3export.create_connector(:'name', :'bucket', folder_path => 'bench',
     endpoint_url => :'url', region => 'us-east-1', validate => false,
     access_key_id => :'access_key', secret_access_key => :'secret_key');
+SELECT s3export.create_connector(:'name' || '-unsigned', :'bucket', folder_path => 'unsigned',
+    endpoint_url => :'url', region => 'us-east-1', validate => false, payload_signing => 'unsigned',
+    credentials_from => :'name');
 E
     write_programs "$@"
 }
