@@ -375,13 +375,16 @@ is_starting(Dispatcher *dispatcher, const JobEntry *job)
 	return starter != NULL && starter->state == STARTING;
 }
 
-/* The job, of those that run or come first, that has to end before this one. */
+/*
+ * The job, of those that run or come first, that has to end before this one.  No
+ * two write to a path that has the job's id in it.
+ */
 static const JobEntry *
 find_rival(List *busy, const JobEntry *job)
 {
 	ListCell *cell;
 
-	if (job->path == NULL)
+	if (job->path == NULL || strstr(job->path, "{job}") != NULL)
 		return NULL;
 	foreach (cell, busy)
 	{

@@ -12,6 +12,8 @@
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
 #include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/timeout.h"
 
 #include "guc.h"
 #include "pipe.h"
@@ -20,11 +22,17 @@
 
 static volatile sig_atomic_t cancel_requested = false;
 
+/* A timeout interrupts a wait for a lock by the same signal. */
 void
 store_handle_cancel(SIGNAL_ARGS)
 {
 	int save_errno = errno;
 
+	if (get_timeout_indicator(LOCK_TIMEOUT, false))
+	{
+		StatementCancelHandler(postgres_signal_arg);
+		return;
+	}
 	cancel_requested = true;
 	SetLatch(MyLatch);
 	errno = save_errno;
