@@ -266,7 +266,7 @@ sub caller_cell
 	return "`$sqlstate` " . masked($message);
 }
 
-# What the newest job of a file says; "none" when there is no such row.
+# What the newest job of a file, or of a path, says; "none" when there is no such row.
 sub job_cell
 {
 	my ($node, $file) = @_;
@@ -274,7 +274,7 @@ sub job_cell
 		|| CASE WHEN error_detail LIKE '%may or may not appear%' AND recovered_at IS NULL THEN ', in doubt' ELSE '' END
 		|| CASE WHEN recovered_at IS NULL THEN '' ELSE ', settled by recovery' END
 		|| CASE WHEN open_uploads = 0 THEN '' ELSE ', names the upload that is left' END
-		FROM s3export.jobs WHERE uri LIKE '%/$file' ORDER BY job_id DESC LIMIT 1});
+		FROM s3export.jobs WHERE uri LIKE '%/$file' OR path = '$file' ORDER BY job_id DESC LIMIT 1});
 
 	return length $cell ? $cell : 'none';
 }

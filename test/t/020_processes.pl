@@ -96,7 +96,7 @@ sub nothing_left
 	$handle->finish;
 	cmp_ok(time - $started, '<', 3, 'cancel: at once');
 	like($$messages, qr/ERROR:  57014: canceling statement due to user request/, 'cancel: the caller\'s error');
-	nothing_left('cancel.csv', 'cancelled', 'cancel', $$messages);
+	nothing_left('cancel.csv', 'cancelled', 'pg_cancel_backend of the caller', $$messages);
 }
 
 # ---- the caller is terminated, or its process dies
@@ -109,7 +109,7 @@ foreach my $how ([ 'terminate', sub { $node->safe_psql('postgres', "SELECT pg_te
 	$end->(job("$what.csv", 'leader_pid'));
 	$handle->finish;
 	like($$messages, qr/FATAL:  57P01/, "$what: the caller's error");
-	nothing_left("$what.csv", 'cancelled', $what, $$messages);
+	nothing_left("$what.csv", 'cancelled', "pg_${what}_backend of the caller", $$messages);
 	is(job("$what.csv", 'error_message'), 'the session that ran the export has ended', "$what: the reason is kept");
 }
 
@@ -177,7 +177,7 @@ error_like($node, q(BEGIN; LOCK s3export.job; SELECT s3export.copy_to('lake', 'V
 	cmp_ok(time - $started, '<', 10, 'a fast shutdown is fast');
 	$handle->finish;
 	$node->start;
-	nothing_left('shutdown.csv', 'cancelled', 'shutdown', $$messages);
+	nothing_left('shutdown.csv', 'cancelled', 'a fast shutdown while parts are sent', $$messages);
 }
 {
 	my ($handle, $messages) = start_export('crash.csv');
