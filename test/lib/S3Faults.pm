@@ -25,7 +25,7 @@ use Test::More;
 our @EXPORT = qw(
   scripted_s3 scripted_user scripted_role scripted_session at_aws at_endpoint aws_settings
   error_text failed_checks checks_sql masked trust allow job_text keep_secrets
-  fault_outcome caller_cell job_cell bucket_cell scripted_cell
+  fault_outcome fault_untried caller_cell job_cell bucket_cell scripted_cell
 );
 
 my $directory = File::Temp->newdir;
@@ -210,17 +210,34 @@ sub job_text
 #	fault_outcome('a part meets SlowDown', caller_cell($error), job_cell($node, $file), scripted_cell($s3, $key, $whole));
 my $faults_file;
 
-sub fault_outcome
+sub append_fault
 {
 	my (@cells) = @_;
 
-	die 'a fault, what the caller sees, the job and the bucket are expected' unless @cells == 4 && !grep { !defined || /[|\n]/ } @cells;
 	if (!defined $faults_file)
 	{
 		$faults_file = "$PostgreSQL::Test::Utils::log_path/" . basename($0, '.pl') . '.faults';
 		unlink $faults_file;
 	}
 	append_to_file($faults_file, '| ' . join(' | ', @cells) . " |\n");
+	return;
+}
+
+sub fault_outcome
+{
+	my (@cells) = @_;
+
+	die 'a fault, what the caller sees, the job and the bucket are expected' unless @cells == 4 && !grep { !defined || /[|\n]/ } @cells;
+	append_fault(@cells);
+	return;
+}
+
+# For a fault that cannot be tried where the tests run now.
+sub fault_untried
+{
+	my ($fault) = @_;
+
+	append_fault($fault, 'not tried here');
 	return;
 }
 

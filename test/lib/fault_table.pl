@@ -44,6 +44,11 @@ if ($command eq 'print')
 
 my @shown = table_of($readme);
 my %shown = map { $_ => 1 } @shown;
+my %line = map { (split / \| /)[0] => $_ } @shown;
+
+# A line that could not be tried is taken as it is shown.
+@stated = map { /^(.*?) \| not tried here \|$/ && $line{$1} || $_ } @stated;
+
 my %stated = map { $_ => 1 } @heading, @stated;
 my @missing = grep { !$shown{$_} } @stated;
 my @stale = $command eq 'check' ? grep { !$stated{$_} } @shown : ();
