@@ -11,8 +11,8 @@
 
 #include "csv_block.h"
 
-/* What COPY can hold of one row: a StringInfo with its end mark. */
-#define MAX_ROW (MaxAllocSize - 1)
+/* A shm_mq takes messages of MaxAllocSize, of which some bytes are the pipe's. */
+#define MAX_BUFFER (MaxAllocSize - 63)
 
 static void
 set_buffer(CsvBlock *block, char *data, size_t allocated)
@@ -57,6 +57,7 @@ send_rows(CsvBlock *block, char *dst)
 char *
 csv_block_make_room(CsvBlock *block, char *dst, size_t len)
 {
+	size_t longest = MAX_BUFFER - block->reserve;
 	size_t partial;
 	size_t allocated;
 
@@ -66,11 +67,11 @@ csv_block_make_room(CsvBlock *block, char *dst, size_t len)
 		return dst;
 
 	partial = dst - block->data;
-	if (partial + len > MAX_ROW)
+	if (partial + len > longest)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("a row is too large for CSV"),
-				 errdetail("A row can have at most %zu bytes, as in COPY.", (size_t) MAX_ROW)));
-	allocated = Max(Min(block->allocated * 2, MAX_ROW), partial + len) + block->reserve;
+				 errdetail("A row can have at most %zu bytes.", longest)));
+	allocated = Max(Min(block->allocated * 2, longest), partial + len) + block->reserve;
 	set_buffer(block, repalloc_huge(block->data, allocated), allocated);
 	return block->data + partial;
 }

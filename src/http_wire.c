@@ -715,6 +715,8 @@ exchange_response(Exchange *exchange, HttpResponse *response)
 	{
 		describe_error(exchange);
 		response->transport_error = exchange->error;
+		response->exhausted = exchange->out_of_files || exchange->out_of_memory ||
+							  exchange->code == CURLE_OUT_OF_MEMORY;
 		response->transport_final = (exchange->code != CURLE_OK && !is_transient(exchange->code)) ||
 									(exchange->refused != NULL && !exchange->socket_opened);
 	}

@@ -192,6 +192,7 @@ s3_error_set(S3Error *error, const HttpResponse *response, const char *action, c
 	{
 		s3_clean_text(error->message, sizeof(error->message),
 					  response->transport_error ? response->transport_error : "");
+		error->exhausted = response->exhausted;
 		return;
 	}
 
@@ -262,6 +263,8 @@ is_no_space(const S3Error *error)
 int
 s3_error_sqlstate(const S3Error *error)
 {
+	if (error->exhausted)
+		return ERRCODE_INSUFFICIENT_RESOURCES;
 	if (error->http_status == 0)
 		return ERRCODE_CONNECTION_FAILURE;
 	if (s3_error_is(error, "QuotaExceeded") || is_no_space(error) ||
@@ -359,6 +362,9 @@ s3_error_hint(const S3Error *error)
 {
 	if (error->hint[0] != '\0')
 		return pstrdup(error->hint);
+	if (error->exhausted)
+		return pstrdup("Try again when the server has more to give, or raise its limits: "
+					   "\"max_files_per_process\" and \"ulimit -n\", or \"ulimit -v\".");
 	if (error->http_status == 0)
 		return pstrdup("Check that the server can reach the endpoint, and the settings "
 					   "s3export.proxy and s3export.ca_file where they apply.");

@@ -23,6 +23,7 @@ typedef struct S3Error
 	const char *action;            /* IAM's name of what was asked: "s3:PutObject" */
 	const char *principal;         /* the role's session that asked; NULL: not a role */
 	const char *encryption;        /* the encryption asked for; NULL: none */
+	bool        exhausted;         /* no memory or file descriptor was left */
 	bool        unsigned_body;     /* one was sent to a store that may not take it */
 	char        code[128];         /* S3's or STS's, or made from the status; "": none */
 	char        message[1024 + 1]; /* S3's, or the transport's; "": none */

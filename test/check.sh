@@ -241,6 +241,22 @@ prove() {
     return "$status"
 }
 
+# check_faults check|part: the README's table of faults is what the tests saw.
+check_faults() {
+    local passed failed
+
+    read -r passed failed <"$COUNT" || return 1
+    if perl test/lib/fault_table.pl "$1" "$WORK/tap/tmp_check/log" README.md; then
+        passed=$((passed + 1))
+    else
+        say "README.md: to be replaced by"
+        perl test/lib/fault_table.pl print "$WORK/tap/tmp_check/log"
+        failed=$((failed + 1))
+    fi
+    echo "$passed $failed" >"$COUNT"
+    [ "$failed" -eq 0 ]
+}
+
 tap() {
     local status=0 tests=("$@")
 
@@ -252,6 +268,7 @@ tap() {
     tap_environment
     export S3EXPORT_TEST_RGW_DIR=$WORK/rgw
     prove 2 "${tests[@]/#/$WORK/}" || status=$?
+    check_faults "$([ $# -eq 0 ] && echo check || echo part)" || status=1
     as_server bash "$WORK/test/lib/rgw.sh" stop "$WORK/rgw"
     return "$status"
 }

@@ -10,7 +10,9 @@
  * run that the executor has handed over itself.  float8_of_bits and
  * float4_of_bits make floats that no literal would think of; to_upper is an
  * encoding conversion that changes ASCII; other_heap is a table access method
- * that is not heap, though it does the same.
+ * that is not heap, though it does the same.  take_segments(left) takes all
+ * segments of dynamic shared memory that the server can have, but "left", for
+ * as long as the session lasts, and returns how many it took.
  *
  *-------------------------------------------------------------------------
  */
@@ -21,6 +23,7 @@
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "storage/dsm.h"
 #include "storage/fd.h"
 #include "tcop/tcopprot.h"
 #include "utils/array.h"
@@ -53,6 +56,7 @@ SQL_FUNCTION(other_heap);
 SQL_FUNCTION(float8_of_bits);
 SQL_FUNCTION(float4_of_bits);
 SQL_FUNCTION(to_upper);
+SQL_FUNCTION(take_segments);
 
 typedef struct Probe
 {
@@ -225,4 +229,27 @@ to_upper(PG_FUNCTION_ARGS)
 		dst[i] = pg_ascii_toupper((unsigned char) src[i]);
 	dst[len] = '\0';
 	PG_RETURN_INT32(len);
+}
+
+Datum
+take_segments(PG_FUNCTION_ARGS)
+{
+	int          left = PG_GETARG_INT32(0);
+	int          taken = 0;
+	List        *segments = NIL;
+	dsm_segment *segment;
+
+	while ((segment = dsm_create(1024, DSM_CREATE_NULL_IF_MAXSEGMENTS)) != NULL)
+	{
+		dsm_pin_mapping(segment);
+		segments = lappend(segments, segment);
+		taken++;
+	}
+	while (left-- > 0 && segments != NIL)
+	{
+		dsm_detach(llast(segments));
+		segments = list_delete_last(segments);
+		taken--;
+	}
+	PG_RETURN_INT32(taken);
 }

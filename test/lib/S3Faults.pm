@@ -14,6 +14,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use File::Basename qw(basename);
 use File::Temp ();
 use IPC::Run;
 use PostgreSQL::Test::Utils;
@@ -24,6 +25,7 @@ use Test::More;
 our @EXPORT = qw(
   scripted_s3 scripted_user scripted_role scripted_session at_aws at_endpoint aws_settings
   error_text failed_checks checks_sql masked trust allow job_text keep_secrets
+  fault_outcome fault_untried caller_cell job_cell bucket_cell scripted_cell
 );
 
 my $directory = File::Temp->newdir;
@@ -197,6 +199,102 @@ sub job_text
 		|| coalesce(E'\nERROR:  ' || error_code || ': ' || error_message, '') || coalesce(E'\nDETAIL:  ' || error_detail, '')
 		|| coalesce(E'\nHINT:  ' || error_hint, '')
 		FROM s3export.jobs WHERE uri LIKE '%/$file' ORDER BY job_id DESC LIMIT 1})) . "\n";
+}
+
+# ------------------------------------------------------------- the table of faults
+
+# States one line of the README's table of faults, of what was observed; the cells
+# are best made by the functions below.  A test file's lines go to
+# NAME.faults beside its logs, where fault_table.pl finds them.
+#
+#	fault_outcome('a part meets SlowDown', caller_cell($error), job_cell($node, $file), scripted_cell($s3, $key, $whole));
+my $faults_file;
+
+sub append_fault
+{
+	my (@cells) = @_;
+
+	if (!defined $faults_file)
+	{
+		$faults_file = "$PostgreSQL::Test::Utils::log_path/" . basename($0, '.pl') . '.faults';
+		unlink $faults_file;
+	}
+	append_to_file($faults_file, '| ' . join(' | ', @cells) . " |\n");
+	return;
+}
+
+sub fault_outcome
+{
+	my (@cells) = @_;
+
+	die 'a fault, what the caller sees, the job and the bucket are expected' unless @cells == 4 && !grep { !defined || /[|\n]/ } @cells;
+	append_fault(@cells);
+	return;
+}
+
+# For a fault that cannot be tried where the tests run now.
+sub fault_untried
+{
+	my ($fault) = @_;
+
+	append_fault($fault, 'not tried here');
+	return;
+}
+
+# What the caller sees: an error as sql_error returns it, or all that psql wrote to
+# stderr with VERBOSITY=verbose; an empty one is success.  Without the names of objects.
+sub caller_cell
+{
+	my ($error) = @_;
+	my ($sqlstate, $message);
+
+	if (ref $error)
+	{
+		($sqlstate, $message) = @$error{qw(sqlstate message)};
+	}
+	elsif ($error =~ /(?:ERROR|FATAL|PANIC):  ([0-9A-Z]{5}): ([^\n]*)/)
+	{
+		($sqlstate, $message) = ($1, $2);
+	}
+	elsif ($error =~ /server closed the connection|connection to server was lost/)
+	{
+		return 'the connection is lost';
+	}
+	return 'success' unless defined $sqlstate;
+	$message =~ s/ "s3:\/\/[^"]*"//;
+	$message =~ s/part \d+ of/a part of/;
+	return "`$sqlstate` " . masked($message);
+}
+
+# What the newest job of a file, or of a path, says; "none" when there is no such row.
+sub job_cell
+{
+	my ($node, $file) = @_;
+	my $cell = $node->safe_psql('postgres', qq{SELECT state || coalesce(' `' || error_code || '`', '')
+		|| CASE WHEN error_detail LIKE '%may or may not appear%' AND recovered_at IS NULL THEN ', in doubt' ELSE '' END
+		|| CASE WHEN recovered_at IS NULL THEN '' ELSE ', settled by recovery' END
+		|| CASE WHEN open_uploads = 0 THEN '' ELSE ', names the upload that is left' END
+		FROM s3export.jobs WHERE uri LIKE '%/$file' OR path = '$file' ORDER BY job_id DESC LIMIT 1});
+
+	return length $cell ? $cell : 'none';
+}
+
+# What lies in the bucket: an object's bytes (undef: none), those it ought to have,
+# and the number of open uploads.
+sub bucket_cell
+{
+	my ($object, $whole, $uploads) = @_;
+	my $cell = !defined $object ? 'no object' : $object eq ($whole // '') ? 'the whole object' : 'another object';
+
+	return $uploads == 0 ? $cell : "$cell, $uploads open upload" . ($uploads == 1 ? '' : 's');
+}
+
+# The same of a key in the scripted server's bucket "exports".
+sub scripted_cell
+{
+	my ($s3, $key, $whole) = @_;
+
+	return bucket_cell($s3->object('exports', $key), $whole, scalar(grep { $_->{key} eq $key } $s3->uploads('exports')));
 }
 
 1;

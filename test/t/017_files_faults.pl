@@ -38,6 +38,9 @@ sub meets
 	is($node->safe_psql('postgres', "SELECT state, files, coalesce(error_detail, '') ~ ' of the 5 files are in place' FROM s3export.jobs WHERE path = '$name/f.csv'"), $more{job},
 		"$what: the job's row");
 	is(join(' ', @there), $more{there}, "$what: what is there");
+	fault_outcome("five files and a manifest: $what", caller_cell($error), job_cell($node, "$name/f.csv"),
+		(grep { /part|^f\.csv/ } @there) . ' of the files, ' . ((grep { /manifest/ } @there) ? 'the manifest' : 'no manifest'))
+	  if @$faults || $more{old};
 	return $error;
 }
 

@@ -5,6 +5,7 @@ use warnings;
 use lib 'test/lib';
 use PostgreSQL::Test::Utils;
 use S3Export;
+use S3Faults;
 use Test::More;
 use Time::HiRes qw(time sleep);
 
@@ -48,14 +49,24 @@ sub wait_for_upload
 	return;
 }
 
+# What lies in the bucket, for the table of faults.
+sub remote_cell
+{
+	my ($name) = @_;
+	my ($object) = s3_list("$folder/$name");
+
+	return bucket_cell($object, undef, scalar(() = s3_uploads("$folder/$name")));
+}
+
 sub nothing_left
 {
-	my ($name, $state, $why) = @_;
+	my ($name, $state, $why, $error) = @_;
 
 	poll_until(sub { job($name, 'state') ne 'running' }, "the end of $name");
 	is(job($name, 'state, open_uploads = 0, finished_at IS NOT NULL'), "$state|t|t", "$why: the job row says so");
 	is_deeply([ s3_list("$folder/$name") ], [], "$why: no object appears");
 	is_deeply([ s3_uploads("$folder/$name") ], [], "$why: no upload stays open");
+	fault_outcome($why, caller_cell($error), job_cell($node, $name), remote_cell($name)) if defined $error;
 	is($node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 's3export uploader'"), 0,
 		"$why: no uploader stays") if poll_until(sub {
 			$node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 's3export uploader'") == 0 }, 'the uploader\'s end');
@@ -70,7 +81,7 @@ sub nothing_left
 
 	$handle->finish;
 	like($$messages, qr/ERROR:  57014: canceling statement due to statement timeout/, 'statement_timeout: the caller\'s error');
-	nothing_left('timeout.csv', 'cancelled', 'statement_timeout');
+	nothing_left('timeout.csv', 'cancelled', 'statement_timeout', $$messages);
 	is(job('timeout.csv', 'error_code, error_message'), '57014|canceling statement due to statement timeout', 'statement_timeout: the reason is kept');
 }
 
@@ -85,7 +96,7 @@ sub nothing_left
 	$handle->finish;
 	cmp_ok(time - $started, '<', 3, 'cancel: at once');
 	like($$messages, qr/ERROR:  57014: canceling statement due to user request/, 'cancel: the caller\'s error');
-	nothing_left('cancel.csv', 'cancelled', 'cancel');
+	nothing_left('cancel.csv', 'cancelled', 'pg_cancel_backend of the caller', $$messages);
 }
 
 # ---- the caller is terminated, or its process dies
@@ -98,7 +109,7 @@ foreach my $how ([ 'terminate', sub { $node->safe_psql('postgres', "SELECT pg_te
 	$end->(job("$what.csv", 'leader_pid'));
 	$handle->finish;
 	like($$messages, qr/FATAL:  57P01/, "$what: the caller's error");
-	nothing_left("$what.csv", 'cancelled', $what);
+	nothing_left("$what.csv", 'cancelled', "pg_${what}_backend of the caller", $$messages);
 	is(job("$what.csv", 'error_message'), 'the session that ran the export has ended', "$what: the reason is kept");
 }
 
@@ -114,13 +125,16 @@ foreach my $function ('pg_terminate_backend', 'pg_cancel_backend')
 	like($$messages,
 		$function eq 'pg_cancel_backend' ? qr/ERROR:  57014: canceling the export due to user request/
 		: qr/ERROR:  57P01: terminating the uploader due to administrator command/, "$function of the uploader: the caller's error");
-	nothing_left($name, 'cancelled', "$function of the uploader");
+	nothing_left($name, 'cancelled', "$function of the uploader", $$messages);
 }
 
 # ---- a query that fails late
-error_like($node, q(SELECT s3export.copy_to('lake', 'SELECT repeat(md5(g::text), 60), 1 / (20000 - g) FROM generate_series(1, 20000) g', 'late.csv')),
-	{ sqlstate => '22012', message => 'division by zero' }, 'a query that fails at its last row: the caller\'s error');
-nothing_left('late.csv', 'failed', 'a query that fails late');
+{
+	my $error = sql_error($node, q(SELECT s3export.copy_to('lake', 'SELECT repeat(md5(g::text), 60), 1 / (20000 - g) FROM generate_series(1, 20000) g', 'late.csv')));
+
+	is("$error->{sqlstate} $error->{message}", '22012 division by zero', 'a query that fails at its last row: the caller\'s error');
+	nothing_left('late.csv', 'failed', 'a query that fails at its last row', $error);
+}
 
 # ---- no worker, then one
 {
@@ -163,7 +177,7 @@ error_like($node, q(BEGIN; LOCK s3export.job; SELECT s3export.copy_to('lake', 'V
 	cmp_ok(time - $started, '<', 10, 'a fast shutdown is fast');
 	$handle->finish;
 	$node->start;
-	nothing_left('shutdown.csv', 'cancelled', 'shutdown');
+	nothing_left('shutdown.csv', 'cancelled', 'a fast shutdown while parts are sent', $$messages);
 }
 {
 	my ($handle, $messages) = start_export('crash.csv');

@@ -53,9 +53,11 @@ sub refused
 	my $name = connector(%$arguments);
 	my ($check, $create) = first_failure(@first);
 	my $before = saved();
+	my $error = error_text($node, "SELECT s3export.copy_to('$name', 'SELECT pg_sleep(60)', '$name.csv')");
 
-	is(error_text($node, "SELECT s3export.copy_to('$name', 'SELECT pg_sleep(60)', '$name.csv')"), $expected, "$what: copy_to");
+	is($error, $expected, "$what: copy_to");
 	is(job_text($node, "$name.csv"), "failed\n$expected", "$what: the job row");
+	fault_outcome($what, caller_cell($error), job_cell($node, "$name.csv"), scripted_cell($s3, "$arguments->{folder_path}/$name.csv", undef));
 	is(failed_checks($node, $name), $check, "$what: test_credentials");
 	is(error_text($node, 'SELECT ' . connector_sql('new', %$arguments, folder_path => unique_folder(), wait => '0')), $create, "$what: create_connector");
 	is(saved(), $before, "$what: nothing is saved");

@@ -56,16 +56,18 @@ sub arrives
 	my ($what, $faults, %options) = @_;
 	my $file = 'connector' . ++$files . '.csv';
 	my $since = $s3->log;
-	my $rows;
+	my ($rows, $error);
 
 	add_faults(@$faults);
-	$rows = eval { $node->safe_psql('postgres', copy_sql($file, %options)) } // $@;
-	is($rows, $options{rows} // 5500, "$what: the export succeeds");
+	(undef, $rows, $error) = $node->psql('postgres', "\\set VERBOSITY verbose\n" . copy_sql($file, %options));
+	is($rows, $options{rows} // 5500, "$what: the export succeeds") or diag($error);
 	ok((object($file) // '') eq ($options{bytes} // $oracle), "$what: its bytes are those of COPY");
 	is(job_text($node, $file), "succeeded\n", "$what: the job row");
 	is(scalar($s3->uploads('exports')), 0, "$what: no upload stays open");
 	is(scalar(grep { $_->{used} == 0 } @{ $s3->call('list_faults')->{faults} }), 0, "$what: it did happen");
 	$s3->call('clear_faults');
+	fault_outcome($what, caller_cell($error), job_cell($node, $file), scripted_cell($s3, "$folder/$file", $options{bytes} // $oracle))
+	  if @$faults || $options{stated};
 	return $s3->log(since => $since);
 }
 
@@ -84,11 +86,13 @@ sub fails
 	my ($what, $faults, $expected, %options) = @_;
 	my $file = 'connector' . ++$files . '.csv';
 	my $since = $s3->log;
+	my $error;
 	my $shown = $options{loose} ? \&loosened : sub { return $_[0] };
 
 	$s3->call('put_object', bucket => 'exports', key => "$folder/$file", body => $options{old}) if defined $options{old};
 	add_faults(@$faults);
-	is($shown->(error_text($node, copy_sql($file, %options))), $expected, "$what: the error");
+	$error = error_text($node, copy_sql($file, %options));
+	is($shown->($error), $expected, "$what: the error");
 	is($shown->(job_text($node, $file)), 'failed' . ($options{left} ? ', upload left' : '') . "\n$expected", "$what: the job row");
 	is(object($file), $options{old}, "$what: no object appears") unless $options{appears};
 	is(scalar($s3->uploads('exports')), $options{left} // 0, "$what: open uploads");
@@ -96,6 +100,8 @@ sub fails
 		"$what: the upload that is left is named in the job row") if $options{left};
 	is(scalar(grep { $_->{used} == 0 } @{ $s3->call('list_faults')->{faults} }), 0, "$what: it did happen");
 	$s3->call('clear_faults');
+	fault_outcome($what, caller_cell($error), job_cell($node, $file),
+		scripted_cell($s3, join('/', $folder, $options{connector} // (), $file), $oracle));
 	is($node->safe_psql('postgres', copy_sql("after $file", query => 'VALUES (1)')), 1, "$what: the server goes on");
 	is(scalar($s3->uploads('exports')), 0, "$what: and removes the upload that was left") if $options{left};
 	return $s3->log(since => $since);
@@ -135,7 +141,7 @@ arrives('the answer of Complete is lost', [ { do => 'lost_reply', %complete } ])
 
 @log = arrives('the answer of Complete is lost, and the upload forgotten', [ { do => 'lost_reply', forget => ScriptedS3::true, %complete } ]);
 is(count('HeadObject', @log), 1, 'the answer of Complete is lost, and the upload forgotten: our object is recognised');
-arrives('the same where an object is overwritten', [ { do => 'lost_reply', forget => ScriptedS3::true, %complete } ], arguments => $overwrite);
+arrives('the answer of Complete is lost, and the upload forgotten, where an object is overwritten', [ { do => 'lost_reply', forget => ScriptedS3::true, %complete } ], arguments => $overwrite);
 
 # An older object of that name is not ours, be it of the same size.
 my $gone = <<'TEXT';
@@ -179,6 +185,7 @@ arrives('PutObject meets another writer', [ { do => 'error', code => 'Conditiona
 	$handle->finish;
 	like($error, qr/^ERROR:  42710: object "s3:\/\/exports\/\Q$file\E" already exists$/m, 'an object appears while the query runs: the error');
 	is($s3->object('exports', $file), 'theirs', 'an object appears while the query runs: it stays');
+	fault_outcome('an object of that name appears while the query runs', caller_cell($error), job_cell($node, 'race.csv'), scripted_cell($s3, $file, undef));
 }
 
 # ---- parts
@@ -291,6 +298,7 @@ foreach my $operation (qw(GetObject CreateMultipartUpload UploadPart CompleteMul
 		is(count('AbortMultipartUpload', $s3->log(since => $since)), $operation eq 'GetObject' ? 0 : 1, "$operation is not answered: what was begun is aborted");
 	}
 	is(scalar($s3->uploads('exports')), 0, "$operation is not answered: no upload stays open");
+	fault_outcome("$operation is not answered, and the query is cancelled", caller_cell($error), job_cell($node, $file), scripted_cell($s3, "$folder/$file", $oracle));
 	$s3->call('clear_faults');
 }
 
@@ -299,7 +307,7 @@ foreach my $offset (1200, -1200)
 {
 	$s3->call('clock', offset => 0 + $offset);
 	my $logged = -s $node->logfile;
-	@log = arrives("S3's clock differs by $offset s", []);
+	@log = arrives("S3's clock differs by $offset s", [], stated => 1);
 	is_deeply([ map { "$_->{operation} " . ($_->{code} // 'ok') } @log[ 0, 1, 2 ] ],
 		[ 'GetObject RequestTimeTooSkewed', 'GetObject NoSuchKey', 'CreateMultipartUpload ok' ], "S3's clock differs by $offset s: is found out once");
 	like(substr(PostgreSQL::Test::Utils::slurp_file($node->logfile), $logged),

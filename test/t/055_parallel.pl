@@ -6,6 +6,7 @@ use lib 'test/lib';
 use IO::Uncompress::Gunzip ();
 use PostgreSQL::Test::Utils;
 use S3Export;
+use S3Faults;
 use Test::More;
 use Time::HiRes qw(time sleep);
 
@@ -309,12 +310,16 @@ sub job
 
 sub nothing_left
 {
-	my ($name, $state) = @_;
+	my ($name, $state, $fault, $error) = @_;
+	my (@objects, @uploads);
 
 	poll_until(sub { job($name, 'state') eq $state }, "the end of $name");
 	poll_until(sub { $node->safe_psql('postgres', q(SELECT count(*) FROM pg_stat_activity WHERE backend_type IN ('parallel worker', 's3export uploader'))) == 0 },
 		"the end of the processes of $name");
-	is_deeply([ s3_list("$folder/$name"), s3_uploads("$folder/$name") ], [], "$name: no process, object or upload is left");
+	@objects = s3_list("$folder/$name");
+	@uploads = s3_uploads("$folder/$name");
+	is_deeply([ @objects, @uploads ], [], "$name: no process, object or upload is left");
+	fault_outcome($fault, caller_cell($error), job_cell($node, $name), bucket_cell($objects[0], undef, scalar @uploads)) if defined $fault;
 	return;
 }
 
@@ -345,9 +350,12 @@ foreach my $end (
 	}
 }
 
-error_like($node, "$workers_only; SELECT s3export.copy_to('lake', 'SELECT repeat(md5(o.id::text), 60), 1 / (o.id - 19997) FROM orders o, generate_series(1, 5)', 'failed.csv')",
-	{ sqlstate => '22012', message => 'division by zero' }, 'an error in a worker: the caller\'s error');
-nothing_left('failed.csv', 'failed');
+{
+	my $error = sql_error($node, "$workers_only; SELECT s3export.copy_to('lake', 'SELECT repeat(md5(o.id::text), 60), 1 / (o.id - 19997) FROM orders o, generate_series(1, 5)', 'failed.csv')");
+
+	is("$error->{sqlstate} $error->{message}", '22012 division by zero', 'an error in a worker: the caller\'s error');
+	nothing_left('failed.csv', 'failed', 'a query that fails at its last rows, in a parallel worker', $error);
+}
 is(job('failed.csv', 'error_code, error_message'), '22012|division by zero', 'an error in a worker: the reason is kept');
 
 # ---- others who look at plans

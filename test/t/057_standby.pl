@@ -158,6 +158,8 @@ like(logged('denied.csv'), qr/failed after .*: could not upload part.*\n.*DETAIL
 	like($run->{err}, qr/ERROR:  40001: canceling statement due to conflict with recovery\nDETAIL:  .*\nHINT:  .*"max_standby_streaming_delay".*"hot_standby_feedback"/, 'a conflict with recovery has its own error, and a hint');
 	like(logged('conflict.csv'), qr/failed after .*: canceling statement due to conflict with recovery\n.*DETAIL:.*\n.*HINT:  .*hot_standby_feedback/, 'is in the log');
 	is_deeply([ s3_list("$folder/conflict.csv"), s3_uploads("$folder/conflict.csv") ], [], 'and leaves nothing');
+	fault_outcome('a conflict with recovery, on a standby', caller_cell($run->{err}), job_cell($standby, 'conflict.csv'), bucket_cell(undef, undef, scalar s3_uploads("$folder/conflict.csv")));
+	is(job_cell($standby, 'conflict.csv'), 'none', 'where there can be no row');
 }
 
 # ---- promotion
@@ -169,7 +171,12 @@ like(logged('denied.csv'), qr/failed after .*: could not upload part.*\n.*DETAIL
 	is($standby->safe_psql('postgres', 'SELECT pg_is_in_recovery()'), 'f', 'the standby is promoted');
 	is($standby->safe_psql('postgres', 'SELECT count(*) FROM pg_stat_progress_copy'), 1, 'while it exports');
 	like(finish($run), qr/^\|.*\|20000\|1\|\d+$/, 'the export ends as it has begun');
-	is(scalar(() = s3_get("$folder/promoted.csv") =~ /\n/g), 20001, 'with all rows');
+	my $object = join '', sort split /^/, s3_get("$folder/promoted.csv");
+	my $whole = join '', sort map { my $end = /^id/ ? 'case' : /^\d*00,/ ? '""' : ''; s/\n/,$end\n/r } split /^/, $expected;
+	is(scalar(() = $object =~ /\n/g), 20001, 'with all rows');
+	is(job_cell($standby, 'promoted.csv'), 'none', 'it has no row, as when it began');
+	is_deeply([ s3_uploads("$folder/promoted.csv") ], [], 'and leaves no upload open');
+	fault_outcome('a standby is promoted', caller_cell($run->{err}), job_cell($standby, 'promoted.csv'), bucket_cell($object, $whole, scalar s3_uploads("$folder/promoted.csv")));
 	like(logged('promoted.csv'), qr/succeeded: 20000 rows/, 'and is in the log');
 	like($standby->safe_psql('postgres', copy_to('VALUES (1)', 'after.csv')), qr/^\d+\|/, 'the next one has a job');
 	is($standby->safe_psql('postgres', q(SELECT state FROM s3export.jobs WHERE path = 'after.csv')), 'succeeded', 'with its row');

@@ -91,14 +91,35 @@ sub wait_until_up
 my %crash = (
 	'the uploader is killed' => sub { kill 'KILL', job($_[0], 'uploader_pid') },
 	'the leader is killed' => sub { kill 'KILL', job($_[0], 'leader_pid') },
+	'another backend is killed' => sub { kill 'KILL', $node->safe_psql('postgres', q(SELECT pid FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(900)')) },
+	'the postmaster is killed' => sub { kill_server(); $_[1]->finish; start_again() },
 	'the server is stopped at once' => sub { $node->stop('immediate'); $node->start });
+
+sub kill_server
+{
+	my ($pid) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
+
+	$node->kill9;
+	poll_until(sub { !kill 0, $pid }, 'the end of the postmaster');
+	return;
+}
+
+# Its last processes have gone when the shared memory is free.
+sub start_again
+{
+	poll_until(sub { $node->start(fail_ok => 1) }, 'the shared memory of a server that was killed');
+	return;
+}
 
 sub crash
 {
 	my ($how, $file, $handle) = @_;
+	my $bystander = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', 'SELECT pg_sleep(900)' ], '>', \my $out, '2>', \my $error);
 
-	$crash{$how}->($file);
+	poll_until(sub { $node->safe_psql('postgres', q(SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(900)')) == 1 }, 'a bystander');
+	$crash{$how}->($file, $handle);
 	$handle->finish;
+	$bystander->finish;
 	wait_until_up();
 	return;
 }
@@ -131,7 +152,7 @@ sub hold_last
 foreach my $how (sort keys %crash)
 {
 	my $file = ($how =~ s/\W+/_/gr) . '.csv';
-	my ($handle) = start_export($file, $endless);
+	my ($handle, undef, $messages) = start_export($file, $endless);
 
 	wait_for_upload($file);
 	crash($how, $file, $handle);
@@ -144,6 +165,7 @@ foreach my $how (sort keys %crash)
 	is(scalar(uploads_of($file)), 0, "$how: nothing is left in the bucket");
 	is(object($file), undef, "$how: no object");
 	is(recover(), '', "$how: once is enough");
+	fault_outcome("$how while parts are sent", caller_cell($$messages), job_cell($node, $file), scripted_cell($s3, "$folder/$file", undef));
 }
 
 # ---- a crash while the object is made: it is there, or not
@@ -153,7 +175,7 @@ foreach my $how (sort keys %crash)
 	{
 		my ($when, $what) = @$case;
 		my $file = ($how =~ s/\W+/_/gr) . "_$when.csv";
-		my ($handle) = hold_last($file, $when, 'CompleteMultipartUpload', $wide);
+		my ($handle, undef, $messages) = hold_last($file, $when, 'CompleteMultipartUpload', $wide);
 
 		$what = "$how while the object is $what";
 		crash($how, $file, $handle);
@@ -174,6 +196,8 @@ foreach my $how (sort keys %crash)
 			is(object($file), undef, "$what: no object");
 		}
 		is(scalar(uploads_of($file)), 0, "$what: nothing is left in the bucket");
+		fault_outcome($what =~ s/while the object is (.*)/while the object is completed, and $1/r, caller_cell($$messages), job_cell($node, $file),
+			scripted_cell($s3, "$folder/$file", $oracle));
 	}
 }
 
