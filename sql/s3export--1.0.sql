@@ -87,11 +87,6 @@ CREATE TABLE s3export.installation (
 );
 INSERT INTO s3export.installation (installation_id) VALUES (gen_random_uuid());
 
-REVOKE ALL ON s3export.connector, s3export.credential, s3export.secret, s3export.connector_grant,
-	s3export.base_identity, s3export.external_id, s3export.installation FROM PUBLIC;
-REVOKE ALL ON SEQUENCE s3export.connector_connector_id_seq, s3export.credential_credential_id_seq
-	FROM PUBLIC;
-
 -- Members of pg_write_all_data could otherwise point a connector at a server of
 -- theirs.  Row security on these tables would stop them too, and with them
 -- every pg_dump by a member of pg_read_all_data.
@@ -163,9 +158,6 @@ CREATE VIEW s3export.connectors WITH (security_barrier) AS
 		OR EXISTS (SELECT FROM s3export.connector_grant g
 					WHERE g.connector_id = c.connector_id
 					  AND pg_has_role(g.grantee, 'USAGE'));
-REVOKE ALL ON s3export.connectors FROM PUBLIC;
-GRANT SELECT ON s3export.connectors TO PUBLIC;
-
 -- Whoever creates a connector makes this server send requests, and data, to a
 -- bucket of his choice.  That is a privilege to be granted:
 --     GRANT EXECUTE ON FUNCTION s3export.create_connector TO alice;
@@ -456,7 +448,6 @@ CREATE VIEW s3export.progress WITH (security_barrier) AS
 	 WHERE r.state IN ('queued', 'running', 'completing')
 	   AND (r.state = 'queued' OR p.phase IS NOT NULL);
 
-GRANT SELECT ON s3export.jobs, s3export.job_files, s3export.progress TO PUBLIC;
 
 -- Which files have a header line.  A boolean means all or none.
 CREATE TYPE s3export.header_mode AS ENUM ('all', 'first', 'none');
@@ -542,6 +533,34 @@ CREATE FUNCTION s3export.recover(
 RETURNS SETOF record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 's3export_recover';
+
+-- ------------------------------------------------------------------ privileges
+
+-- Default privileges (ALTER DEFAULT PRIVILEGES) of whoever creates the extension
+-- do not reach what is behind its functions: a trigger on one of the tables, say,
+-- would run as their owner.
+DO $$
+DECLARE
+	revoke text;
+BEGIN
+	FOR revoke IN
+		SELECT pg_catalog.format('REVOKE ALL ON %s FROM %s', o.object,
+				CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
+		  FROM (SELECT 'TABLE ' || oid::pg_catalog.regclass, relacl, relowner FROM pg_catalog.pg_class
+				 WHERE relnamespace = 's3export'::pg_catalog.regnamespace AND relkind IN ('r', 'S', 'v')
+				UNION ALL
+				SELECT 'FUNCTION ' || oid::pg_catalog.regprocedure, proacl, proowner FROM pg_catalog.pg_proc
+				 WHERE pronamespace = 's3export'::pg_catalog.regnamespace
+				   AND NOT pg_catalog.has_function_privilege('public', oid, 'EXECUTE')) AS o(object, acl, owner),
+			   pg_catalog.aclexplode(o.acl) a
+		 WHERE a.grantee <> o.owner
+	LOOP
+		EXECUTE revoke;
+	END LOOP;
+END $$;
+
+-- These show rows of their readers alone.
+GRANT SELECT ON s3export.connectors, s3export.jobs, s3export.job_files, s3export.progress TO PUBLIC;
 
 -- -------------------------------------------------------------------- version
 

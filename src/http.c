@@ -47,8 +47,8 @@ typedef struct Transfer
 	int          retries_now;   /* in a row */
 	int64        failing_since; /* 0: it did not fail yet */
 	bool         fresh_connection;
-	int64        moved; /* bytes of the exchange */
-	int64        moved_at;
+	int64        sent; /* bytes of the body */
+	int64        sent_at;
 } Transfer;
 
 struct HttpClient
@@ -241,8 +241,8 @@ begin_attempt(HttpClient *client, Transfer *transfer)
 	transfer->sending = true;
 	client->sending++;
 	transfer->attempts++;
-	transfer->moved = 0;
-	transfer->moved_at = now_ms();
+	transfer->sent = 0;
+	transfer->sent_at = now_ms();
 }
 
 /* Asks prepare for the next attempt, and begins it. */
@@ -314,9 +314,11 @@ begin_due(HttpClient *client)
 }
 
 /*
- * Ends exchanges in which nothing moves.  libcurl's own low-speed limit is an
- * average that reacts late.  Bytes count as moved once the kernel has taken
- * them: what it still holds for a slow peer delays the finding.
+ * Ends exchanges that make no progress.  libcurl's own low-speed limit is an
+ * average that reacts late.  Bytes count as sent once the kernel has taken
+ * them: what it still holds for a slow peer delays the finding.  The answer has
+ * to be whole in that time: its bytes, one now and then, could hold an export
+ * for days.
  */
 static void
 end_stalled(HttpClient *client)
@@ -327,21 +329,21 @@ end_stalled(HttpClient *client)
 	dlist_foreach (iter, &client->transfers)
 	{
 		Transfer *transfer = dlist_container(Transfer, node, iter.cur);
-		int64     moved;
+		int64     sent;
 
 		if (!transfer->sending || transfer->request->stall_timeout == 0)
 			continue;
-		moved = exchange_moved(transfer->exchange);
-		if (moved != transfer->moved)
+		sent = exchange_sent(transfer->exchange);
+		if (sent != transfer->sent)
 		{
-			transfer->moved = moved;
-			transfer->moved_at = now;
+			transfer->sent = sent;
+			transfer->sent_at = now;
 		}
-		else if (now - transfer->moved_at >= transfer->request->stall_timeout)
+		else if (now - transfer->sent_at >= transfer->request->stall_timeout)
 		{
 			char error[64];
 
-			snprintf(error, sizeof(error), "no byte moved for %d ms",
+			snprintf(error, sizeof(error), "no progress for %d ms",
 					 transfer->request->stall_timeout);
 			exchange_stop(transfer->exchange, error);
 		}
@@ -389,7 +391,7 @@ time_to_wait(HttpClient *client, long timeout)
 		if (transfer->sending)
 		{
 			if (transfer->request->stall_timeout > 0)
-				until = Min(until, transfer->moved_at + transfer->request->stall_timeout);
+				until = Min(until, transfer->sent_at + transfer->request->stall_timeout);
 		}
 		else if (is_waiting(transfer) && client->sending < client->window)
 			until = Min(until, transfer->due);

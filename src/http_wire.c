@@ -33,6 +33,8 @@
 #define MAX_BODY (1024 * 1024)
 #define MAX_HEAD (64 * 1024)
 #define MAX_HEADER 8192
+/* Interim answers and trailers included, kept or not. */
+#define MAX_HEADS (1024 * 1024)
 
 /* S3 closes idle connections after about five seconds. */
 #define MAX_IDLE_CONNECTION 4 /* s */
@@ -76,6 +78,7 @@ struct Exchange
 	Received    head;
 	Received    body;
 	bool        overflow; /* the answer is longer than what is kept */
+	size_t      heads;    /* bytes of all headers so far */
 	bool        out_of_memory;
 	bool        out_of_files;
 	bool        socket_opened;
@@ -202,6 +205,9 @@ header_callback(char *data, size_t size, size_t n, void *arg)
 	char        line[MAX_HEADER];
 	char       *p = line;
 
+	exchange->heads += len;
+	if (exchange->heads > MAX_HEADS)
+		return 0;
 	if (len >= 5 && memcmp(data, "HTTP/", 5) == 0)
 	{
 		/* The last of several heads is the answer. */
@@ -623,17 +629,13 @@ exchange_stop(Exchange *exchange, const char *error)
 }
 
 int64
-exchange_moved(Exchange *exchange)
+exchange_sent(Exchange *exchange)
 {
-	curl_off_t up = 0;
-	curl_off_t down = 0;
+	curl_off_t sent = 0;
 
 	if (exchange->easy != NULL)
-	{
-		curl_easy_getinfo(exchange->easy, CURLINFO_SIZE_UPLOAD_T, &up);
-		curl_easy_getinfo(exchange->easy, CURLINFO_SIZE_DOWNLOAD_T, &down);
-	}
-	return up + down;
+		curl_easy_getinfo(exchange->easy, CURLINFO_SIZE_UPLOAD_T, &sent);
+	return sent;
 }
 
 /* Faults of the network and the peer, which may be over at the next attempt. */
@@ -679,6 +681,8 @@ describe_error(Exchange *exchange)
 		strlcpy(error, "out of file descriptors", size);
 	else if (exchange->out_of_memory)
 		strlcpy(error, "out of memory", size);
+	else if (exchange->heads > MAX_HEADS)
+		strlcpy(error, "the headers of the answer do not end", size);
 	else if (code == CURLE_SSL_CACERT_BADFILE || strstr(text, "certificate problem") != NULL)
 		snprintf(error, size, "%s (s3export.ca_file names the certificates to trust)", text);
 	else

@@ -40,8 +40,8 @@ extern void *http_wire_finished(HttpWire *wire);
 /* Finishes an exchange as timed out, for the reason "error". */
 extern void exchange_stop(Exchange *exchange, const char *error);
 
-/* Bytes of bodies that were sent and received, a measure of progress. */
-extern int64 exchange_moved(Exchange *exchange);
+/* Bytes of its body that were sent, a measure of progress. */
+extern int64 exchange_sent(Exchange *exchange);
 
 /* What a finished exchange brought; points into the exchange. */
 extern void exchange_response(Exchange *exchange, HttpResponse *response);
