@@ -92,7 +92,7 @@ csv_copy_plain(char *dst, const char *src, size_t len, const CsvMarks *marks, bo
 }
 
 void
-csv_copy_page(char *dst, const char *src, size_t len)
+csv_copy_page(char *dst, const char *src, size_t len, ptrdiff_t ahead)
 {
 	size_t i = 0;
 
@@ -103,7 +103,7 @@ csv_copy_page(char *dst, const char *src, size_t len)
 	}
 	for (; i + 4 * CHUNK <= len; i += 4 * CHUNK)
 	{
-		csv_prefetch(src + i);
+		csv_prefetch_at(src + i + ahead);
 		chunk_store(dst + i, chunk_load(src + i));
 		chunk_store(dst + i + CHUNK, chunk_load(src + i + CHUNK));
 		chunk_store(dst + i + 2 * CHUNK, chunk_load(src + i + 2 * CHUNK));

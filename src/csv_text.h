@@ -19,10 +19,11 @@
  * something else does no harm.
  */
 #ifdef __GNUC__
-#define csv_prefetch(address) __builtin_prefetch((const char *) (address) + BLCKSZ)
+#define csv_prefetch_at(address) __builtin_prefetch(address)
 #else
-#define csv_prefetch(address) ((void) (address))
+#define csv_prefetch_at(address) ((void) (address))
 #endif
+#define csv_prefetch(address) csv_prefetch_at((const char *) (address) + BLCKSZ)
 
 /* What a value is compared with. */
 typedef struct CsvMarks
@@ -46,10 +47,10 @@ csv_copy_plain(char *dst, const char *src, size_t len, const CsvMarks *marks, bo
 extern bool csv_needs_quotes(const char *src, size_t len, const CsvMarks *marks);
 
 /*
- * memcpy for what is on a table's page, if the page that comes after it in
- * memory is likely to be the next to be read.
+ * memcpy for what is on a table's page.  "ahead" is how far away in memory the
+ * page is that is likely to be the next to be read.
  */
-extern void csv_copy_page(char *dst, const char *src, size_t len);
+extern void csv_copy_page(char *dst, const char *src, size_t len, ptrdiff_t ahead);
 
 /* Bytes that csv_copy_quoted will write; at most 2 * len + 2. */
 extern size_t csv_quoted_size(const char *src, size_t len, const CsvMarks *marks);

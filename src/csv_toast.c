@@ -56,6 +56,8 @@ typedef struct Spot
 	BlockNumber  block; /* InvalidBlockNumber: none */
 	OffsetNumber offset;
 	Buffer       buffer; /* that should have the block; not pinned */
+	bool         looked; /* for the block after it, */
+	Buffer       next;   /* which should be in this one; InvalidBuffer: not known */
 } Spot;
 
 /*
@@ -64,11 +66,12 @@ typedef struct Spot
  */
 typedef struct Table
 {
-	Oid  relid;
-	Spot next;   /* after the chunk that was read last */
-	Spot other;  /* after one that was read before */
-	int  skip;   /* values to leave to the server */
-	int  failed; /* values in a row that were */
+	Oid         relid;
+	BlockNumber blocks; /* that it has at least: nothing is cut off while we hold a lock */
+	Spot        next;   /* after the chunk that was read last */
+	Spot        other;  /* after one that was read before */
+	int         skip;   /* values to leave to the server */
+	int         failed; /* values in a row that were */
 } Table;
 
 struct CsvToast
@@ -163,7 +166,7 @@ typedef struct StoredChunk
 
 /* Copies a chunk, if it is the one that comes next. */
 static bool
-read_chunk(Page page, ItemId item, Chunks *chunks)
+read_chunk(Page page, ItemId item, Chunks *chunks, ptrdiff_t ahead)
 {
 	int32              start = chunks->seq * TOAST_MAX_CHUNK_SIZE;
 	int32              len = Min(chunks->size - start, TOAST_MAX_CHUNK_SIZE);
@@ -179,26 +182,43 @@ read_chunk(Page page, ItemId item, Chunks *chunks)
 		VARSIZE_ANY_EXHDR(chunk->data) != (Size) len || !is_live(tuple))
 		return false;
 
-	csv_copy_page(chunks->dst + start, VARDATA_ANY(chunk->data), len);
+	csv_copy_page(chunks->dst + start, VARDATA_ANY(chunk->data), len, ahead);
 	chunks->seq++;
 	return true;
 }
 
-/*
- * Pins a block.  The buffer that it should be in is right if the table was
- * read in order before; else the block may even be gone, since its end can be
- * cut off whenever we hold no lock.
- */
+static bool
+has_block(Relation rel, Table *table, BlockNumber block)
+{
+	if (block >= table->blocks)
+		table->blocks = RelationGetNumberOfBlocks(rel);
+	return block < table->blocks;
+}
+
+/* Pins a block, which may lie beyond the end. */
 static Buffer
-pin_block(Relation rel, BlockNumber block, Buffer guess)
+pin_block(Relation rel, Table *table, BlockNumber block, Buffer guess)
 {
 	/* local buffers have the same tags */
 	if (!RelationUsesLocalBuffers(rel) && guess > 0 && guess <= NBuffers &&
 		ReadRecentBuffer(compat_rel_locator(rel), MAIN_FORKNUM, block, guess))
 		return guess;
-	if (block >= RelationGetNumberOfBlocks(rel))
-		return InvalidBuffer;
-	return ReadBuffer(rel, block);
+	return has_block(rel, table, block) ? ReadBuffer(rel, block) : InvalidBuffer;
+}
+
+/*
+ * Finds out, once a page, which buffer has the next page.  Returns how far away
+ * that is in memory.
+ */
+static ptrdiff_t
+look_ahead(Relation rel, Table *table, Spot *spot)
+{
+	if (!spot->looked && !RelationUsesLocalBuffers(rel) && has_block(rel, table, spot->block + 1))
+		spot->next = PrefetchBuffer(rel, MAIN_FORKNUM, spot->block + 1).recent_buffer;
+	spot->looked = true;
+	if (!BufferIsValid(spot->next))
+		return 0;
+	return (char *) BufferGetBlock(spot->next) - (char *) BufferGetBlock(spot->buffer);
 }
 
 /*
@@ -206,35 +226,37 @@ pin_block(Relation rel, BlockNumber block, Buffer guess)
  * comes next.  False if the first one is another.
  */
 static bool
-read_page(Relation rel, Spot *spot, Chunks *chunks)
+read_page(Relation rel, Table *table, Spot *spot, Chunks *chunks)
 {
 	int32        first = chunks->seq;
 	OffsetNumber offset = spot->offset;
 	OffsetNumber last;
 	Page         page;
+	ptrdiff_t    ahead;
 
 	if (!BlockNumberIsValid(spot->block))
 		return false;
-	spot->buffer = pin_block(rel, spot->block, spot->buffer);
+	spot->buffer = pin_block(rel, table, spot->block, spot->buffer);
 	if (!BufferIsValid(spot->buffer))
 		return false;
+	ahead = look_ahead(rel, table, spot);
 	LockBuffer(spot->buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(spot->buffer);
-	csv_prefetch(page);
+	csv_prefetch_at((char *) page + ahead);
 	last = PageGetMaxOffsetNumber(page);
 	for (; offset <= last && chunks->seq < chunks->count; offset++)
 	{
 		ItemId item = PageGetItemId(page, offset);
 
 		/* what VACUUM took away leaves a gap */
-		if (ItemIdIsNormal(item) && !read_chunk(page, item, chunks))
+		if (ItemIdIsNormal(item) && !read_chunk(page, item, chunks, ahead))
 			break;
 	}
 	UnlockReleaseBuffer(spot->buffer);
 
 	spot->offset = offset;
 	if (offset > last)
-		*spot = (Spot){spot->block + 1, FirstOffsetNumber, spot->buffer + 1};
+		*spot = (Spot){.block = spot->block + 1, .offset = FirstOffsetNumber, .buffer = spot->next};
 	return chunks->seq > first;
 }
 
@@ -257,8 +279,8 @@ look_up(Relation rel, Spot *spot, const Chunks *chunks)
 	scan = systable_beginscan_ordered(rel, indexes[valid], &snapshot, lengthof(keys), keys);
 	tuple = systable_getnext_ordered(scan, ForwardScanDirection);
 	if (tuple != NULL)
-		*spot = (Spot){ItemPointerGetBlockNumber(&tuple->t_self),
-					   ItemPointerGetOffsetNumber(&tuple->t_self), InvalidBuffer};
+		*spot = (Spot){.block = ItemPointerGetBlockNumber(&tuple->t_self),
+					   .offset = ItemPointerGetOffsetNumber(&tuple->t_self)};
 	systable_endscan_ordered(scan);
 	toast_close_indexes(indexes, count, AccessShareLock);
 	return tuple != NULL;
@@ -274,19 +296,19 @@ read_next(Relation rel, Table *table, Chunks *chunks, int *questions)
 	BlockNumber block = table->next.block;
 	Spot        other;
 
-	if (read_page(rel, &table->next, chunks))
+	if (read_page(rel, table, &table->next, chunks))
 		return true;
 	/* nothing was left on that page */
-	if (table->next.block != block && read_page(rel, &table->next, chunks))
+	if (table->next.block != block && read_page(rel, table, &table->next, chunks))
 		return true;
 
 	other = table->other;
 	table->other = table->next;
 	table->next = other;
-	if (read_page(rel, &table->next, chunks))
+	if (read_page(rel, table, &table->next, chunks))
 		return true;
 	return (*questions)-- > 0 && look_up(rel, &table->next, chunks) &&
-		   read_page(rel, &table->next, chunks);
+		   read_page(rel, table, &table->next, chunks);
 }
 
 /*
@@ -311,7 +333,8 @@ read_value(Table *table, const struct varatt_external *pointer, char *dst)
 		CHECK_FOR_INTERRUPTS();
 		found = read_next(rel, table, &chunks, &questions);
 	}
-	table_close(rel, AccessShareLock);
+	/* The lock saves us from asking for the table's size with each page. */
+	table_close(rel, NoLock);
 	return found;
 }
 

@@ -18,7 +18,8 @@ extern CsvToast *csv_toast_create(void);
 /*
  * The value that detoast_attr (access/detoast.h) would return for one that is
  * VARATT_IS_EXTERNAL_ONDISK, and its errors.  Valid until the next call or the
- * reset of the current context.  No relation, lock or pin is kept.
+ * reset of the current context.  The lock on the TOAST table is kept until the
+ * transaction ends, as that on its table is; no relation and no pin.
  */
 extern struct varlena *csv_toast_fetch(CsvToast *toast, struct varlena *value);
 

@@ -109,7 +109,7 @@ agrees(const Fence *from, const Fence *to, const char *value, size_t len, const 
 		return false;
 	dst = at_end(to, len, end);
 	memset(dst, '#', len);
-	csv_copy_page(dst, src, len);
+	csv_copy_page(dst, src, len, BLCKSZ);
 	if (memcmp(dst, value, len) != 0)
 		return false;
 	dst = at_end(to, size, end);
