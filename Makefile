@@ -58,6 +58,7 @@ OBJS = \
 	src/probe.o \
 	src/policy.o \
 	src/upload.o \
+	src/upload_end.o \
 	src/pace.o \
 	src/crc32c.o \
 	src/s3.o \

@@ -20,116 +20,14 @@
  */
 #include "postgres.h"
 
-#include "lib/ilist.h"
-#include "miscadmin.h"
-#include "nodes/pg_list.h"
 #include "portability/instr_time.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "crc32c.h"
-#include "pace.h"
-#include "upload.h"
+#include "upload_internal.h"
 
 /* Parts of one size, before they double. */
 #define PARTS_PER_SIZE 1000
-
-/* How long to look for an object whose PutObject or Complete was not answered. */
-#define SETTLE_TIMEOUT 30000 /* ms */
-
-#define ABORTS_AT_ONCE 8
-
-typedef enum BufferState
-{
-	BUFFER_FREE,
-	BUFFER_FILLING,
-	BUFFER_FULL, /* waits to be sent */
-	BUFFER_SENDING
-} BufferState;
-
-typedef struct PartBuffer
-{
-	UploadPool   *pool;
-	Upload       *upload;
-	BufferState   state;
-	char         *data;
-	size_t        size;
-	size_t        len;
-	int           number; /* of the part */
-	uint64        turn;   /* parts are sent in the order in which they were full */
-	uint32        crc;
-	char          crc32c[S3_CRC32C_LEN + 1];
-	SigV4Hash    *hash; /* NULL: not used */
-	char          sha256[SIGV4_SHA256_HEX_LEN + 1];
-	MemoryContext context; /* of the call */
-	S3Call        call;
-} PartBuffer;
-
-typedef enum UploadState
-{
-	UPLOAD_SMALL, /* nothing was sent */
-	UPLOAD_CREATING,
-	UPLOAD_OPEN,       /* has its id */
-	UPLOAD_COMPLETING, /* the request that makes the object appear was sent */
-	UPLOAD_REFUSED,    /* in vain */
-	UPLOAD_FINISHED,
-	UPLOAD_ABORTED
-} UploadState;
-
-/* There may be thousands, sealed and waiting for the others: they are small. */
-struct Upload
-{
-	dlist_node    node;     /* of the pool's uploads */
-	dlist_node    creating; /* of those that wait for an id */
-	UploadPool   *pool;
-	UploadOptions options;
-	MemoryContext context;
-	UploadState   state;
-	bool          left;     /* could not be aborted */
-	bool          in_doubt; /* whether the object is there */
-	char          token[S3_TOKEN_LEN + 1];
-	char         *id; /* NULL: none yet */
-
-	/* CreateUpload, then PutObject or Complete; NULL: neither is of interest */
-	S3Call       *call;
-	MemoryContext call_context;
-
-	PartBuffer *filling; /* NULL: none */
-	PartBuffer *small;   /* the whole, to be sent by PutObject; NULL: it is sent in parts */
-	S3Part     *parts;
-	int         parts_size;
-	int         nparts; /* handed over */
-
-	uint32 crc; /* of the parts that were filled */
-	char   crc32c[S3_CRC32C_LEN + 1];
-	char  *etag;
-	uint64 bytes_written;
-};
-
-struct UploadPool
-{
-	S3Session            *s3;
-	UploadLimits          limits;
-	MemoryContext         context;
-	MemoryContextCallback cleanup;
-	dlist_head            uploads;
-	dlist_head            creating;
-	Upload               *current; /* written last; NULL: none */
-
-	PartBuffer *buffers;
-	int         nbuffers;
-	int         sending;
-	Pace        pace;
-	uint64      turns;
-	size_t      allocated;  /* bytes in buffers */
-	size_t      unattended; /* bytes written since the client was driven */
-
-	uint64   bytes_sent;
-	int      attempts;
-	S3Error *part_error; /* of the first part that failed; NULL: none */
-	int      failed_part;
-};
-
 
 /* ----------
  * Parts and their buffers
@@ -290,8 +188,8 @@ end_filling(Upload *upload)
 	upload->filling = NULL;
 }
 
-static void
-body_of(PartBuffer *buffer, S3Call *call)
+void
+upload_body_of(PartBuffer *buffer, S3Call *call)
 {
 	call->body = buffer->data;
 	call->body_len = buffer->len;
@@ -308,8 +206,8 @@ body_of(PartBuffer *buffer, S3Call *call)
  */
 
 /* The calls of which an upload has one at a time, and none for most of its life. */
-static S3Call *
-new_call(Upload *upload, S3Verb verb)
+S3Call *
+upload_new_call(Upload *upload, S3Verb verb)
 {
 	upload->call_context =
 		AllocSetContextCreate(upload->context, "s3export call", ALLOCSET_SMALL_SIZES);
@@ -319,8 +217,8 @@ new_call(Upload *upload, S3Verb verb)
 	return upload->call;
 }
 
-static void
-submit_call(Upload *upload)
+void
+upload_submit_call(Upload *upload)
 {
 	MemoryContext old = MemoryContextSwitchTo(upload->call_context);
 
@@ -328,8 +226,8 @@ submit_call(Upload *upload)
 	MemoryContextSwitchTo(old);
 }
 
-static void
-end_call(Upload *upload)
+void
+upload_end_call(Upload *upload)
 {
 	MemoryContextDelete(upload->call_context);
 	upload->call_context = NULL;
@@ -377,7 +275,7 @@ send_part(PartBuffer *buffer)
 	call->key = upload->options.key;
 	call->upload_id = upload->id;
 	call->part_number = buffer->number;
-	body_of(buffer, call);
+	upload_body_of(buffer, call);
 	call->done = part_done;
 	call->arg = buffer;
 	buffer->state = BUFFER_SENDING;
@@ -404,8 +302,8 @@ next_full(const UploadPool *pool)
 	return next;
 }
 
-static void
-cancel_transfers(UploadPool *pool)
+void
+upload_cancel_transfers(UploadPool *pool)
 {
 	dlist_iter iter;
 
@@ -433,13 +331,13 @@ cancel_transfers(UploadPool *pool)
 static void
 create_upload(Upload *upload)
 {
-	S3Call *call = new_call(upload, S3_CREATE_UPLOAD);
+	S3Call *call = upload_new_call(upload, S3_CREATE_UPLOAD);
 
 	call->content_type = upload->options.content_type;
 	call->token = upload->token;
 	upload->state = UPLOAD_CREATING;
 	dlist_push_tail(&upload->pool->creating, &upload->creating);
-	submit_call(upload);
+	upload_submit_call(upload);
 }
 
 /* When CreateUpload has been answered. */
@@ -453,11 +351,11 @@ created(Upload *upload)
 	if (!upload->call->ok)
 	{
 		upload->left = upload->call->in_doubt;
-		cancel_transfers(pool);
+		upload_cancel_transfers(pool);
 		s3_report(ERROR, &upload->call->error, "could not start upload of object");
 	}
 	upload->id = MemoryContextStrdup(upload->context, upload->call->answer_id);
-	end_call(upload);
+	upload_end_call(upload);
 	upload->state = UPLOAD_OPEN;
 	if (pool->sending == 0 && pool->bytes_sent == 0)
 		pace_begin(&pool->pace, now_us());
@@ -476,7 +374,7 @@ advance(UploadPool *pool)
 	{
 		char what[64];
 
-		cancel_transfers(pool);
+		upload_cancel_transfers(pool);
 		snprintf(what, sizeof(what), "could not upload part %d of object", pool->failed_part);
 		s3_report(ERROR, pool->part_error, what);
 	}
@@ -522,256 +420,6 @@ hand_over(Upload *upload)
 	if (upload->state == UPLOAD_SMALL)
 		create_upload(upload);
 	advance(upload->pool);
-}
-
-
-/* ----------
- * Making an object appear
- * ----------
- */
-
-/*
- * When an answer was lost, a repeated Complete may meet NoSuchUpload, and a
- * conditional request the object that it made itself.  libcurl repeats requests
- * as well, when a connection that was kept turns out to be dead, so that the
- * first answer we see may be to the second request.  Only the token tells that
- * the object is ours: one of the same size may have been there before.
- */
-static bool
-settle(Upload *upload)
-{
-	UploadPool *pool = upload->pool;
-	S3Call     *last = upload->call;
-	S3Call      head = {.verb = S3_HEAD_OBJECT, .key = upload->options.key};
-	int         refusal = last->error.http_status;
-
-	if (s3_error_is(&last->error, "NoSuchUpload"))
-		last->in_doubt = true;
-	if (!last->in_doubt && refusal != 412)
-		return false;
-	(void) s3_perform_until(pool->s3, &head, SETTLE_TIMEOUT);
-	pool->attempts += head.attempts;
-	if (head.ok && head.found.token != NULL && strcmp(head.found.token, upload->token) == 0 &&
-		head.found.size == (int64) upload->bytes_written)
-	{
-		last->in_doubt = false;
-		last->etag = head.found.etag;
-		return true;
-	}
-
-	/* S3 refuses, and what it has is not ours: nothing of ours took effect */
-	if (refusal >= 400 && refusal < 500 && (head.ok || head.error.http_status == 404))
-		last->in_doubt = false;
-	return false;
-}
-
-bool
-upload_is_over(Upload *upload)
-{
-	S3Call       *call = upload->call;
-	MemoryContext old;
-
-	if (upload->state != UPLOAD_COMPLETING)
-		return true;
-	if (!call->over)
-		return false;
-	upload->pool->attempts += call->attempts;
-	old = MemoryContextSwitchTo(upload->call_context);
-	upload->state = call->ok || settle(upload) ? UPLOAD_FINISHED : UPLOAD_REFUSED;
-	MemoryContextSwitchTo(old);
-	if (upload->state == UPLOAD_REFUSED)
-		return true;
-
-	if (call->etag != NULL && call->etag[0] != '\0')
-		upload->etag = MemoryContextStrdup(upload->context, call->etag);
-	if (upload->small != NULL)
-	{
-		upload->pool->bytes_sent += upload->bytes_written;
-		upload->small->state = BUFFER_FREE;
-	}
-	end_call(upload);
-	return true;
-}
-
-void
-upload_complete(Upload *upload)
-{
-	S3Call *call;
-
-	s3_format_crc32c(upload->crc32c, upload->crc);
-	if (upload->small != NULL)
-	{
-		call = new_call(upload, S3_PUT_OBJECT);
-		call->content_type = upload->options.content_type;
-		call->token = upload->token;
-		body_of(upload->small, call);
-	}
-	else
-	{
-		call = new_call(upload, S3_COMPLETE_UPLOAD);
-		call->upload_id = upload->id;
-		call->parts = upload->parts;
-		call->nparts = upload->nparts;
-		call->object_size = upload->bytes_written;
-		call->crc32c = s3_sends_checksum(upload->pool->s3) ? upload->crc32c : NULL;
-	}
-	call->fail_if_exists = upload->options.fail_if_exists;
-	upload->state = UPLOAD_COMPLETING;
-	submit_call(upload);
-}
-
-void
-upload_raise(const Upload *upload)
-{
-	s3_report(ERROR, &upload->call->error,
-			  upload->small != NULL ? "could not upload object"
-									: "could not complete upload of object");
-	pg_unreachable();
-}
-
-UploadOutcome
-upload_outcome(const Upload *upload)
-{
-	if (upload->state == UPLOAD_FINISHED)
-		return UPLOAD_IN_PLACE;
-	if (upload->in_doubt)
-		return UPLOAD_IN_DOUBT;
-	return UPLOAD_NOT_THERE;
-}
-
-bool
-upload_is_left(const Upload *upload)
-{
-	return upload->left;
-}
-
-void
-upload_get_result(const Upload *upload, UploadResult *result)
-{
-	result->bytes = upload->bytes_written;
-	result->parts = upload->nparts;
-	result->etag = upload->etag;
-	result->crc32c = upload->crc32c;
-}
-
-
-/* ----------
- * Undoing
- * ----------
- */
-
-static int
-time_left(TimestampTz deadline)
-{
-	return (int) TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
-}
-
-/* Cancelled now, an upload would be made that nobody knows the id of. */
-static void
-wait_for_ids(UploadPool *pool, TimestampTz deadline)
-{
-	dlist_iter iter;
-
-	dlist_foreach (iter, &pool->creating)
-	{
-		Upload *upload = dlist_container(Upload, creating, iter.cur);
-		S3Call *call = upload->call;
-
-		if (!call->over)
-			(void) s3_wait_until(pool->s3, call, time_left(deadline));
-		if (call->answer_id != NULL)
-			upload->id = MemoryContextStrdup(upload->context, call->answer_id);
-		else
-			upload->left = call->in_doubt;
-	}
-}
-
-typedef struct Abort
-{
-	Upload *upload; /* NULL: none */
-	S3Call  call;
-} Abort;
-
-/* False: it goes on. */
-static bool
-abort_is_over(Abort *slot)
-{
-	if (slot->upload == NULL)
-		return true;
-	if (!slot->call.over)
-		return false;
-	if (slot->call.ok || s3_error_is(&slot->call.error, "NoSuchUpload"))
-		slot->upload->left = false;
-	slot->upload = NULL;
-	return true;
-}
-
-static void
-begin_abort(UploadPool *pool, Abort *slot, Upload *upload)
-{
-	memset(slot, 0, sizeof(*slot));
-	slot->upload = upload;
-	slot->call.verb = S3_ABORT_UPLOAD;
-	slot->call.key = upload->options.key;
-	slot->call.upload_id = upload->id;
-	s3_submit(pool->s3, &slot->call);
-}
-
-static void
-abort_uploads(UploadPool *pool, List *uploads, TimestampTz deadline)
-{
-	Abort *slots = palloc0(ABORTS_AT_ONCE * sizeof(Abort));
-	int    begun = 0;
-
-	for (;;)
-	{
-		int running = 0;
-
-		for (int i = 0; i < ABORTS_AT_ONCE; i++)
-		{
-			if (abort_is_over(&slots[i]) && begun < list_length(uploads))
-				begin_abort(pool, &slots[i], list_nth(uploads, begun++));
-			running += slots[i].upload != NULL;
-		}
-		if (running == 0 || time_left(deadline) == 0)
-			break;
-		http_drive(s3_http(pool->s3), time_left(deadline));
-	}
-	for (int i = 0; i < ABORTS_AT_ONCE; i++)
-		if (!abort_is_over(&slots[i]))
-			s3_cancel(&slots[i].call);
-}
-
-void
-upload_pool_abort(UploadPool *pool, int timeout)
-{
-	TimestampTz   deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
-	List         *uploads = NIL;
-	MemoryContext old;
-	dlist_iter    iter;
-
-	http_set_watch(s3_http(pool->s3), NULL, NULL);
-	HOLD_INTERRUPTS();
-	old = MemoryContextSwitchTo(pool->context); /* not that of the error */
-	wait_for_ids(pool, deadline);
-	cancel_transfers(pool);
-	dlist_foreach (iter, &pool->uploads)
-	{
-		Upload *upload = dlist_container(Upload, node, iter.cur);
-
-		if (upload->state == UPLOAD_FINISHED || upload->state == UPLOAD_ABORTED)
-			continue;
-		if (upload->state == UPLOAD_COMPLETING || upload->state == UPLOAD_REFUSED)
-			upload->in_doubt = upload->call->in_doubt;
-		upload->state = UPLOAD_ABORTED;
-		if (upload->id == NULL)
-			continue;
-		upload->left = true;
-		uploads = lappend(uploads, upload);
-	}
-	abort_uploads(pool, uploads, deadline);
-	MemoryContextSwitchTo(old);
-	RESUME_INTERRUPTS();
 }
 
 

@@ -1,0 +1,262 @@
+/*-------------------------------------------------------------------------
+ *
+ * upload_end.c
+ *	  The end of uploads: objects appear, or nothing is left of them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "nodes/pg_list.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "upload_internal.h"
+
+/* How long to look for an object whose PutObject or Complete was not answered. */
+#define SETTLE_TIMEOUT 30000 /* ms */
+
+#define ABORTS_AT_ONCE 8
+
+/* ---- making an object appear ---- */
+
+/*
+ * When an answer was lost, a repeated Complete may meet NoSuchUpload, and a
+ * conditional request the object that it made itself.  libcurl repeats requests
+ * as well, when a connection that was kept turns out to be dead, so that the
+ * first answer we see may be to the second request.  Only the token tells that
+ * the object is ours: one of the same size may have been there before.
+ */
+static bool
+settle(Upload *upload)
+{
+	UploadPool *pool = upload->pool;
+	S3Call     *last = upload->call;
+	S3Call      head = {.verb = S3_HEAD_OBJECT, .key = upload->options.key};
+	int         refusal = last->error.http_status;
+
+	if (s3_error_is(&last->error, "NoSuchUpload"))
+		last->in_doubt = true;
+	if (!last->in_doubt && refusal != 412)
+		return false;
+	(void) s3_perform_until(pool->s3, &head, SETTLE_TIMEOUT);
+	pool->attempts += head.attempts;
+	if (head.ok && head.found.token != NULL && strcmp(head.found.token, upload->token) == 0 &&
+		head.found.size == (int64) upload->bytes_written)
+	{
+		last->in_doubt = false;
+		last->etag = head.found.etag;
+		return true;
+	}
+
+	/* S3 refuses, and what it has is not ours: nothing of ours took effect */
+	if (refusal >= 400 && refusal < 500 && (head.ok || head.error.http_status == 404))
+		last->in_doubt = false;
+	return false;
+}
+
+bool
+upload_is_over(Upload *upload)
+{
+	S3Call       *call = upload->call;
+	MemoryContext old;
+
+	if (upload->state != UPLOAD_COMPLETING)
+		return true;
+	if (!call->over)
+		return false;
+	upload->pool->attempts += call->attempts;
+	old = MemoryContextSwitchTo(upload->call_context);
+	upload->state = call->ok || settle(upload) ? UPLOAD_FINISHED : UPLOAD_REFUSED;
+	MemoryContextSwitchTo(old);
+	if (upload->state == UPLOAD_REFUSED)
+		return true;
+
+	if (call->etag != NULL && call->etag[0] != '\0')
+		upload->etag = MemoryContextStrdup(upload->context, call->etag);
+	if (upload->small != NULL)
+	{
+		upload->pool->bytes_sent += upload->bytes_written;
+		upload->small->state = BUFFER_FREE;
+	}
+	upload_end_call(upload);
+	return true;
+}
+
+void
+upload_complete(Upload *upload)
+{
+	S3Call *call;
+
+	s3_format_crc32c(upload->crc32c, upload->crc);
+	if (upload->small != NULL)
+	{
+		call = upload_new_call(upload, S3_PUT_OBJECT);
+		call->content_type = upload->options.content_type;
+		call->token = upload->token;
+		upload_body_of(upload->small, call);
+	}
+	else
+	{
+		call = upload_new_call(upload, S3_COMPLETE_UPLOAD);
+		call->upload_id = upload->id;
+		call->parts = upload->parts;
+		call->nparts = upload->nparts;
+		call->object_size = upload->bytes_written;
+		call->crc32c = s3_sends_checksum(upload->pool->s3) ? upload->crc32c : NULL;
+	}
+	call->fail_if_exists = upload->options.fail_if_exists;
+	upload->state = UPLOAD_COMPLETING;
+	upload_submit_call(upload);
+}
+
+void
+upload_raise(const Upload *upload)
+{
+	s3_report(ERROR, &upload->call->error,
+			  upload->small != NULL ? "could not upload object"
+									: "could not complete upload of object");
+	pg_unreachable();
+}
+
+UploadOutcome
+upload_outcome(const Upload *upload)
+{
+	if (upload->state == UPLOAD_FINISHED)
+		return UPLOAD_IN_PLACE;
+	if (upload->in_doubt)
+		return UPLOAD_IN_DOUBT;
+	return UPLOAD_NOT_THERE;
+}
+
+bool
+upload_is_left(const Upload *upload)
+{
+	return upload->left;
+}
+
+void
+upload_get_result(const Upload *upload, UploadResult *result)
+{
+	result->bytes = upload->bytes_written;
+	result->parts = upload->nparts;
+	result->etag = upload->etag;
+	result->crc32c = upload->crc32c;
+}
+
+/* ---- undoing ---- */
+
+static int
+time_left(TimestampTz deadline)
+{
+	return (int) TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+}
+
+/* Cancelled now, an upload would be made that nobody knows the id of. */
+static void
+wait_for_ids(UploadPool *pool, TimestampTz deadline)
+{
+	dlist_iter iter;
+
+	dlist_foreach (iter, &pool->creating)
+	{
+		Upload *upload = dlist_container(Upload, creating, iter.cur);
+		S3Call *call = upload->call;
+
+		if (!call->over)
+			(void) s3_wait_until(pool->s3, call, time_left(deadline));
+		if (call->answer_id != NULL)
+			upload->id = MemoryContextStrdup(upload->context, call->answer_id);
+		else
+			upload->left = call->in_doubt;
+	}
+}
+
+typedef struct Abort
+{
+	Upload *upload; /* NULL: none */
+	S3Call  call;
+} Abort;
+
+/* False: it goes on. */
+static bool
+abort_is_over(Abort *slot)
+{
+	if (slot->upload == NULL)
+		return true;
+	if (!slot->call.over)
+		return false;
+	if (slot->call.ok || s3_error_is(&slot->call.error, "NoSuchUpload"))
+		slot->upload->left = false;
+	slot->upload = NULL;
+	return true;
+}
+
+static void
+begin_abort(UploadPool *pool, Abort *slot, Upload *upload)
+{
+	memset(slot, 0, sizeof(*slot));
+	slot->upload = upload;
+	slot->call.verb = S3_ABORT_UPLOAD;
+	slot->call.key = upload->options.key;
+	slot->call.upload_id = upload->id;
+	s3_submit(pool->s3, &slot->call);
+}
+
+static void
+abort_uploads(UploadPool *pool, List *uploads, TimestampTz deadline)
+{
+	Abort *slots = palloc0(ABORTS_AT_ONCE * sizeof(Abort));
+	int    begun = 0;
+
+	for (;;)
+	{
+		int running = 0;
+
+		for (int i = 0; i < ABORTS_AT_ONCE; i++)
+		{
+			if (abort_is_over(&slots[i]) && begun < list_length(uploads))
+				begin_abort(pool, &slots[i], list_nth(uploads, begun++));
+			running += slots[i].upload != NULL;
+		}
+		if (running == 0 || time_left(deadline) == 0)
+			break;
+		http_drive(s3_http(pool->s3), time_left(deadline));
+	}
+	for (int i = 0; i < ABORTS_AT_ONCE; i++)
+		if (!abort_is_over(&slots[i]))
+			s3_cancel(&slots[i].call);
+}
+
+void
+upload_pool_abort(UploadPool *pool, int timeout)
+{
+	TimestampTz   deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
+	List         *uploads = NIL;
+	MemoryContext old;
+	dlist_iter    iter;
+
+	http_set_watch(s3_http(pool->s3), NULL, NULL);
+	HOLD_INTERRUPTS();
+	old = MemoryContextSwitchTo(pool->context); /* not that of the error */
+	wait_for_ids(pool, deadline);
+	upload_cancel_transfers(pool);
+	dlist_foreach (iter, &pool->uploads)
+	{
+		Upload *upload = dlist_container(Upload, node, iter.cur);
+
+		if (upload->state == UPLOAD_FINISHED || upload->state == UPLOAD_ABORTED)
+			continue;
+		if (upload->state == UPLOAD_COMPLETING || upload->state == UPLOAD_REFUSED)
+			upload->in_doubt = upload->call->in_doubt;
+		upload->state = UPLOAD_ABORTED;
+		if (upload->id == NULL)
+			continue;
+		upload->left = true;
+		uploads = lappend(uploads, upload);
+	}
+	abort_uploads(pool, uploads, deadline);
+	MemoryContextSwitchTo(old);
+	RESUME_INTERRUPTS();
+}
