@@ -663,6 +663,13 @@ is_transient(CURLcode code)
 	}
 }
 
+/* libcurl says the same of a line of the answer that is too long for it. */
+static bool
+has_long_line(const Exchange *exchange)
+{
+	return exchange->code == CURLE_OUT_OF_MEMORY && exchange->request_bytes > 0;
+}
+
 /* Puts the words for a failure into exchange->error. */
 static void
 describe_error(Exchange *exchange)
@@ -681,6 +688,8 @@ describe_error(Exchange *exchange)
 		strlcpy(error, "out of file descriptors", size);
 	else if (exchange->out_of_memory)
 		strlcpy(error, "out of memory", size);
+	else if (has_long_line(exchange))
+		strlcpy(error, "a line of the answer is too long", size);
 	else if (exchange->heads > MAX_HEADS)
 		strlcpy(error, "the headers of the answer do not end", size);
 	else if (code == CURLE_SSL_CACERT_BADFILE || strstr(text, "certificate problem") != NULL)
@@ -716,7 +725,7 @@ exchange_response(Exchange *exchange, HttpResponse *response)
 		describe_error(exchange);
 		response->transport_error = exchange->error;
 		response->exhausted = exchange->out_of_files || exchange->out_of_memory ||
-							  exchange->code == CURLE_OUT_OF_MEMORY;
+							  (exchange->code == CURLE_OUT_OF_MEMORY && !has_long_line(exchange));
 		response->transport_final = (exchange->code != CURLE_OK && !is_transient(exchange->code)) ||
 									(exchange->refused != NULL && !exchange->socket_opened);
 	}

@@ -415,7 +415,8 @@ sub one_object
 
 		if (exists $other{$argument})
 		{
-			delete @all{qw(secret_access_key session_token)};
+			delete $all{session_token};
+			$all{secret_access_key} = undef;
 			delete $all{access_key_id} unless $argument eq 'secret_file';
 			%all = (%all, $argument => $other{$argument});
 		}
