@@ -129,7 +129,7 @@ extern UploadOutcome upload_outcome(const Upload *upload);
 extern bool upload_is_left(const Upload *upload);
 
 /* Raises why upload_complete was in vain. */
-extern void upload_raise(const Upload *upload) pg_attribute_noreturn();
+extern void upload_raise(const Upload *upload);
 
 /* When it is in place. */
 extern void upload_get_result(const Upload *upload, UploadResult *result);
