@@ -401,7 +401,7 @@ sub one_object
 
 # Every argument that is text.  A new one has to be put into one of these lists.
 {
-	my %good = (bucket => 'exports', kind => 'data_export', access_key_id => $keys{access_key_id}, secret_access_key => $keys{secret_access_key}, session_token => 'FwoGZXIvYXdzEXAMPLETOKEN',
+	my %good = (bucket => 'exports', kind => 'data_export', access_key_id => $keys{access_key_id}, secret_access_key => $keys{secret_access_key}, session_token => 'FwoGZXIvYXdzTokenOfTheSecuritySuite',
 		folder_path => 'x', region => 'us-east-1', endpoint_url => 'http://store.test:1', sts_endpoint_url => 'http://store.test:1', addressing => 'path', payload_signing => 'auto',
 		expected_bucket_owner => '111122223333', server_side_encryption => 'aws:kms', kms_key_id => 'alias/x', storage_class => 'STANDARD', acl => 'private', content_type => 'text/csv', name => 'x');
 	my %other = (role_arn => $role, secret_file => "$dir/secret", credentials_from => 'paths', auth_method => 'secret_key');
