@@ -176,11 +176,43 @@ $node->backup('base');
 	ok((deliver($node, 'flow') // {})->{events} >= 1, 'a server on another timeline: and goes on');
 }
 
+# ---- pg_upgrade
+SKIP:
+{
+	my $bin = $node->config_data('--bindir');
+
+	skip 'there is no pg_upgrade', 1 unless -x "$bin/pg_upgrade";
+	my $old = currents_node('old', @settings);
+	my $new = PostgreSQL::Test::Cluster->new('new');
+
+	$old->safe_psql('postgres', 'CREATE SCHEMA app; CREATE TABLE app.orders (id int PRIMARY KEY, note text); CREATE TABLE app.gone (id int PRIMARY KEY)');
+	create_connector($old, 'flow', at_endpoint($s3), %keys, folder_path => unique_folder(), kind => 'currents', validate => \'false',
+		tables => '{app.orders,app.gone}', operations => '{insert,delete}', max_events_per_file => \'123', drop_after => '1 day', compression => 'gzip');
+	launch($old, 'flow');
+	$old->safe_psql('postgres', q(INSERT INTO app.orders VALUES (1, 'one')));
+	deliver($old, 'flow');
+	$old->stop;
+	$new->init(extra => [ '--encoding=UTF8', '--locale=C.UTF-8' ]);
+	$new->append_conf('postgresql.conf', "$_\n") foreach 'wal_level = logical', 'max_wal_senders = 10', 'max_replication_slots = 10', 'max_worker_processes = 16';
+	my $directory = PostgreSQL::Test::Utils::tempdir();
+	chdir $directory or die "could not enter $directory: $!";
+	command_ok([ 'pg_upgrade', '--no-sync', '-d', $old->data_dir, '-D', $new->data_dir, '-b', $bin, '-B', $bin, '-s', $new->host, '-p', $old->port, '-P', $new->port ], 'pg_upgrade');
+	PostgreSQL::Test::Utils::system_or_bail('cp', '-p', $old->data_dir . '/s3export.key', $new->data_dir);
+	$new->start;
+	starts_paused($new, 'a server after pg_upgrade');
+	error_like($new, q(SELECT s3export.resume('flow')), { sqlstate => '55000', hint => qr/launch/ }, 'a server after pg_upgrade: it cannot be resumed') if $new->pg_version < 17;
+	launch_copy($new, 'a server after pg_upgrade');
+	$new->stop;
+}
+
 # ---- the end of the extension
 {
 	$node->safe_psql('restored', q(SELECT s3export.drop_connector('flow')));
-	$node->safe_psql('postgres', q(SELECT s3export.drop_connector('flow'); DROP EXTENSION s3export));
-	is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots'), 0, 'connectors that are dropped first leave no slot when the extension goes');
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots'), 1, 'a connector that is dropped takes its slot along');
+	$node->safe_psql('postgres', q(DROP EXTENSION s3export));
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots'), 1, 'an extension that is dropped leaves it');
+	$node->safe_psql('postgres', q(SELECT slot_name, pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE plugin = 's3export'));
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots'), 0, 'to be dropped by hand');
 }
 
 keep_secrets($s3);
