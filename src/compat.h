@@ -105,8 +105,10 @@
 #if PG_VERSION_NUM >= 170000
 #define compat_slot_create(name) \
 	ReplicationSlotCreate((name), true, RS_EPHEMERAL, false, true, false)
+#define compat_wait_for_standbys(position) WaitForStandbyConfirmation(position)
 #else
 #define compat_slot_create(name) ReplicationSlotCreate((name), true, RS_EPHEMERAL, false)
+#define compat_wait_for_standbys(position) ((void) (position))
 #endif
 
 #endif /* COMPAT_H */

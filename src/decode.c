@@ -232,7 +232,11 @@ decode_close(Decoder *decoder)
 XLogRecPtr
 decode_log_end(void)
 {
-	return GetFlushRecPtr(NULL);
+	XLogRecPtr end = GetFlushRecPtr(NULL);
+
+	/* What is sent must not be unknown to the standby that becomes the primary. */
+	compat_wait_for_standbys(end);
+	return end;
 }
 
 /* ---- making a slot ---- */

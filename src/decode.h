@@ -81,7 +81,10 @@ extern void decode_close(Decoder *decoder);
 /* Gives the slot up; does nothing when there is none. */
 extern void decode_release(void);
 
-/* How far the log is on disk. */
+/*
+ * With the slot acquired: how far the log is on disk, here and on the standbys
+ * that "synchronized_standby_slots" names.
+ */
 extern XLogRecPtr decode_log_end(void);
 
 /*
