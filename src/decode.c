@@ -124,14 +124,12 @@ plugin_truncate(LogicalDecodingContext *context, ReorderBufferTXN *txn pg_attrib
 	}
 }
 
+/* The server demands it. */
 static void
-plugin_commit(LogicalDecodingContext *context, ReorderBufferTXN *txn pg_attribute_unused(),
-			  XLogRecPtr commit_lsn pg_attribute_unused())
+plugin_commit(LogicalDecodingContext *context pg_attribute_unused(),
+			  ReorderBufferTXN *txn           pg_attribute_unused(),
+			  XLogRecPtr commit_lsn           pg_attribute_unused())
 {
-	Decoder *decoder = context->output_plugin_private;
-
-	if (decoder->wanted)
-		decoder->sink->commit(decoder->sink->arg, &decoder->transaction);
 }
 
 void

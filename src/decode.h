@@ -45,10 +45,9 @@ typedef struct DecodeChange
 
 typedef struct DecodeSink
 {
-	/* Is anything of this transaction wanted?  It has "change" called for it then, and "commit". */
+	/* Is anything of this transaction wanted?  Then "change" is called for its changes. */
 	bool (*begin)(void *arg, const DecodeTransaction *transaction);
 	void (*change)(void *arg, const DecodeChange *change);
-	void (*commit)(void *arg, const DecodeTransaction *transaction);
 	void *arg;
 } DecodeSink;
 
