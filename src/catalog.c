@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
@@ -18,6 +19,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/pg_lsn.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
@@ -71,6 +73,32 @@ catalog_leave(CatalogScope *scope)
 	SetUserIdAndSecContext(scope->userid, scope->sec_context);
 }
 
+void
+catalog_begin_transaction(CatalogTransaction *transaction)
+{
+	transaction->context = CurrentMemoryContext;
+	transaction->owner = CurrentResourceOwner;
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+
+	/* Whatever the database, or a job's owner, has for a default. */
+	XactReadOnly = RecoveryInProgress();
+	XactIsoLevel = XACT_READ_COMMITTED;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(transaction->context);
+	catalog_enter(&transaction->scope);
+}
+
+void
+catalog_commit_transaction(CatalogTransaction *transaction)
+{
+	catalog_leave(&transaction->scope);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(transaction->context);
+	CurrentResourceOwner = transaction->owner;
+}
+
 static uint64
 execute(const char *sql, bool latest, const char *types, va_list args)
 {
@@ -105,6 +133,11 @@ execute(const char *sql, bool latest, const char *types, va_list args)
 			case 'z':
 				argtypes[i] = TIMESTAMPTZOID;
 				values[i] = Int64GetDatum(va_arg(args, int64));
+				break;
+			case 'l':
+				argtypes[i] = PG_LSNOID;
+				values[i] = LSNGetDatum(va_arg(args, XLogRecPtr));
+				nulls[i] = values[i] != 0 ? ' ' : 'n';
 				break;
 			case 't':
 			{
@@ -236,6 +269,8 @@ catalog_int64(uint64 row, const char *column, bool *isnull)
 		case INT8OID:
 		case TIMESTAMPTZOID:
 			return DatumGetInt64(value);
+		case PG_LSNOID:
+			return (int64) DatumGetLSN(value);
 		case INT4OID:
 			return DatumGetInt32(value);
 		case BOOLOID:

@@ -31,7 +31,7 @@
 
 typedef enum CurrentState
 {
-	CURRENT_CREATED,   /* it has no slot yet */
+	CURRENT_CREATED, /* it has no slot yet */
 	CURRENT_RUNNING,
 	CURRENT_PAUSED,    /* by a person, or as its rows came from another server */
 	CURRENT_SUSPENDED, /* S3 refuses its credentials; it is tried again */
@@ -42,9 +42,10 @@ typedef enum CurrentState
 typedef struct CurrentTable
 {
 	Oid   relid;
-	int   version;           /* of its columns, as last delivered; 0: none yet */
-	char *columns;           /* what that version consists of, for comparison; NULL: none yet */
-	XLogRecPtr removed_lsn;  /* changes committed from here on are no events any more; 0: it has not been removed */
+	int   version; /* of its columns, as last delivered; 0: none yet */
+	char *columns; /* what that version consists of, for comparison; NULL: none yet */
+	XLogRecPtr
+		removed_lsn; /* changes committed from here on are no events any more; 0: it has not been removed */
 } CurrentTable;
 
 /*
@@ -54,36 +55,36 @@ typedef struct CurrentTable
  */
 typedef struct CurrentBatch
 {
-	XLogRecPtr end;          /* every transaction that commits before it; 0: there is no such batch */
-	int        operations;
-	int        events_per_file;
-	int        open_files;   /* files that are written to at the same time */
-	int        block_size;   /* bytes of CSV */
+	XLogRecPtr     end; /* every transaction that commits before it; 0: there is no such batch */
+	int            operations;
+	int            events_per_file;
+	int            open_files; /* files that are written to at the same time */
+	int            block_size; /* bytes of CSV */
 	CompressMethod compression;
-	List      *tables;       /* of CurrentTable */
-	uint64      events;
-	TimestampTz committed_at; /* of its last transaction */
+	List          *tables; /* of CurrentTable */
+	uint64         events;
+	TimestampTz    committed_at; /* of its last transaction */
 } CurrentBatch;
 
 typedef struct Current
 {
-	Connector   *connector;
-	CurrentState state;
-	int          operations;
+	Connector     *connector;
+	CurrentState   state;
+	int            operations;
 	CompressMethod compression;
-	int          events_per_file;
-	int64        drop_after;   /* ms; -1: never */
-	List        *tables;       /* of CurrentTable, those being removed too */
-	char        *slot;         /* NULL: none */
-	bool         here;         /* it was launched on this server, in this database */
-	XLogRecPtr   delivered;    /* 0: not launched */
-	CurrentBatch batch;        /* that was interrupted */
-	TimestampTz  suspended_at; /* 0: credentials are in order */
-	TimestampTz  next_try_at;  /* 0: at once */
-	int          failures;     /* in a row, of whatever kind */
-	int          warned;       /* percent of drop_after: 0, 50, 90, 100 */
-	uint64       events_sent;
-	uint64       events_dropped;
+	int            events_per_file;
+	int64          drop_after;   /* ms; -1: never */
+	List          *tables;       /* of CurrentTable, those being removed too */
+	char          *slot;         /* NULL: none */
+	bool           here;         /* it was launched on this server, in this database */
+	XLogRecPtr     delivered;    /* 0: not launched */
+	CurrentBatch   batch;        /* that was interrupted */
+	TimestampTz    suspended_at; /* 0: credentials are in order */
+	TimestampTz    next_try_at;  /* 0: at once */
+	int            failures;     /* in a row, of whatever kind */
+	int            warned;       /* percent of drop_after: 0, 50, 90, 100 */
+	uint64         events_sent;
+	uint64         events_dropped;
 } Current;
 
 /* What one batch has brought; for current_delivered. */
@@ -93,10 +94,10 @@ typedef struct CurrentProgress
 	TimestampTz committed_at; /* of the last transaction in it; 0: no event */
 	uint64      events;
 	int         files;
-	uint64      bytes;        /* as stored */
+	uint64      bytes; /* as stored */
 	int64       job_id;
-	char       *last_file;    /* its URI */
-	List       *tables;       /* of CurrentTable: versions as they are now */
+	char       *last_file; /* its URI */
+	List       *tables;    /* of CurrentTable: versions as they are now */
 } CurrentProgress;
 
 /* The server's clock, which developers may set forward (s3export.clock_offset). */
@@ -104,6 +105,9 @@ extern TimestampTz current_now(void);
 
 /* The name of the slot of a connector's current; palloc'd. */
 extern char *current_slot_name(int64 connector_id);
+
+/* When drop_after is over for one that is suspended; the end of time: never. */
+extern TimestampTz current_deadline(const Current *current);
 
 /* As the view and messages name them: "running". */
 extern const char *current_state_name(CurrentState state);
@@ -113,31 +117,53 @@ extern const char *current_state_name(CurrentState state);
 /* What create_connector and alter_connector say of a current; see current_args.h. */
 typedef struct CurrentSettings
 {
-	bool  set_tables; /* what is not set stays as it is, or gets its default */
-	List *tables;     /* OIDs */
-	int   operations;      /* 0: not set */
-	int   events_per_file; /* 0: not set */
-	bool  set_drop_after;
-	int64 drop_after;
+	bool        set_tables;      /* what is not set stays as it is, or gets its default */
+	List       *tables;          /* OIDs */
+	int         operations;      /* 0: not set */
+	int         events_per_file; /* 0: not set */
+	bool        set_drop_after;
+	int64       drop_after;
 	const char *compression; /* NULL: not set */
 } CurrentSettings;
 
 /*
- * "owner" must own the tables, and they must be such that their changes can be
- * decoded; raises what CREATE PUBLICATION would.
+ * The current user and the owner must own the tables, and they must be such that
+ * their changes can be decoded; raises what CREATE PUBLICATION would.  What is not
+ * set is as the connector's row has it, unless it is not saved yet.
  */
+extern void current_check(Connector *connector, const CurrentSettings *settings, bool new_owner);
+
+/* For settings that have been checked. */
 extern void current_insert(const Connector *connector, const CurrentSettings *settings);
 extern void current_update(const Connector *connector, const CurrentSettings *settings);
 
 /* Removes the rows; the slot goes when the transaction commits. */
 extern void current_delete(const Connector *connector);
 
-/* Whoever shares the credentials is tried again with the next delivery; "validated": they are known to be right. */
+/*
+ * Whoever shares the credentials is tried again with the next delivery; "validated":
+ * those of this connector are known to be right.  The connector may be of any kind.
+ */
 extern void current_wake(const Connector *connector, bool validated);
 
 /* Raise ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE when there is nothing to pause or resume. */
 extern void current_pause(const Connector *connector);
 extern void current_resume(const Connector *connector);
+
+/*
+ * As it is by now, whatever the transaction's snapshot, without its batch.  NULL when
+ * it is gone and "missing_ok"; raises ERRCODE_UNDEFINED_OBJECT otherwise.
+ */
+extern Current *current_get(Connector *connector, bool missing_ok);
+
+/*
+ * Raises ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE when it has been launched and can go
+ * on.  Drops, at once, a slot that is left of an earlier time.
+ */
+extern void current_prepare_launch(const Current *current);
+
+/* Has this transaction changed rows that a delivery, too, would change, and wait for? */
+extern bool current_is_locked_here(void);
 
 /* Names (char *) of the connectors that deliver() is to serve for the current user, in order. */
 extern List *current_list_due(void);
@@ -151,7 +177,8 @@ extern Current *current_load(int64 connector_id);
 extern void current_require_tables(const Current *current);
 
 /* It has a slot from here on, and delivers what commits from "position" on. */
-extern void current_launched(const Current *current, XLogRecPtr position, const CurrentProgress *copied);
+extern void
+current_launched(const Current *current, XLogRecPtr position, const CurrentProgress *copied);
 
 /* Before the first file of a batch can appear. */
 extern void current_begin_batch(const Current *current, const CurrentBatch *batch);
