@@ -23,6 +23,12 @@ OBJS = \
 	src/export.o \
 	src/parallel.o \
 	src/output.o \
+	src/current_worker.o \
+	src/delivery.o \
+	src/delivery_launch.o \
+	src/batch.o \
+	src/batch_event.o \
+	src/decode.o \
 	src/connector_args.o \
 	src/connector_args_credentials.o \
 	src/connector.o \

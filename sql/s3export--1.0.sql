@@ -662,11 +662,10 @@ CREATE VIEW s3export.currents WITH (security_barrier) AS
 		   u.compression, u.max_events_per_file,
 		   coalesce(u.drop_after::text, 'infinity') AS drop_after,
 		   u.slot_name, s.active_pid,
-		   u.delivered_lsn AS position,
-		   CASE WHEN h.here AND u.delivered_lsn IS NOT NULL THEN greatest(pg_current_wal_lsn() - u.delivered_lsn, 0) END
-			   AS lag_bytes,
+		   p.position,
+		   CASE WHEN h.here AND p.position IS NOT NULL THEN greatest(pg_current_wal_lsn() - p.position, 0) END AS lag_bytes,
 		   CASE WHEN NOT h.here OR u.caught_up_at IS NULL THEN NULL
-				WHEN h.here AND u.delivered_lsn >= pg_current_wal_lsn() THEN 0
+				WHEN h.here AND p.position >= pg_current_wal_lsn() THEN 0
 				ELSE greatest(extract(epoch FROM clock_timestamp() - u.caught_up_at), 0)::bigint END AS lag_seconds,
 		   u.last_file, u.last_delivery_at, u.events_sent, u.events_dropped, u.files_sent, u.bytes_sent,
 		   u.suspended_at, u.suspended_at + u.drop_after AS deadline, u.next_try_at, u.failures,
@@ -676,7 +675,10 @@ CREATE VIEW s3export.currents WITH (security_barrier) AS
 	 CROSS JOIN LATERAL (SELECT s3export.current_is_here(u.system_identifier, u.data_directory, u.database,
 														 u.timeline) AS here) h
 	  LEFT JOIN pg_replication_slots s
-			 ON s.slot_name = u.slot_name AND s.database = current_database() AND s.plugin = 's3export';
+			 ON s.slot_name = u.slot_name AND s.database = current_database() AND s.plugin = 's3export'
+	-- Where there were no events, only the slot has been moved on.
+	CROSS JOIN LATERAL (SELECT CASE WHEN h.here THEN greatest(u.delivered_lsn, s.confirmed_flush_lsn)
+									ELSE u.delivered_lsn END AS position) p;
 
 -- The last 100 of each connector.  Each is also a notification on channel
 -- "s3export", which whoever listens in this database hears.

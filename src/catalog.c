@@ -17,6 +17,7 @@
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/pg_lsn.h"
@@ -97,6 +98,23 @@ catalog_commit_transaction(CatalogTransaction *transaction)
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(transaction->context);
 	CurrentResourceOwner = transaction->owner;
+}
+
+void
+catalog_settle_session(const char *application_name)
+{
+	static const char *const settings[][2] = {
+		{"lock_timeout", "10s"},
+		{"synchronous_commit", "local"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_deferrable", "off"},
+		{"idle_in_transaction_session_timeout", "0"},
+	};
+
+	for (size_t i = 0; i < lengthof(settings); i++)
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	pgstat_report_appname(application_name);
 }
 
 static uint64

@@ -53,6 +53,13 @@ extern void catalog_commit_transaction(CatalogTransaction *transaction);
 	GetSystemIdentifier(), DataDir, MyDatabaseId, (int32) GetWALInsertionTimeLine()
 
 /*
+ * In a background worker whose transactions touch the extension's own tables
+ * alone: they must not wait for ever for a lock that whoever waits for the worker
+ * may hold, nor depend on what the database sets for its users.
+ */
+extern void catalog_settle_session(const char *application_name);
+
+/*
  * One statement within a scope, with SPI's results in SPI_tuptable.  "types"
  * has a letter a parameter: 'i' int8, 'n' int4, 't' text (a char *, NULL: null),
  * 'o' oid (as regrole or oid), 'b' bool, 'y' bytea (NULL: null), 'z' timestamptz,

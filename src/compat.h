@@ -88,4 +88,35 @@
 #define compat_snapshots_become_too_old (old_snapshot_threshold >= 0)
 #endif
 
+/* Decoded rows lost a wrapper in 17. */
+#if PG_VERSION_NUM >= 170000
+#define compat_decoded_tuple(tuple) (tuple)
+#else
+#define compat_decoded_tuple(buf) ((buf) != NULL ? &(buf)->tuple : NULL)
+#endif
+
+/* Takes a logical slot that nobody else has; whether it is of use is asked next. */
+#if PG_VERSION_NUM >= 180000
+#define compat_slot_acquire(name) ReplicationSlotAcquire((name), true, false)
+#else
+#define compat_slot_acquire(name) ReplicationSlotAcquire((name), true)
+#endif
+#if PG_VERSION_NUM >= 160000
+#define compat_slot_is_invalidated(slot) ((slot)->data.invalidated != RS_INVAL_NONE)
+#else
+#define compat_slot_is_invalidated(slot)              \
+	((slot)->data.restart_lsn == InvalidXLogRecPtr || \
+	 (slot)->data.invalidated_at != InvalidXLogRecPtr)
+#endif
+
+/* Failover slots came with 17: a standby that is promoted goes on with them. */
+#if PG_VERSION_NUM >= 170000
+#define compat_slot_create(name) \
+	ReplicationSlotCreate((name), true, RS_EPHEMERAL, false, true, false)
+#define compat_wait_for_standbys(position) WaitForStandbyConfirmation(position)
+#else
+#define compat_slot_create(name) ReplicationSlotCreate((name), true, RS_EPHEMERAL, false)
+#define compat_wait_for_standbys(position) ((void) (position))
+#endif
+
 #endif /* COMPAT_H */

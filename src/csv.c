@@ -701,6 +701,12 @@ receiver_shutdown(DestReceiver *self)
 	MemoryContextSwitchTo(caller);
 }
 
+void
+csv_receiver_flush(DestReceiver *self)
+{
+	csv_block_start_over(&((CsvReceiver *) self)->block, NULL);
+}
+
 static void
 receiver_destroy(DestReceiver *self)
 {

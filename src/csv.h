@@ -62,6 +62,9 @@ typedef struct CsvSink
 extern DestReceiver *
 csv_receiver_create(const CsvOptions *options, const CsvSink *sink, size_t block_size);
 
+/* Between rows: sends what there is, so that the next row begins a block. */
+extern void csv_receiver_flush(DestReceiver *self);
+
 /*
  * Says which plan the rows come from, whose nodes live as long; after
  * ExecutorStart, before the first row.  Where the plan is a scan of a table,

@@ -71,6 +71,7 @@ current_read(Current *current, MemoryContext context)
 			"SELECT operations, compression, max_events_per_file, state, slot_name, delivered_lsn,"
 			" (extract(epoch FROM drop_after) * 1000)::bigint AS drop_after, suspended_at,"
 			" next_try_at, failures, warned, events_sent, events_dropped,"
+			" current_database() AS database_name,"
 			" (system_identifier, data_directory, database, timeline) = ($2, $3, $4, $5) AS here"
 			" FROM s3export.current WHERE connector_id = $1",
 			"iiton", connector_id, CATALOG_THIS_SERVER) == 0)
@@ -82,6 +83,7 @@ current_read(Current *current, MemoryContext context)
 	if (never)
 		current->drop_after = -1;
 	current->slot = catalog_text(0, "slot_name");
+	current->database = catalog_text(0, "database_name");
 	current->here = catalog_int64(0, "here", NULL) != 0;
 	current->state = current_parse_state(catalog_text(0, "state"));
 	if (!current->here && current->state != CURRENT_CREATED)

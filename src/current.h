@@ -75,6 +75,7 @@ typedef struct Current
 	int            events_per_file;
 	int64          drop_after;   /* ms; -1: never */
 	List          *tables;       /* of CurrentTable, those being removed too */
+	char          *database;     /* the name of this one */
 	char          *slot;         /* NULL: none */
 	bool           here;         /* it was launched on this server, in this database */
 	XLogRecPtr     delivered;    /* 0: not launched */

@@ -69,10 +69,10 @@ require_logical(void)
 Datum
 s3export_launch(PG_FUNCTION_ARGS)
 {
-	Connector     *connector;
-	const Current *current;
-	CurrentOutcome outcome = {0};
-	bool           copy_existing;
+	Connector      *connector;
+	const Current  *current;
+	DeliveryOutcome outcome = {0};
+	bool            copy_existing;
 
 	PreventCommandDuringRecovery("s3export.launch()");
 	connector = connector_load(args_required_text(fcinfo, 0, "name"), CONNECTOR_OWNER);
@@ -126,7 +126,7 @@ s3export_resume(PG_FUNCTION_ARGS)
 /* ---------------------------------------------------------------- deliver */
 
 static void
-return_outcome(FunctionCallInfo fcinfo, const char *name, const CurrentOutcome *outcome,
+return_outcome(FunctionCallInfo fcinfo, const char *name, const DeliveryOutcome *outcome,
 			   const char *error)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
@@ -162,7 +162,7 @@ require_launched(const Current *current)
 }
 
 static void
-deliver(Connector *connector, CurrentOutcome *outcome)
+deliver(Connector *connector, DeliveryOutcome *outcome)
 {
 	const Current *current;
 
@@ -206,7 +206,7 @@ warn(const char *name, const ErrorData *error)
 
 /* Returns the error, and the state that it has left behind; NULL: there was none. */
 static ErrorData *
-try_deliver(const char *name, CurrentOutcome *outcome)
+try_deliver(const char *name, DeliveryOutcome *outcome)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -250,7 +250,7 @@ deliver_due(FunctionCallInfo fcinfo)
 	foreach (cell, current_list_due())
 	{
 		const char      *name = lfirst(cell);
-		CurrentOutcome   outcome = {0};
+		DeliveryOutcome  outcome = {0};
 		const ErrorData *error;
 
 		CHECK_FOR_INTERRUPTS();
@@ -277,8 +277,8 @@ require_unlocked(void)
 Datum
 s3export_deliver(PG_FUNCTION_ARGS)
 {
-	char          *name = args_text(fcinfo, 0);
-	CurrentOutcome outcome = {0};
+	char           *name = args_text(fcinfo, 0);
+	DeliveryOutcome outcome = {0};
 
 	PreventCommandDuringRecovery("s3export.deliver()");
 	require_unlocked();

@@ -97,7 +97,11 @@ files_key(const FilesOptions *options, const char *folder, int part)
 {
 	char *path = expand(options, part);
 
-	return checked_key(options, folder != NULL ? path_in_folder(path, folder) : path);
+	if (folder != NULL && options->named)
+		path = psprintf("%s%s", path_folder(path), folder);
+	else if (folder != NULL)
+		path = path_in_folder(path, folder);
+	return checked_key(options, path);
 }
 
 char *
@@ -259,6 +263,15 @@ files_put(Files *files, const PipeBlock *block)
 	dlist_move_head(&files->open, &file->node);
 	upload_write(file->upload, block->data, block->len);
 	file->row.rows += block->rows;
+}
+
+void
+files_end(Files *files, const char *folder)
+{
+	Partition *partition = find_partition(files, folder);
+
+	if (partition->open != NULL)
+		seal(partition->open, false);
 }
 
 void
@@ -587,6 +600,13 @@ files_describe(const Files *files)
 
 /* ---- opening ---- */
 
+/* Half of the memory is for the part that each of them fills, half for parts in flight. */
+int
+files_max_open(void)
+{
+	return (int) Min((size_t) guc_upload_memory * 1024 / 2 / UPLOAD_MIN_PART, MAX_OPEN);
+}
+
 static void
 choose_limits(const FilesOptions *options, UploadLimits *limits)
 {
@@ -599,7 +619,8 @@ choose_limits(const FilesOptions *options, UploadLimits *limits)
 	if (options->partitioned)
 	{
 		limits->part_size = UPLOAD_MIN_PART;
-		limits->max_open = (int) Min(limits->memory / 2 / UPLOAD_MIN_PART, MAX_OPEN);
+		limits->max_open = options->max_open > 0 ? options->max_open : files_max_open();
+		limits->memory = Max(limits->memory, (size_t) limits->max_open * 2 * UPLOAD_MIN_PART);
 	}
 	else if (options->max_size > 0)
 		limits->part_size = Min(limits->part_size, Max(options->max_size, UPLOAD_MIN_PART));

@@ -31,6 +31,8 @@ typedef struct FilesOptions
 	const char      *content_type;
 	bool             overwrite;
 	bool             partitioned; /* blocks have a folder each */
+	bool             named;       /* which is the rest of a file's name, in the path's folder */
+	int              max_open;    /* files that are written to at the same time; 0: what fits */
 	bool             header_once; /* in the first file alone */
 	uint64           max_size;    /* bytes as stored, of more than one row; 0: no limit */
 	uint64           max_rows;    /* 0: no limit */
@@ -43,6 +45,9 @@ typedef struct FilesOptions
  */
 extern char *files_key(const FilesOptions *options, const char *folder, int part);
 extern char *files_manifest_key(const FilesOptions *options);
+
+/* The most files of partitions that this session's upload_memory lets be written to at the same time. */
+extern int files_max_open(void);
 
 typedef struct Files Files;
 
@@ -59,6 +64,9 @@ extern void files_add_header(Files *files, const char *data, size_t len);
 
 /* Puts rows into the file that they belong to. */
 extern void files_put(Files *files, const PipeBlock *block);
+
+/* No more rows come for the files of that folder. */
+extern void files_end(Files *files, const char *folder);
 
 /* Makes a file without rows, where there is none, of the header or else of these bytes. */
 extern void files_put_nothing(Files *files, const char *data, size_t len);

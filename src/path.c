@@ -230,6 +230,16 @@ path_hive_folder(const char *column, const char *value)
 }
 
 char *
+path_encode(const char *name)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	append_encoded(&buf, name);
+	return buf.data;
+}
+
+char *
 path_hive_value(const char *folder)
 {
 	const char *encoded = strchr(folder, '=') + 1;

@@ -56,6 +56,9 @@ extern char *path_folder(const char *path);
  */
 extern char *path_hive_folder(const char *column, const char *value);
 
+/* A file's name, encoded likewise; "" stays so. */
+extern char *path_encode(const char *name);
+
 /* The value in such a folder; NULL for PATH_HIVE_NULL. */
 extern char *path_hive_value(const char *folder);
 

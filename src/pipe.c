@@ -35,7 +35,7 @@
 #include "pipe.h"
 
 /* Changes with the layout, since an old backend may meet a new library. */
-#define PIPE_MAGIC 0x53330003
+#define PIPE_MAGIC 0x53330004
 
 #define KEY_HEAD 0
 #define KEY_REQUEST 1
@@ -89,7 +89,7 @@ struct Pipe
 	shm_mq_handle *replies; /* not in parallel workers */
 
 	/* leader only */
-	BackgroundWorkerHandle *uploader;
+	BackgroundWorkerHandle *server;
 	bool                    tells;
 	ProgressTeller          teller;
 
@@ -102,7 +102,18 @@ struct Pipe
 	ErrorData leader_error;
 };
 
-PGDLLEXPORT void s3export_uploader_main(Datum arg);
+/* The functions are their modules'. */
+static const struct
+{
+	const char *function;
+	const char *type;
+	const char *failure;
+} servers[] = {
+	[PIPE_UPLOADER] = {"s3export_uploader_main", "s3export uploader",
+					   "could not start an uploader"},
+	[PIPE_CURRENT] = {"s3export_current_main", "s3export current",
+					  "could not start a worker that delivers"},
+};
 
 /* ---- both ends ---- */
 
@@ -129,8 +140,15 @@ leader_detaches(dsm_segment *segment pg_attribute_unused(), Datum arg)
 	pg_write_barrier();
 }
 
+/* Whatever it waits for, it ends. */
+static void
+leader_ends_server(dsm_segment *segment pg_attribute_unused(), Datum arg)
+{
+	TerminateBackgroundWorker((BackgroundWorkerHandle *) DatumGetPointer(arg));
+}
+
 static dsm_segment *
-create_segment(const StringInfoData *request, int sources)
+create_segment(PipeServer server, const StringInfoData *request, int sources)
 {
 	shm_toc_estimator estimator;
 	dsm_segment      *segment;
@@ -152,7 +170,7 @@ create_segment(const StringInfoData *request, int sources)
 	if (segment == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-				 errmsg("could not start an uploader: too many dynamic shared memory segments"),
+				 errmsg("%s: too many dynamic shared memory segments", servers[server].failure),
 				 errhint("Wait until other exports have ended, or raise \"max_connections\", "
 						 "which the number of segments depends on.")));
 
@@ -182,7 +200,7 @@ create_segment(const StringInfoData *request, int sources)
 }
 
 static BackgroundWorkerHandle *
-start_uploader(dsm_segment *segment)
+start_server(PipeServer server, dsm_segment *segment)
 {
 	BackgroundWorker        worker;
 	BackgroundWorkerHandle *handle;
@@ -192,29 +210,30 @@ start_uploader(dsm_segment *segment)
 	worker.bgw_start_time = BgWorkerStart_ConsistentState;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	strlcpy(worker.bgw_library_name, "s3export", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "s3export_uploader_main", sizeof(worker.bgw_function_name));
-	strlcpy(worker.bgw_type, "s3export uploader", sizeof(worker.bgw_type));
-	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "s3export uploader for PID %d", MyProcPid);
+	strlcpy(worker.bgw_function_name, servers[server].function, sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_type, servers[server].type, sizeof(worker.bgw_type));
+	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "%s for PID %d", servers[server].type,
+			 MyProcPid);
 	worker.bgw_main_arg = UInt32GetDatum(dsm_segment_handle(segment));
 	worker.bgw_notify_pid = MyProcPid;
 
 	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-						errmsg("could not start an uploader: no background worker is free"),
+						errmsg("%s: no background worker is free", servers[server].failure),
 						errhint("Wait until other exports have ended, or raise "
 								"\"max_worker_processes\".")));
 	return handle;
 }
 
 Pipe *
-pipe_open(const StringInfoData *request, int workers)
+pipe_open(PipeServer server, const StringInfoData *request, int workers)
 {
 	Pipe    *pipe = palloc0(sizeof(Pipe));
 	shm_toc *toc;
 	shm_mq  *blocks;
 	shm_mq  *replies;
 
-	pipe->segment = create_segment(request, 1 + workers);
+	pipe->segment = create_segment(server, request, 1 + workers);
 	toc = shm_toc_attach(PIPE_MAGIC, dsm_segment_address(pipe->segment));
 	pipe->head = lookup(toc, KEY_HEAD);
 	blocks = lookup(toc, KEY_BLOCKS);
@@ -222,14 +241,16 @@ pipe_open(const StringInfoData *request, int workers)
 	shm_mq_set_sender(blocks, MyProc);
 	shm_mq_set_receiver(replies, MyProc);
 
-	pipe->uploader = start_uploader(pipe->segment);
+	pipe->server = start_server(server, pipe->segment);
 
 	/* With the handle, waiting ends when the uploader dies before it attaches. */
-	pipe->blocks = shm_mq_attach(blocks, pipe->segment, pipe->uploader);
-	pipe->replies = shm_mq_attach(replies, pipe->segment, pipe->uploader);
+	pipe->blocks = shm_mq_attach(blocks, pipe->segment, pipe->server);
+	pipe->replies = shm_mq_attach(replies, pipe->segment, pipe->server);
 
 	/* Registered last, hence called first: the flag is set before the latch. */
 	on_dsm_detach(pipe->segment, leader_detaches, PointerGetDatum(pipe->head));
+	if (server == PIPE_CURRENT)
+		on_dsm_detach(pipe->segment, leader_ends_server, PointerGetDatum(pipe->server));
 	return pipe;
 }
 
@@ -366,8 +387,9 @@ pipe_close(Pipe *pipe)
 {
 	if (pipe->tells)
 		progress_end(&pipe->teller);
+	cancel_on_dsm_detach(pipe->segment, leader_ends_server, PointerGetDatum(pipe->server));
 	dsm_detach(pipe->segment);
-	pfree(pipe->uploader);
+	pfree(pipe->server);
 	pfree(pipe);
 }
 

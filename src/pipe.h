@@ -33,10 +33,11 @@ typedef struct Pipe Pipe;
 
 typedef enum PipeBlockKind
 {
-	PIPE_HEADER, /* the line that begins each file */
-	PIPE_ROWS,   /* whole rows */
-	PIPE_END     /* there is no more; without it the sender has failed.  The leader's
-				  * bytes are what an object without header and rows consists of. */
+	PIPE_HEADER,   /* the line that begins each file */
+	PIPE_ROWS,     /* whole rows */
+	PIPE_FILE_END, /* no more rows come for "folder" */
+	PIPE_END       /* there is no more; without it the sender has failed.  The leader's
+				    * bytes are what an object without header and rows consists of. */
 } PipeBlockKind;
 
 typedef struct PipeBlock
@@ -48,15 +49,21 @@ typedef struct PipeBlock
 	uint64        rows;
 } PipeBlock;
 
+/* Who serves a request: a background worker of one of these kinds. */
+typedef enum PipeServer
+{
+	PIPE_UPLOADER,
+	PIPE_CURRENT /* decodes and delivers, and is terminated when its leader goes away */
+} PipeServer;
+
 /* ---- the leader's end ---- */
 
 /*
- * Starts an uploader for "request", and waits until it runs.  Up to "workers"
- * parallel workers may join, after the leader's header.  The pipe belongs to
- * the current resource owner.  Raises an error when no worker or segment is to
- * be had.
+ * Starts a server for "request".  Up to "workers" parallel workers may join,
+ * after the leader's header.  The pipe belongs to the current resource owner.
+ * Raises an error when no worker or segment is to be had.
  */
-extern Pipe *pipe_open(const StringInfoData *request, int workers);
+extern Pipe *pipe_open(PipeServer server, const StringInfoData *request, int workers);
 
 /*
  * From here to pipe_close the leader tells how far it is, in each wait and after

@@ -95,6 +95,8 @@ choose_files(Transfer *transfer)
 		.content_type = request->content_type,
 		.overwrite = request->overwrite,
 		.partitioned = request->partitioned,
+		.named = request->named,
+		.max_open = request->max_open,
 		.header_once = request->header_once,
 		.max_size = request->max_file_size,
 		.max_rows = request->rows_per_file,
@@ -378,6 +380,8 @@ take_blocks(Transfer *transfer)
 			files_add_header(transfer->files, block.data, block.len);
 		else if (block.kind == PIPE_ROWS)
 			files_put(transfer->files, &block);
+		else if (block.kind == PIPE_FILE_END)
+			files_end(transfer->files, block.folder);
 		else
 			break;
 	}
@@ -654,6 +658,8 @@ transfer_serialize(StringInfo buf, const TransferRequest *request)
 	wire_put_int64(buf, request->on_empty);
 	wire_put_int64(buf, request->header_once);
 	wire_put_int64(buf, request->partitioned);
+	wire_put_int64(buf, request->named);
+	wire_put_int64(buf, request->max_open);
 	wire_put_int64(buf, (int64) request->max_file_size);
 	wire_put_int64(buf, (int64) request->rows_per_file);
 	wire_put_int64(buf, request->manifest);
@@ -674,6 +680,8 @@ transfer_deserialize(StringInfo buf, TransferRequest *request)
 	request->on_empty = (TransferOnEmpty) wire_get_int64(buf);
 	request->header_once = wire_get_int64(buf) != 0;
 	request->partitioned = wire_get_int64(buf) != 0;
+	request->named = wire_get_int64(buf) != 0;
+	request->max_open = (int) wire_get_int64(buf);
 	request->max_file_size = (uint64) wire_get_int64(buf);
 	request->rows_per_file = (uint64) wire_get_int64(buf);
 	request->manifest = wire_get_int64(buf) != 0;

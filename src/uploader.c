@@ -15,12 +15,12 @@
 #include "libpq/pqformat.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
+#include "catalog.h"
 #include "guc.h"
 #include "probe.h"
 #include "store.h"
@@ -54,7 +54,7 @@ begin_request(StringInfo request, char kind, const Connector *connector)
 static Pipe *
 send_request(StringInfo request, int workers)
 {
-	Pipe *pipe = pipe_open(request, workers);
+	Pipe *pipe = pipe_open(PIPE_UPLOADER, request, workers);
 
 	pfree(request->data);
 	return pipe;
@@ -346,28 +346,6 @@ run_export(Pipe *pipe, StringInfo request)
 
 /* ---- the uploader's side: its main function ---- */
 
-/*
- * Our transactions touch the extension's own tables alone: they must not wait
- * for ever for a lock that the waiting leader may hold, nor depend on what the
- * database sets for its users.
- */
-static void
-settle_session(void)
-{
-	static const char *const settings[][2] = {
-		{"lock_timeout", "10s"},
-		{"synchronous_commit", "local"},
-		{"default_transaction_read_only", "off"},
-		{"default_transaction_isolation", "read committed"},
-		{"default_transaction_deferrable", "off"},
-		{"idle_in_transaction_session_timeout", "0"},
-	};
-
-	for (int i = 0; i < (int) lengthof(settings); i++)
-		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
-	pgstat_report_appname("s3export uploader");
-}
-
 void
 s3export_uploader_main(Datum arg)
 {
@@ -383,7 +361,7 @@ s3export_uploader_main(Datum arg)
 		AllocSetContextCreate(TopMemoryContext, "s3export uploader", ALLOCSET_DEFAULT_SIZES));
 	initStringInfo(&request);
 	pipe = pipe_attach(arg, &request);
-	settle_session();
+	catalog_settle_session("s3export uploader");
 	kind = (char) pq_getmsgbyte(&request);
 	guc_restore(&request);
 	if (kind == REQUEST_EXPORT)

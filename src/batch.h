@@ -1,0 +1,67 @@
+/*-------------------------------------------------------------------------
+ *
+ * batch.h
+ *	  The events of one batch of a current: rows of CSV, in files of their tables.
+ *
+ * A file has events of one table, of one hour and of one version of the table's
+ * columns, and is called after its first event.  Which event is in which file
+ * follows from the settings of the batch and the log alone, so that a batch that
+ * is written again has the same files.  All of them appear together, at the end.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BATCH_H
+#define BATCH_H
+
+#include "executor/tuptable.h"
+
+#include "current.h"
+#include "decode.h"
+
+typedef struct Batch Batch;
+
+/*
+ * Belongs to the current memory context, and what it opens to the current
+ * resource owner; "current" and "settings" must live as long.  "start" is where it
+ * begins, for the job's row.  No uploader is started before there is something
+ * to send.
+ */
+extern Batch *batch_open(const Current *current, const CurrentBatch *settings, XLogRecPtr start);
+
+/* The same for whoever only wants to know how many events there are. */
+extern Batch *batch_open_to_count(const Current *current, const CurrentBatch *settings);
+
+/* Of a decoder's sink: the events of a change, if it has any. */
+extern void batch_begin(Batch *batch, const DecodeTransaction *transaction);
+extern void batch_put(Batch *batch, const DecodeChange *change);
+
+/*
+ * A row that was there before the first change: "operation" copy.  The slot has
+ * the columns that batch_columns names.
+ */
+extern void batch_put_copy(Batch *batch, Relation relation, TupleTableSlot *slot);
+
+/* The columns of a table that its events have: a list for SELECT, quoted; NULL: there are none. */
+extern char *batch_columns(Relation relation);
+
+extern uint64 batch_events(const Batch *batch);
+
+/* Of its last transaction with events. */
+extern TimestampTz batch_committed_at(const Batch *batch);
+
+/* Has it as many events, bytes or files as are to appear together? */
+extern bool batch_is_full(const Batch *batch);
+
+/* There are no more events, and there was at least one: all of them are sent. */
+extern void batch_seal(Batch *batch);
+
+/* All files appear; fills in what is known of them, but for the position. */
+extern void batch_finish(Batch *batch, CurrentProgress *progress);
+
+/* Tells the uploader why there will be no batch. */
+extern void batch_set_error(Batch *batch, const ErrorData *error);
+
+/* After batch_finish, or when there was no event. */
+extern void batch_close(Batch *batch);
+
+#endif /* BATCH_H */

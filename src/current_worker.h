@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ *
+ * current_worker.h
+ *	  Deliveries and launches, for the sessions that ask for them.
+ *
+ * Each is done by a background worker, in transactions of its own.  Its errors
+ * are raised in the session; when the session gives up, so does the worker.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CURRENT_WORKER_H
+#define CURRENT_WORKER_H
+
+#include "delivery.h"
+
+/* As delivery_run and delivery_launch. */
+extern void current_worker_deliver(int64 connector_id, DeliveryOutcome *outcome);
+extern void current_worker_launch(int64 connector_id, bool copy_existing, DeliveryOutcome *outcome);
+
+#endif /* CURRENT_WORKER_H */
