@@ -23,7 +23,7 @@ use S3Export;
 use Test::More;
 
 our @EXPORT = qw(
-  currents_node launch deliver deliver_all start_psql finish_psql current_of
+  currents_node currents_settings launch deliver deliver_all start_psql finish_psql current_of
   files_in_bucket files_in_scripted parse_csv parse_file events wrong_files wrong_events replay
   worker_pid committed_at_oracle
 );
@@ -32,11 +32,20 @@ my $id_pattern = qr/[0-9A-F]{8}-[0-9A-F]{16}-[0-9A-F]{8}/;
 
 # ------------------------------------------------------------------- the server
 
+# What a server needs for currents.
+sub currents_settings
+{
+	my ($known) = PostgreSQL::Test::Utils::run_command([ 'postgres', '--describe-config' ]);
+
+	return ('wal_level = logical',
+		$known =~ /^output_plugin_libraries\t/m ? q(output_plugin_libraries = 'pgoutput, test_decoding, s3export') : ());
+}
+
 sub currents_node
 {
 	my ($name, @settings) = @_;
 
-	return s3export_node($name, 'wal_level = logical', 'max_wal_senders = 10', 'max_replication_slots = 20', @settings);
+	return s3export_node($name, 'max_wal_senders = 10', 'max_replication_slots = 20', currents_settings(), @settings);
 }
 
 sub launch

@@ -137,7 +137,7 @@ is(slot_count('first'), 0, 'there is no slot yet');
 	sql('CREATE EXTENSION pg_walinspect');
 	my $oracle = sub {
 		my ($before) = @_;
-		return copy_oracle($node, qq(SELECT format('%s-%s-%s', '00000001', upper(lpad(to_hex((r.start_lsn - '0/0')::bigint), 16, '0')), upper(lpad(to_hex(row_number() OVER (PARTITION BY r.xid ORDER BY e.id)), 8, '0'))) AS _id, 'insert' AS _op,
+		return copy_oracle($node, qq(SELECT format('%s-%s-%s', '00000001', upper(lpad(to_hex((r.start_lsn - '0/0')::bigint), 16, '0')), upper(lpad(to_hex(row_number() OVER (PARTITION BY r.xid::text ORDER BY e.id)), 8, '0'))) AS _id, 'insert' AS _op,
 			pg_xact_commit_timestamp(e.xmin) AS _committed_at, e.* FROM events e JOIN pg_get_wal_records_info('$start', pg_current_wal_lsn()) r ON r.xid = e.xmin
 			WHERE r.resource_manager = 'Transaction' AND r.record_type = 'COMMIT' ORDER BY 1), 'HEADER', $utc);
 	};
@@ -148,7 +148,7 @@ is(slot_count('first'), 0, 'there is no slot yet');
 	like($files[0][0], qr{^\Q$folder/first/s3export.postgres.$id/event_type=public.events/date=\E[-0-9]{13}/1/events\+\Q$first->{id}\E\.csv$}, 'its name');
 	is(current_of($node, 'first', 'last_file, events_sent, files_sent, bytes_sent, events_dropped, failures, error_code'), join('|', "s3://$S3{BUCKET}/$files[0][0]", 4, 1, length $files[0][1], 0, 0, ''), 'the view has it');
 	is(sql("SELECT state, rows, files, bytes FROM s3export.jobs WHERE connector = 'first' AND rows > 0"), join('|', 'succeeded', 4, 1, length $files[0][1]), 'there is a job');
-	is(s3_head($files[0][0])->{'content-type'}, 'text/csv; charset=utf-8', 'Content-Type');
+	is(s3_head($files[0][0])->{'content-type'}, 'text/csv', 'Content-Type');
 
 	is(deliver($node, 'first')->{events}, 0, 'nothing comes twice');
 	is(scalar(files('first')), 1, 'and no file for nothing');
@@ -192,7 +192,7 @@ is(slot_count('first'), 0, 'there is no slot yet');
 	my $script = $node->basedir . '/busy.sql';
 
 	append_to_file($script, "INSERT INTO busy (note) VALUES ('new');\n");
-	my $load = IPC::Run::start([ 'pgbench', '-n', '-c', '3', '-T', '600', '-R', '300', '-f', $script, '-d', $node->connstr('postgres') ], '>', \my $out, '2>', \my $err);
+	my $load = IPC::Run::start([ 'pgbench', '-n', '-c', '3', '-T', '600', '-R', '300', '-f', $script, $node->connstr('postgres') ], '>', \my $out, '2>', \my $err);
 	poll_until(sub { sql('SELECT max(id) > 20050 FROM busy') eq 't' }, 'the load');
 	my $open = start_psql($node, q(BEGIN; INSERT INTO busy (note) VALUES ('open'); SELECT pg_sleep(2); INSERT INTO busy (note) VALUES ('open'); COMMIT));
 	sleep 0.2;
@@ -355,12 +355,14 @@ TEXT
 	sql('INSERT INTO two VALUES (4)');
 	deliver($node, 'several');
 	is(join(' ', map { "$_->{file}{version}:$_->{values}{id}" } grep { $_->{type} eq 'public.two' } events(files('several'))), '1:1 1:2 2:4', 'one that is added again goes on counting its versions');
-	sql('DROP TABLE three');
-	sql('INSERT INTO one VALUES (5)');
-	is(deliver($node, 'several')->{events}, 1, 'a table that is dropped does not stop the others');
-	sql(q(ALTER TABLE one RENAME TO uno; INSERT INTO uno VALUES (6)));
+	sql(q(ALTER TABLE one RENAME TO uno; INSERT INTO uno VALUES (5)));
 	deliver($node, 'several');
-	is(short('several', 'id', 'public.uno'), 'insert 6', 'a table that is renamed has its new name');
+	is(short('several', 'id', 'public.uno'), 'insert 5', 'a table that is renamed has its new name');
+	sql('INSERT INTO three VALUES (6); DROP TABLE three; INSERT INTO uno VALUES (6)');
+	my ($status, $out, $err) = $node->psql('postgres', q(SELECT events FROM s3export.deliver('several')));
+	is($out, 2, 'a table that is dropped does not stop the others, and has its last events') or diag($err);
+	sql(q(SELECT s3export.alter_connector('several', tables => '{uno,two}', validate => false)));
+	deliver($node, 'several');
 	fine('several', 'tables');
 	is(sql(q(SELECT count(*) > 0 FROM s3export.current_events WHERE connector = 'several' AND event = 'tables_changed')), 't', 'changes of the tables are among the events of the connector');
 }

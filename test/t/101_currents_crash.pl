@@ -112,7 +112,7 @@ sub keep_load
 	return if $load && $load->{handle}->pumpable;
 	$load->{handle}->finish if $load;
 	$load = { out => '', err => '' };
-	$load->{handle} = IPC::Run::start([ @load, '-d', $node->connstr('postgres') ], '<', \undef, '>', \$load->{out}, '2>', \$load->{err});
+	$load->{handle} = IPC::Run::start([ @load, $node->connstr('postgres') ], '<', \undef, '>', \$load->{out}, '2>', \$load->{err});
 	return;
 }
 

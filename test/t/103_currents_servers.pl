@@ -193,7 +193,7 @@ SKIP:
 	deliver($old, 'flow');
 	$old->stop;
 	$new->init(extra => [ '--encoding=UTF8', '--locale=C.UTF-8' ]);
-	$new->append_conf('postgresql.conf', "$_\n") foreach 'wal_level = logical', 'max_wal_senders = 10', 'max_replication_slots = 10', 'max_worker_processes = 16';
+	$new->append_conf('postgresql.conf', "$_\n") foreach currents_settings(), 'max_wal_senders = 10', 'max_replication_slots = 10', 'max_worker_processes = 16';
 	my $directory = PostgreSQL::Test::Utils::tempdir();
 	chdir $directory or die "could not enter $directory: $!";
 	command_ok([ 'pg_upgrade', '--no-sync', '-d', $old->data_dir, '-D', $new->data_dir, '-b', $bin, '-B', $bin, '-s', $new->host, '-p', $old->port, '-P', $new->port ], 'pg_upgrade');
