@@ -12,6 +12,8 @@ OBJS = \
 	src/setup_api.o \
 	src/copy_api.o \
 	src/copy_args.o \
+	src/current_api.o \
+	src/current_args.o \
 	src/job_api.o \
 	src/leader.o \
 	src/queue.o \
@@ -33,6 +35,11 @@ OBJS = \
 	src/connector_credentials.o \
 	src/connector_tags.o \
 	src/connector_wire.o \
+	src/current.o \
+	src/current_events.o \
+	src/current_rows.o \
+	src/current_session.o \
+	src/current_tables.o \
 	src/job.o \
 	src/job_queue.o \
 	src/job_recovery.o \

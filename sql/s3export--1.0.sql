@@ -163,6 +163,8 @@ CREATE VIEW s3export.connectors WITH (security_barrier) AS
 --     GRANT EXECUTE ON FUNCTION s3export.create_connector TO alice;
 -- It is also what test_credentials(bucket => ...) asks for.  An auth_method is
 -- 'secret_key', 'role_arn' or 'ambient'; the first two follow from the arguments.
+-- The last five arguments are for kind => 'currents' alone, and drop_after is an
+-- interval or 'infinity', which intervals cannot be before PostgreSQL 17.
 CREATE FUNCTION s3export.create_connector(
 	name text,
 	bucket text,
@@ -189,7 +191,12 @@ CREATE FUNCTION s3export.create_connector(
 	acl text DEFAULT NULL,
 	content_type text DEFAULT NULL,
 	validate boolean DEFAULT true,
-	wait interval DEFAULT '15 s')
+	wait interval DEFAULT '15 s',
+	tables text[] DEFAULT NULL,
+	operations text[] DEFAULT NULL,
+	compression text DEFAULT NULL,
+	max_events_per_file integer DEFAULT NULL,
+	drop_after text DEFAULT NULL)
 	RETURNS bigint LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_create_connector';
 REVOKE ALL ON FUNCTION s3export.create_connector FROM PUBLIC;
@@ -276,7 +283,8 @@ CREATE FUNCTION s3export.test_credentials(
 -- its default, and so does '{}' for tags; 'none' turns encryption off.
 -- The kind and the authentication method are not changed here: a kind needs
 -- permissions of its own, and credentials have set_credentials.  Another bucket
--- or endpoint has its region found out again, unless one is given.
+-- or endpoint has its region found out again, unless one is given.  Tables and
+-- operations replace the whole list.
 CREATE FUNCTION s3export.alter_connector(
 	name text,
 	new_name text DEFAULT NULL,
@@ -296,7 +304,12 @@ CREATE FUNCTION s3export.alter_connector(
 	acl text DEFAULT NULL,
 	content_type text DEFAULT NULL,
 	owner regrole DEFAULT NULL,
-	validate boolean DEFAULT true)
+	validate boolean DEFAULT true,
+	tables text[] DEFAULT NULL,
+	operations text[] DEFAULT NULL,
+	compression text DEFAULT NULL,
+	max_events_per_file integer DEFAULT NULL,
+	drop_after text DEFAULT NULL)
 	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_alter_connector';
 
@@ -534,6 +547,170 @@ RETURNS SETOF record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 's3export_recover';
 
+-- ------------------------------------------------------------------ currents
+
+-- What a connector of kind 'currents' has besides being a connector.  The four
+-- columns from system_identifier on say on which server, and in which database,
+-- the slot, the position and the OIDs of tables mean something: a copy of these
+-- rows elsewhere, from a dump or a backup, is paused there.
+CREATE TABLE s3export.current (
+	connector_id bigint PRIMARY KEY,
+	operations integer NOT NULL CHECK (operations BETWEEN 1 AND 15), -- 1 insert, 2 update, 4 delete, 8 truncate
+	compression text NOT NULL,
+	max_events_per_file integer NOT NULL,
+	drop_after interval,         -- NULL: never
+	state text NOT NULL DEFAULT 'created'
+		CHECK (state IN ('created', 'running', 'paused', 'suspended', 'lost')),
+	slot_name text,
+	system_identifier bigint NOT NULL,
+	data_directory text NOT NULL,
+	database oid NOT NULL,
+	timeline integer NOT NULL,
+	delivered_lsn pg_lsn,        -- what commits before it is delivered
+	launched_at timestamptz,
+	caught_up_at timestamptz,    -- all that had been committed then is delivered
+	last_delivery_at timestamptz,
+	last_file text,
+	last_job_id bigint,
+	events_sent bigint NOT NULL DEFAULT 0,
+	events_dropped bigint NOT NULL DEFAULT 0,
+	files_sent bigint NOT NULL DEFAULT 0,
+	bytes_sent bigint NOT NULL DEFAULT 0,
+	suspended_at timestamptz,    -- since when the clock of drop_after runs
+	warned integer NOT NULL DEFAULT 0, -- percent of drop_after
+	next_try_at timestamptz,
+	failures integer NOT NULL DEFAULT 0, -- in a row
+	error_code text,
+	error_message text,
+	error_detail text,
+	error_hint text
+);
+
+-- A table that was removed keeps its row, so that the versions of its columns
+-- never repeat.  The names are what a dump is restored by.
+CREATE TABLE s3export.current_table (
+	connector_id bigint NOT NULL,
+	relid oid NOT NULL,
+	schema_name text NOT NULL,
+	table_name text NOT NULL,
+	version integer NOT NULL DEFAULT 0,
+	columns text,
+	removed_lsn pg_lsn           -- what commits from there on is not sent
+);
+CREATE INDEX current_table_connector_id_idx ON s3export.current_table (connector_id);
+
+-- A batch that was begun and is not known to be in place as a whole.
+CREATE TABLE s3export.current_batch (
+	connector_id bigint PRIMARY KEY,
+	end_lsn pg_lsn NOT NULL,
+	operations integer NOT NULL,
+	events_per_file integer NOT NULL,
+	open_files integer NOT NULL,
+	block_size integer NOT NULL,
+	compression text NOT NULL,
+	tables jsonb NOT NULL,
+	events bigint NOT NULL,
+	committed_at timestamptz NOT NULL
+);
+
+CREATE TABLE s3export.current_event (
+	connector_id bigint NOT NULL,
+	event_id bigint GENERATED ALWAYS AS IDENTITY,
+	at timestamptz NOT NULL,
+	event text NOT NULL,
+	detail jsonb NOT NULL,
+	PRIMARY KEY (connector_id, event_id)
+);
+
+CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current
+	EXECUTE FUNCTION s3export.refuse_direct_writes();
+CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current_table
+	EXECUTE FUNCTION s3export.refuse_direct_writes();
+CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current_batch
+	EXECUTE FUNCTION s3export.refuse_direct_writes();
+CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current_event
+	EXECUTE FUNCTION s3export.refuse_direct_writes();
+
+SELECT pg_catalog.pg_extension_config_dump('s3export.current', '');
+SELECT pg_catalog.pg_extension_config_dump('s3export.current_table', '');
+
+-- NULL on a standby.
+CREATE FUNCTION s3export.current_is_here(
+	system_identifier bigint,
+	data_directory text,
+	database oid,
+	timeline integer)
+	RETURNS boolean LANGUAGE C STABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 's3export_current_is_here';
+
+CREATE VIEW s3export.currents WITH (security_barrier) AS
+	SELECT u.connector_id, c.name, c.owner,
+		   CASE WHEN u.state IN ('created', 'lost') THEN u.state
+				WHEN NOT h.here THEN 'paused'
+				WHEN h.here AND (s.slot_name IS NULL OR s.wal_status = 'lost') THEN 'lost'
+				ELSE u.state END AS state,
+		   ARRAY(SELECT coalesce((SELECT format('%I.%I', n.nspname, r.relname)
+									FROM pg_class r JOIN pg_namespace n ON n.oid = r.relnamespace
+								   WHERE r.oid = t.relid AND h.here IS DISTINCT FROM false),
+								 CASE WHEN h.here IS DISTINCT FROM false THEN t.relid::text
+									  ELSE format('%I.%I', t.schema_name, t.table_name) END)
+				   FROM s3export.current_table t
+				  WHERE t.connector_id = u.connector_id AND t.removed_lsn IS NULL
+				  ORDER BY t.schema_name, t.table_name) AS tables,
+		   ARRAY(SELECT o.name FROM (VALUES (1, 'insert'), (2, 'update'), (4, 'delete'), (8, 'truncate')) AS o (bit, name)
+				  WHERE u.operations & o.bit <> 0 ORDER BY o.bit) AS operations,
+		   u.compression, u.max_events_per_file,
+		   coalesce(u.drop_after::text, 'infinity') AS drop_after,
+		   u.slot_name, s.active_pid,
+		   p.position,
+		   CASE WHEN h.here AND p.position IS NOT NULL THEN greatest(pg_current_wal_lsn() - p.position, 0) END AS lag_bytes,
+		   CASE WHEN NOT h.here OR u.caught_up_at IS NULL THEN NULL
+				WHEN h.here AND p.position >= pg_current_wal_lsn() THEN 0
+				ELSE greatest(extract(epoch FROM clock_timestamp() - u.caught_up_at), 0)::bigint END AS lag_seconds,
+		   u.last_file, u.last_delivery_at, u.events_sent, u.events_dropped, u.files_sent, u.bytes_sent,
+		   u.suspended_at, u.suspended_at + u.drop_after AS deadline, u.next_try_at, u.failures,
+		   u.error_code, u.error_message, u.error_detail, u.error_hint, u.launched_at
+	  FROM s3export.connectors c
+	  JOIN s3export.current u USING (connector_id)
+	 CROSS JOIN LATERAL (SELECT s3export.current_is_here(u.system_identifier, u.data_directory, u.database,
+														 u.timeline) AS here) h
+	  LEFT JOIN pg_replication_slots s
+			 ON s.slot_name = u.slot_name AND s.database = current_database() AND s.plugin = 's3export'
+	-- Where there were no events, only the slot has been moved on.
+	CROSS JOIN LATERAL (SELECT CASE WHEN h.here THEN greatest(u.delivered_lsn, s.confirmed_flush_lsn)
+									ELSE u.delivered_lsn END AS position) p;
+
+-- The last 100 of each connector.  Each is also a notification on channel
+-- "s3export", which whoever listens in this database hears.
+CREATE VIEW s3export.current_events WITH (security_barrier) AS
+	SELECT c.name AS connector, e.at, e.event, e.detail
+	  FROM s3export.connectors c
+	  JOIN s3export.current_event e USING (connector_id)
+	 ORDER BY e.connector_id, e.event_id;
+
+-- For the owner of the connector, members of the owner, and superusers.
+
+-- Makes the slot; returns the position from which on what commits is sent.
+CREATE FUNCTION s3export.launch(name text, copy_existing boolean DEFAULT false)
+	RETURNS pg_lsn LANGUAGE C VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 's3export_launch';
+
+CREATE FUNCTION s3export.pause(name text)
+	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 's3export_pause';
+
+-- One that is suspended is tried again with the next delivery.
+CREATE FUNCTION s3export.resume(name text)
+	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 's3export_resume';
+
+-- One connector, whose error is raised; or all of the caller's that are due, where
+-- an error is a warning and does not keep the others.
+CREATE FUNCTION s3export.deliver(name text DEFAULT NULL)
+	RETURNS TABLE (connector text, state text, events bigint, files bigint, bytes bigint, events_dropped bigint, error text)
+	LANGUAGE C VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 's3export_deliver';
+
 -- ------------------------------------------------------------------ privileges
 
 -- Default privileges (ALTER DEFAULT PRIVILEGES) of whoever creates the extension
@@ -560,7 +737,8 @@ BEGIN
 END $$;
 
 -- These show rows of their readers alone.
-GRANT SELECT ON s3export.connectors, s3export.jobs, s3export.job_files, s3export.progress TO PUBLIC;
+GRANT SELECT ON s3export.connectors, s3export.jobs, s3export.job_files, s3export.progress,
+	s3export.currents, s3export.current_events TO PUBLIC;
 
 -- -------------------------------------------------------------------- version
 

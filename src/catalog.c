@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
@@ -19,6 +20,7 @@
 #include "pgstat.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/pg_lsn.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
@@ -73,6 +75,32 @@ catalog_leave(CatalogScope *scope)
 }
 
 void
+catalog_begin_transaction(CatalogTransaction *transaction)
+{
+	transaction->context = CurrentMemoryContext;
+	transaction->owner = CurrentResourceOwner;
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+
+	/* Whatever the database, or a job's owner, has for a default. */
+	XactReadOnly = RecoveryInProgress();
+	XactIsoLevel = XACT_READ_COMMITTED;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(transaction->context);
+	catalog_enter(&transaction->scope);
+}
+
+void
+catalog_commit_transaction(CatalogTransaction *transaction)
+{
+	catalog_leave(&transaction->scope);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(transaction->context);
+	CurrentResourceOwner = transaction->owner;
+}
+
+void
 catalog_settle_session(const char *application_name)
 {
 	static const char *const settings[][2] = {
@@ -123,6 +151,11 @@ execute(const char *sql, bool latest, const char *types, va_list args)
 			case 'z':
 				argtypes[i] = TIMESTAMPTZOID;
 				values[i] = Int64GetDatum(va_arg(args, int64));
+				break;
+			case 'l':
+				argtypes[i] = PG_LSNOID;
+				values[i] = LSNGetDatum(va_arg(args, XLogRecPtr));
+				nulls[i] = values[i] != 0 ? ' ' : 'n';
 				break;
 			case 't':
 			{
@@ -254,6 +287,8 @@ catalog_int64(uint64 row, const char *column, bool *isnull)
 		case INT8OID:
 		case TIMESTAMPTZOID:
 			return DatumGetInt64(value);
+		case PG_LSNOID:
+			return (int64) DatumGetLSN(value);
 		case INT4OID:
 			return DatumGetInt32(value);
 		case BOOLOID:

@@ -8,7 +8,10 @@
 #ifndef S3EXPORT_CATALOG_H
 #define S3EXPORT_CATALOG_H
 
+#include "access/xlog.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/resowner.h"
 
 /*
  * Between enter and leave the current user is the owner of the extension's
@@ -25,6 +28,30 @@ typedef struct CatalogScope
 extern void catalog_enter(CatalogScope *scope);
 extern void catalog_leave(CatalogScope *scope);
 
+/* What a short transaction changes of its surroundings. */
+typedef struct CatalogTransaction
+{
+	CatalogScope  scope;
+	MemoryContext context;
+	ResourceOwner owner;
+} CatalogTransaction;
+
+/*
+ * A transaction and a scope, for processes of ours that have none.  SPI leaves
+ * its own memory context current after each statement: what is to stay is made
+ * in transaction->context.
+ */
+extern void catalog_begin_transaction(CatalogTransaction *transaction);
+extern void catalog_commit_transaction(CatalogTransaction *transaction);
+
+/*
+ * Which server, of all that may have a copy of a row, this is: system_identifier,
+ * data_directory, database and timeline; "iton".  A copy that was promoted has a
+ * timeline of its own.
+ */
+#define CATALOG_THIS_SERVER \
+	GetSystemIdentifier(), DataDir, MyDatabaseId, (int32) GetWALInsertionTimeLine()
+
 /*
  * In a background worker whose transactions touch the extension's own tables
  * alone: they must not wait for ever for a lock that whoever waits for the worker
@@ -35,7 +62,8 @@ extern void catalog_settle_session(const char *application_name);
 /*
  * One statement within a scope, with SPI's results in SPI_tuptable.  "types"
  * has a letter a parameter: 'i' int8, 'n' int4, 't' text (a char *, NULL: null),
- * 'o' oid (as regrole or oid), 'b' bool, 'y' bytea (NULL: null), 'z' timestamptz.
+ * 'o' oid (as regrole or oid), 'b' bool, 'y' bytea (NULL: null), 'z' timestamptz,
+ * 'l' pg_lsn (0: null).
  * Returns SPI's count of processed rows.
  */
 extern uint64 catalog_execute(const char *sql, const char *types, ...);

@@ -8,6 +8,7 @@
 #ifndef COMPAT_H
 #define COMPAT_H
 
+#include "catalog/pg_class.h"
 #include "fmgr.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
@@ -35,6 +36,13 @@
 #define compat_can_set_role(member, role) member_can_set_role((member), (role))
 #else
 #define compat_can_set_role(member, role) is_member_of_role((member), (role))
+#endif
+
+/* Ownership of whatever has an owner is checked by one function from 16 on. */
+#if PG_VERSION_NUM >= 160000
+#define compat_owns_table(relid, role) object_ownercheck(RelationRelationId, (relid), (role))
+#else
+#define compat_owns_table(relid, role) pg_class_ownercheck((relid), (role))
 #endif
 
 /* Runs a query once, to its end. */
@@ -96,7 +104,7 @@
 #if PG_VERSION_NUM >= 160000
 #define compat_slot_is_invalidated(slot) ((slot)->data.invalidated != RS_INVAL_NONE)
 #else
-#define compat_slot_is_invalidated(slot) \
+#define compat_slot_is_invalidated(slot)              \
 	((slot)->data.restart_lsn == InvalidXLogRecPtr || \
 	 (slot)->data.invalidated_at != InvalidXLogRecPtr)
 #endif

@@ -269,44 +269,59 @@ connector_find(int64 connector_id)
 
 /* --------------------------------------------------------------- writing */
 
+/* What connectors of kind "currents" share with no other are folders, with all in them. */
+#define IS_INSIDE(inner, outer) "(" outer " = '' OR starts_with(" inner ", " outer " || '/'))"
+
 static void
-report_duplicate(const Connector *connector, const char *other, bool same_name, bool visible)
+report_duplicate(const Connector *connector, const char *other, const char *folder, bool visible)
 {
-	if (same_name)
-		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
-						errmsg("connector \"%s\" already exists", connector->name)));
-	ereport(ERROR,
-			(errcode(ERRCODE_DUPLICATE_OBJECT),
-			 errmsg("another connector already writes to \"%s\"",
-					connector_uri(connector, connector->folder_path)),
-			 visible ? errdetail("Connector \"%s\" has the same endpoint, bucket and folder path.",
-								 other)
-					 : 0,
-			 errhint("Give each connector a folder_path of its own.")));
+	bool  same = strcmp(folder, connector->folder_path) == 0;
+	bool  inside = strlen(folder) > strlen(connector->folder_path);
+	char *uri = connector_uri(connector, connector->folder_path);
+
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_DUPLICATE_OBJECT),
+		 same     ? errmsg("another connector already writes to \"%s\"", uri)
+		 : inside ? errmsg("another connector already writes to a folder inside \"%s\"", uri)
+				  : errmsg("another connector already writes to a folder around \"%s\"", uri),
+		 !visible ? 0
+		 : same
+			 ? errdetail("Connector \"%s\" has the same endpoint, bucket and folder path.", other)
+			 : errdetail("Connector \"%s\" has the same endpoint and bucket, and folder path "
+						 "\"%s\".  What a connector of kind \"currents\" writes must not be "
+						 "among what another one does.",
+						 other, folder),
+		 errhint("Give each connector a folder_path of its own.")));
 }
 
-/* Within a scope. */
+/* Within a scope.  Sees what was committed before lock_places(). */
 static void
 require_unique(const Connector *connector, Oid user)
 {
 	char *other;
-	bool  same_name;
+	char *folder;
 	bool  visible;
 	int64 other_id;
 
-	if (catalog_execute("SELECT connector_id, name, owner, name = $2 AS same_name"
-						" FROM s3export.connector"
-						" WHERE connector_id <> $1 AND (name = $2 OR bucket = $3"
-						" AND folder_path = $4 AND endpoint_url IS NOT DISTINCT FROM $5)"
-						" ORDER BY name <> $2",
-						"itttt", connector->connector_id, connector->name, connector->s3.bucket,
-						connector->folder_path, connector->s3.endpoint_url) == 0)
+	if (catalog_execute_latest(
+			"SELECT connector_id, name, owner, folder_path, name = $2 AS same_name"
+			" FROM s3export.connector WHERE connector_id <> $1 AND (name = $2 OR bucket = $3"
+			" AND endpoint_url IS NOT DISTINCT FROM $5 AND (folder_path = $4"
+			" OR 'currents' IN (kind, $6) AND (" IS_INSIDE("folder_path", "$4") " OR " IS_INSIDE(
+				"$4", "folder_path") ")))"
+									 " ORDER BY name <> $2, folder_path <> $4, name",
+			"ittttt", connector->connector_id, connector->name, connector->s3.bucket,
+			connector->folder_path, connector->s3.endpoint_url, connector->kind) == 0)
 		return;
+	if (catalog_int64(0, "same_name", NULL) != 0)
+		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
+						errmsg("connector \"%s\" already exists", connector->name)));
 	other_id = catalog_int64(0, "connector_id", NULL);
 	other = catalog_text(0, "name");
-	same_name = catalog_int64(0, "same_name", NULL) != 0;
+	folder = catalog_text(0, "folder_path");
 	visible = may_use(other_id, (Oid) catalog_int64(0, "owner", NULL), user);
-	report_duplicate(connector, other, same_name, visible);
+	report_duplicate(connector, other, folder, visible);
 }
 
 void
@@ -340,6 +355,30 @@ connector_of_other_kind(const Connector *connector)
 }
 
 /*
+ * Within a scope: of two sessions that are about to save connectors whose places
+ * might not go together, one waits until the other's transaction has ended.
+ */
+static void
+lock_places(const Connector *connector)
+{
+	bool currents = strcmp(connector->kind, "currents") == 0;
+
+	(void) catalog_execute(currents ? "LOCK TABLE s3export.connector IN SHARE ROW EXCLUSIVE MODE"
+									: "LOCK TABLE s3export.connector IN ROW EXCLUSIVE MODE",
+						   "");
+}
+
+/* Within a scope: is its place another one than that in its row? */
+static bool
+has_moved(const Connector *connector)
+{
+	return catalog_execute("SELECT FROM s3export.connector WHERE connector_id = $1 AND bucket = $2"
+						   " AND folder_path = $3 AND endpoint_url IS NOT DISTINCT FROM $4",
+						   "ittt", connector->connector_id, connector->s3.bucket,
+						   connector->folder_path, connector->s3.endpoint_url) == 0;
+}
+
+/*
  * ON CONFLICT rather than a unique violation, whose message would name an index.
  * Waits for a transaction that is creating the same connector.
  */
@@ -350,6 +389,8 @@ connector_insert(Connector *connector, ConnectorValidation validation)
 	CatalogScope    scope;
 
 	catalog_enter(&scope);
+	lock_places(connector);
+	require_unique(connector, scope.userid);
 	while (catalog_execute(
 			   "INSERT INTO s3export.connector (name, owner, kind, credential_id,"
 			   " endpoint_url, bucket, folder_path, region, sts_endpoint_url,"
@@ -383,6 +424,8 @@ connector_update(const Connector *connector, ConnectorValidation validation)
 	CatalogScope    scope;
 
 	catalog_enter(&scope);
+	if (has_moved(connector))
+		lock_places(connector);
 	require_unique(connector, scope.userid);
 	(void) catalog_execute(
 		"UPDATE s3export.connector SET name = $2, owner = $3, endpoint_url = $4,"

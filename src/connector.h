@@ -122,7 +122,10 @@ extern void connector_leave_shared(Connector *connector);
  */
 extern const char *connector_set_tags(Connector *connector, const char *json);
 
-/* Raises ERRCODE_DUPLICATE_OBJECT when another one has its name or its place. */
+/*
+ * Raises ERRCODE_DUPLICATE_OBJECT when another one has its name or its place, or,
+ * with either of kind "currents", a folder inside or around its own.
+ */
 extern void connector_require_unique(const Connector *connector);
 
 typedef enum ConnectorValidation

@@ -18,6 +18,7 @@
 #include "compat.h"
 #include "connector.h"
 #include "connector_args.h"
+#include "current_args.h"
 #include "guc.h"
 #include "probe.h"
 #include "uploader.h"
@@ -44,6 +45,7 @@ enum
 	ARG_OBJECT = ARG_PLACE + ARGS_PLACE,
 	ARG_VALIDATE = ARG_OBJECT + ARGS_OBJECT,
 	ARG_WAIT,
+	ARG_CURRENT,
 	TEST_ARG_WAIT = ARG_VALIDATE
 };
 
@@ -58,7 +60,8 @@ enum
 	ALTER_ARG_ENDPOINT_URL,
 	ALTER_ARG_OBJECT = ALTER_ARG_PLACE + ARGS_PLACE,
 	ALTER_ARG_OWNER = ALTER_ARG_OBJECT + ARGS_OBJECT,
-	ALTER_ARG_VALIDATE
+	ALTER_ARG_VALIDATE,
+	ALTER_ARG_CURRENT
 };
 
 /* The arguments of set_credentials. */
@@ -194,12 +197,18 @@ read_connector(Connector *connector, CredentialArgs *credentials, FunctionCallIn
 	connector->credential_owner = connector->owner;
 }
 
+static bool
+is_current(const Connector *connector)
+{
+	return strcmp(connector->kind, "currents") == 0;
+}
+
 /* The two kinds differ in what they may do: one policy would not fit both. */
 static void
 notice_other_kind(const Connector *connector)
 {
 	char *other = connector_of_other_kind(connector);
-	bool  currents = strcmp(connector->kind, "currents") == 0;
+	bool  currents = is_current(connector);
 
 	if (other == NULL)
 		return;
@@ -221,6 +230,7 @@ s3export_create_connector(PG_FUNCTION_ARGS)
 {
 	Connector          *connector = palloc0(sizeof(Connector));
 	CredentialArgs      credentials;
+	CurrentSettings     current;
 	bool                validate;
 	int                 wait;
 	ConnectorValidation validation;
@@ -230,6 +240,8 @@ s3export_create_connector(PG_FUNCTION_ARGS)
 	read_connector(connector, &credentials, fcinfo);
 	validate = args_required_bool(fcinfo, ARG_VALIDATE, "validate");
 	wait = args_wait(fcinfo, ARG_WAIT);
+	(void) current_args_read(&current, fcinfo, ARG_CURRENT, connector);
+	current_check(connector, &current, false);
 	connector_require_unique(connector);
 
 	if (credentials.credentials_from == NULL)
@@ -237,6 +249,8 @@ s3export_create_connector(PG_FUNCTION_ARGS)
 	use_credentials(connector, &credentials);
 	validation = validate_connector(connector, validate, wait);
 	connector_insert(connector, validation);
+	if (is_current(connector))
+		current_insert(connector, &current);
 	notice_other_kind(connector);
 	PG_RETURN_INT64(connector->connector_id);
 }
@@ -270,6 +284,8 @@ s3export_alter_connector(PG_FUNCTION_ARGS)
 	bool                validate = args_required_bool(fcinfo, ALTER_ARG_VALIDATE, "validate");
 	bool                changed = bucket != NULL;
 	ConnectorValidation validation = CONNECTOR_VALIDATION_KEPT;
+	CurrentSettings     current;
+	bool current_changed = current_args_read(&current, fcinfo, ALTER_ARG_CURRENT, connector);
 
 	connector_require_ambient_privilege(connector);
 	if (bucket != NULL)
@@ -284,6 +300,8 @@ s3export_alter_connector(PG_FUNCTION_ARGS)
 		/* Its role is assumed with another external ID now. */
 		changed |= connector->credentials.role_arn != NULL;
 	}
+	if (is_current(connector))
+		current_check(connector, &current, !PG_ARGISNULL(ALTER_ARG_OWNER));
 	if (changed)
 	{
 		connector_require_unique(connector);
@@ -293,6 +311,10 @@ s3export_alter_connector(PG_FUNCTION_ARGS)
 	if (new_name != NULL)
 		args_set_name(connector, "new_name", new_name);
 	connector_update(connector, validation);
+	if (current_changed)
+		current_update(connector, &current);
+	if (changed && is_current(connector))
+		current_wake(connector, validation == CONNECTOR_VALIDATED);
 	if (elsewhere)
 		notice_other_kind(connector);
 	PG_RETURN_VOID();
@@ -308,7 +330,11 @@ s3export_drop_connector(PG_FUNCTION_ARGS)
 		ereport(NOTICE, (errmsg("connector \"%s\" does not exist, skipping",
 								args_required_text(fcinfo, 0, "name"))));
 	else
+	{
+		if (is_current(connector))
+			current_delete(connector);
 		connector_delete(connector);
+	}
 	PG_RETURN_VOID();
 }
 
@@ -339,17 +365,20 @@ prepare_rotation(Connector *connector, bool unshare)
 Datum
 s3export_set_credentials(PG_FUNCTION_ARGS)
 {
-	Connector     *connector = lock_connector(fcinfo, "s3export.set_credentials()", false);
-	bool           unshare = args_required_bool(fcinfo, SET_ARG_UNSHARE, "unshare");
-	bool           validate = args_required_bool(fcinfo, SET_ARG_VALIDATE, "validate");
-	int            wait = args_wait(fcinfo, SET_ARG_WAIT);
-	CredentialArgs credentials;
+	Connector          *connector = lock_connector(fcinfo, "s3export.set_credentials()", false);
+	bool                unshare = args_required_bool(fcinfo, SET_ARG_UNSHARE, "unshare");
+	bool                validate = args_required_bool(fcinfo, SET_ARG_VALIDATE, "validate");
+	int                 wait = args_wait(fcinfo, SET_ARG_WAIT);
+	CredentialArgs      credentials;
+	ConnectorValidation validation;
 
 	args_read_credentials(&credentials, fcinfo, SET_ARG_CREDENTIALS);
 	if (credentials.credentials_from == NULL)
 		prepare_rotation(connector, unshare);
 	use_credentials(connector, &credentials);
-	connector_update_credentials(connector, validate_connector(connector, validate, wait));
+	validation = validate_connector(connector, validate, wait);
+	connector_update_credentials(connector, validation);
+	current_wake(connector, validation == CONNECTOR_VALIDATED);
 	PG_RETURN_VOID();
 }
 

@@ -107,6 +107,9 @@ extern TimestampTz current_now(void);
 /* The name of the slot of a connector's current; palloc'd. */
 extern char *current_slot_name(int64 connector_id);
 
+/* When drop_after is over for one that is suspended; the end of time: never. */
+extern TimestampTz current_deadline(const Current *current);
+
 /* As the view and messages name them: "running". */
 extern const char *current_state_name(CurrentState state);
 
@@ -125,21 +128,43 @@ typedef struct CurrentSettings
 } CurrentSettings;
 
 /*
- * "owner" must own the tables, and they must be such that their changes can be
- * decoded; raises what CREATE PUBLICATION would.
+ * The current user and the owner must own the tables, and they must be such that
+ * their changes can be decoded; raises what CREATE PUBLICATION would.  What is not
+ * set is as the connector's row has it, unless it is not saved yet.
  */
+extern void current_check(Connector *connector, const CurrentSettings *settings, bool new_owner);
+
+/* For settings that have been checked. */
 extern void current_insert(const Connector *connector, const CurrentSettings *settings);
 extern void current_update(const Connector *connector, const CurrentSettings *settings);
 
 /* Removes the rows; the slot goes when the transaction commits. */
 extern void current_delete(const Connector *connector);
 
-/* Whoever shares the credentials is tried again with the next delivery; "validated": they are known to be right. */
+/*
+ * Whoever shares the credentials is tried again with the next delivery; "validated":
+ * those of this connector are known to be right.  The connector may be of any kind.
+ */
 extern void current_wake(const Connector *connector, bool validated);
 
 /* Raise ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE when there is nothing to pause or resume. */
 extern void current_pause(const Connector *connector);
 extern void current_resume(const Connector *connector);
+
+/*
+ * As it is by now, whatever the transaction's snapshot, without its batch.  NULL when
+ * it is gone and "missing_ok"; raises ERRCODE_UNDEFINED_OBJECT otherwise.
+ */
+extern Current *current_get(Connector *connector, bool missing_ok);
+
+/*
+ * Raises ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE when it has been launched and can go
+ * on.  Drops, at once, a slot that is left of an earlier time.
+ */
+extern void current_prepare_launch(const Current *current);
+
+/* Has this transaction changed rows that a delivery, too, would change, and wait for? */
+extern bool current_is_locked_here(void);
 
 /* Names (char *) of the connectors that deliver() is to serve for the current user, in order. */
 extern List *current_list_due(void);

@@ -7,41 +7,11 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
-#include "utils/snapmgr.h"
 
 #include "catalog.h"
-#include "job_internal.h"
-
-void
-job_begin_transaction(JobTransaction *transaction)
-{
-	transaction->context = CurrentMemoryContext;
-	transaction->owner = CurrentResourceOwner;
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-
-	/* Whatever the database, or a job's owner, has for a default. */
-	XactReadOnly = RecoveryInProgress();
-	XactIsoLevel = XACT_READ_COMMITTED;
-	PushActiveSnapshot(GetTransactionSnapshot());
-	MemoryContextSwitchTo(transaction->context);
-	catalog_enter(&transaction->scope);
-}
-
-void
-job_commit_transaction(JobTransaction *transaction)
-{
-	catalog_leave(&transaction->scope);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(transaction->context);
-	CurrentResourceOwner = transaction->owner;
-}
+#include "job.h"
 
 static void
 expect_one(int64 job_id, uint64 processed)
@@ -55,26 +25,26 @@ expect_one(int64 job_id, uint64 processed)
 int64
 job_new_id(void)
 {
-	JobTransaction transaction;
-	int64          job_id;
+	CatalogTransaction transaction;
+	int64              job_id;
 
 	if (RecoveryInProgress())
 		return JOB_UNRECORDED;
-	job_begin_transaction(&transaction);
+	catalog_begin_transaction(&transaction);
 	(void) catalog_execute("SELECT nextval('s3export.job_id_seq') AS job_id", "");
 	job_id = catalog_int64(0, "job_id", NULL);
-	job_commit_transaction(&transaction);
+	catalog_commit_transaction(&transaction);
 	return job_id;
 }
 
 void
 job_begin(int64 job_id, const JobRequest *request, const char *uri)
 {
-	JobTransaction transaction;
+	CatalogTransaction transaction;
 
 	if (job_id == JOB_UNRECORDED)
 		return;
-	job_begin_transaction(&transaction);
+	catalog_begin_transaction(&transaction);
 	if (request->job_id != 0)
 		expect_one(job_id,
 				   catalog_execute("UPDATE s3export.job SET uri = $2, uploader_pid = $3,"
@@ -90,9 +60,9 @@ job_begin(int64 job_id, const JobRequest *request, const char *uri)
 			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'running',"
 			" pg_catalog.clock_timestamp(), $13, $14, $15)",
 			"ioitttttitonnni", job_id, request->owner, request->connector_id, request->connector,
-			request->endpoint_url, request->source, request->path, uri, JOB_THIS_SERVER,
+			request->endpoint_url, request->source, request->path, uri, CATALOG_THIS_SERVER,
 			request->leader_pid, MyProcPid, (int64) request->pipe);
-	job_commit_transaction(&transaction);
+	catalog_commit_transaction(&transaction);
 }
 
 /* Within a transaction. */
@@ -117,13 +87,13 @@ put_file(int64 job_id, JobFile *file, const char *state)
 void
 job_file_begin(int64 job_id, JobFile *file)
 {
-	JobTransaction transaction;
+	CatalogTransaction transaction;
 
 	if (job_id == JOB_UNRECORDED)
 		return;
-	job_begin_transaction(&transaction);
+	catalog_begin_transaction(&transaction);
 	put_file(job_id, file, "uploading");
-	job_commit_transaction(&transaction);
+	catalog_commit_transaction(&transaction);
 }
 
 static void
@@ -138,38 +108,38 @@ put_files(int64 job_id, List *files, const char *state)
 void
 job_set_completing(int64 job_id, List *files)
 {
-	JobTransaction transaction;
+	CatalogTransaction transaction;
 
 	if (job_id == JOB_UNRECORDED)
 		return;
-	job_begin_transaction(&transaction);
+	catalog_begin_transaction(&transaction);
 	put_files(job_id, files, "completing");
 	expect_one(job_id, catalog_execute("UPDATE s3export.job SET state = 'completing'"
 									   " WHERE job_id = $1",
 									   "i", job_id));
-	job_commit_transaction(&transaction);
+	catalog_commit_transaction(&transaction);
 }
 
 void
 job_files_done(int64 job_id, List *files)
 {
-	JobTransaction transaction;
+	CatalogTransaction transaction;
 
 	if (job_id == JOB_UNRECORDED)
 		return;
-	job_begin_transaction(&transaction);
+	catalog_begin_transaction(&transaction);
 	put_files(job_id, files, "done");
-	job_commit_transaction(&transaction);
+	catalog_commit_transaction(&transaction);
 }
 
 void
 job_succeed(int64 job_id, const JobTotals *totals, List *files)
 {
-	JobTransaction transaction;
+	CatalogTransaction transaction;
 
 	if (job_id == JOB_UNRECORDED)
 		return;
-	job_begin_transaction(&transaction);
+	catalog_begin_transaction(&transaction);
 	put_files(job_id, files, "done");
 	expect_one(job_id,
 			   catalog_execute("UPDATE s3export.job SET state = 'succeeded', rows = $2,"
@@ -178,19 +148,19 @@ job_succeed(int64 job_id, const JobTotals *totals, List *files)
 							   " finished_at = pg_catalog.clock_timestamp() WHERE job_id = $1",
 							   "iiinnt", job_id, (int64) totals->rows, (int64) totals->bytes,
 							   totals->files, totals->attempts, totals->uri));
-	job_commit_transaction(&transaction);
+	catalog_commit_transaction(&transaction);
 }
 
 void
 job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData *error,
 		 List *aborted, List *doubtful)
 {
-	JobTransaction transaction;
-	ListCell      *cell;
+	CatalogTransaction transaction;
+	ListCell          *cell;
 
 	if (job_id == JOB_UNRECORDED)
 		return;
-	job_begin_transaction(&transaction);
+	catalog_begin_transaction(&transaction);
 	foreach (cell, aborted)
 		(void) catalog_execute("UPDATE s3export.job_file SET state = 'aborted', upload_id = NULL,"
 							   " finished_at = pg_catalog.clock_timestamp()"
@@ -209,5 +179,5 @@ job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData 
 						   (int64) totals->rows, (int64) totals->bytes, totals->files,
 						   totals->attempts, unpack_sql_state(error->sqlerrcode), error->message,
 						   error->detail, error->hint));
-	job_commit_transaction(&transaction);
+	catalog_commit_transaction(&transaction);
 }

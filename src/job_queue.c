@@ -13,8 +13,9 @@
 #include "utils/builtins.h"
 #include "utils/json.h"
 
+#include "catalog.h"
 #include "guc.h"
-#include "job_internal.h"
+#include "job.h"
 
 /* A copy of these rows on another server is not this one's to run. */
 #define IS_OURS \
@@ -53,7 +54,7 @@ require_room(void)
 {
 	(void) catalog_execute_latest(
 		"SELECT pg_catalog.count(*) AS queued FROM s3export.job WHERE state = 'queued' AND" IS_OURS,
-		"iton", JOB_THIS_SERVER);
+		"iton", CATALOG_THIS_SERVER);
 	if (catalog_int64(0, "queued", NULL) >= guc_max_queued_jobs)
 		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 						errmsg("too many exports are queued"),
@@ -80,7 +81,7 @@ job_enqueue(const JobOrder *order)
 		" queued_at)"
 		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::jsonb, $13::jsonb, 'queued',"
 		" pg_catalog.clock_timestamp())",
-		"itonioitttttt", JOB_THIS_SERVER, job_id, order->owner, order->connector_id,
+		"itonioitttttt", CATALOG_THIS_SERVER, job_id, order->owner, order->connector_id,
 		order->connector, order->endpoint_url, order->source, order->path, arguments, settings);
 	catalog_leave(&scope);
 	return job_id;
@@ -95,7 +96,7 @@ job_any_queued(void)
 	catalog_enter(&scope);
 	any = catalog_execute_latest("SELECT FROM s3export.job WHERE state = 'queued' AND" IS_OURS
 								 " LIMIT 1",
-								 "iton", JOB_THIS_SERVER) > 0;
+								 "iton", CATALOG_THIS_SERVER) > 0;
 	catalog_leave(&scope);
 	return any;
 }
@@ -154,17 +155,17 @@ job_get_status(int64 job_id, JobStatus *status)
 List *
 job_list_unfinished(void)
 {
-	JobTransaction transaction;
-	List          *entries = NIL;
-	uint64         rows;
+	CatalogTransaction transaction;
+	List              *entries = NIL;
+	uint64             rows;
 
-	job_begin_transaction(&transaction);
+	catalog_begin_transaction(&transaction);
 	rows = catalog_execute("SELECT job_id, owner, state = 'queued' AS queued,"
 						   " arguments IS NOT NULL AS background, waiting_for, connector_id, path,"
 						   " leader_pid, uploader_pid FROM s3export.job"
 						   " WHERE state IN ('queued', 'running', 'completing') AND" IS_OURS
 						   "ORDER BY job_id",
-						   "iton", JOB_THIS_SERVER);
+						   "iton", CATALOG_THIS_SERVER);
 	for (uint64 i = 0; i < rows; i++)
 	{
 		JobEntry *entry = SPI_palloc(sizeof(JobEntry));
@@ -183,17 +184,17 @@ job_list_unfinished(void)
 		MemoryContextSwitchTo(transaction.context);
 		entries = lappend(entries, entry);
 	}
-	job_commit_transaction(&transaction);
+	catalog_commit_transaction(&transaction);
 	return entries;
 }
 
 void
 job_set_waiting(List *entries)
 {
-	JobTransaction transaction;
-	ListCell      *cell;
+	CatalogTransaction transaction;
+	ListCell          *cell;
 
-	job_begin_transaction(&transaction);
+	catalog_begin_transaction(&transaction);
 	foreach (cell, entries)
 	{
 		const JobEntry *entry = lfirst(cell);
@@ -203,7 +204,7 @@ job_set_waiting(List *entries)
 							   " AND state = 'queued' FOR UPDATE SKIP LOCKED)",
 							   "it", entry->job_id, entry->waiting_for);
 	}
-	job_commit_transaction(&transaction);
+	catalog_commit_transaction(&transaction);
 }
 
 /* Within a transaction; replaces SPI's results. */
@@ -231,10 +232,10 @@ pairs_from_json(const char *json, MemoryContext context)
 bool
 job_claim(int64 job_id, JobClaim *claim)
 {
-	JobTransaction transaction;
-	bool           claimed;
+	CatalogTransaction transaction;
+	bool               claimed;
 
-	job_begin_transaction(&transaction);
+	catalog_begin_transaction(&transaction);
 	claimed = catalog_execute("UPDATE s3export.job SET state = 'running', waiting_for = NULL,"
 							  " started_at = pg_catalog.clock_timestamp(), leader_pid = $2"
 							  " WHERE job_id = (SELECT job_id FROM s3export.job WHERE job_id = $1"
@@ -251,30 +252,30 @@ job_claim(int64 job_id, JobClaim *claim)
 		claim->arguments = pairs_from_json(arguments, transaction.context);
 		claim->settings = pairs_from_json(settings, transaction.context);
 	}
-	job_commit_transaction(&transaction);
+	catalog_commit_transaction(&transaction);
 	return claimed;
 }
 
 void
 job_put_back(int64 job_id, const char *waiting_for)
 {
-	JobTransaction transaction;
+	CatalogTransaction transaction;
 
-	job_begin_transaction(&transaction);
+	catalog_begin_transaction(&transaction);
 	(void) catalog_execute("UPDATE s3export.job SET state = 'queued', waiting_for = $2,"
 						   " started_at = NULL, leader_pid = NULL"
 						   " WHERE job_id = $1 AND state = 'running' AND leader_pid = $3"
 						   " AND uploader_pid IS NULL",
 						   "itn", job_id, waiting_for, MyProcPid);
-	job_commit_transaction(&transaction);
+	catalog_commit_transaction(&transaction);
 }
 
 void
 job_fail_early(int64 job_id, JobState state, const ErrorData *error)
 {
-	JobTransaction transaction;
+	CatalogTransaction transaction;
 
-	job_begin_transaction(&transaction);
+	catalog_begin_transaction(&transaction);
 	(void) catalog_execute(
 		"UPDATE s3export.job SET state = $2, waiting_for = NULL, error_code = $3,"
 		" error_message = $4, error_detail = $5, error_hint = $6,"
@@ -283,5 +284,5 @@ job_fail_early(int64 job_id, JobState state, const ErrorData *error)
 		" AND uploader_pid IS NULL)",
 		"itttttn", job_id, state == JOB_CANCELLED ? "cancelled" : "failed",
 		unpack_sql_state(error->sqlerrcode), error->message, error->detail, error->hint, MyProcPid);
-	job_commit_transaction(&transaction);
+	catalog_commit_transaction(&transaction);
 }

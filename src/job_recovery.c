@@ -7,8 +7,9 @@
  */
 #include "postgres.h"
 
+#include "catalog.h"
 #include "guc.h"
-#include "job_internal.h"
+#include "job.h"
 
 /* Rows that one call removes, so that no export waits for it. */
 #define FORGET_LIMIT 1000
@@ -25,27 +26,27 @@
 int64
 job_writing_to(int64 connector_id, const char *uri, int64 job_id)
 {
-	JobTransaction transaction;
-	int64          other = 0;
+	CatalogTransaction transaction;
+	int64              other = 0;
 
-	job_begin_transaction(&transaction);
+	catalog_begin_transaction(&transaction);
 	if (catalog_execute("SELECT job_id FROM s3export.job WHERE " IS_OURS
 						" AND state IN ('running', 'completing') AND connector_id = $5"
 						" AND uri = $6 AND job_id <> $7 ORDER BY job_id LIMIT 1",
-						"itoniti", JOB_THIS_SERVER, connector_id, uri, job_id) > 0)
+						"itoniti", CATALOG_THIS_SERVER, connector_id, uri, job_id) > 0)
 		other = catalog_int64(0, "job_id", NULL);
-	job_commit_transaction(&transaction);
+	catalog_commit_transaction(&transaction);
 	return other;
 }
 
 List *
 job_find_remains(const JobScope *scope)
 {
-	JobTransaction transaction;
-	List          *ids = NIL;
-	uint64         rows;
+	CatalogTransaction transaction;
+	List              *ids = NIL;
+	uint64             rows;
 
-	job_begin_transaction(&transaction);
+	catalog_begin_transaction(&transaction);
 	rows = catalog_execute("SELECT job_id FROM s3export.job WHERE " IS_OURS
 						   " AND state IN ('running', 'completing', 'failed', 'cancelled')"
 						   " AND job_id IN (SELECT job_id FROM s3export.job"
@@ -57,7 +58,7 @@ job_find_remains(const JobScope *scope)
 						   " AND (NOT $8 OR checked_at IS NULL"
 						   " OR checked_at < clock_timestamp() - interval '" PATIENCE "')"
 						   " ORDER BY job_id",
-						   "itoniiob", JOB_THIS_SERVER, scope->connector_id, scope->own_job_id,
+						   "itoniiob", CATALOG_THIS_SERVER, scope->connector_id, scope->own_job_id,
 						   scope->role, scope->patient);
 	MemoryContextSwitchTo(transaction.context);
 	for (uint64 i = 0; i < rows; i++)
@@ -67,12 +68,12 @@ job_find_remains(const JobScope *scope)
 		*id = catalog_int64(i, "job_id", NULL);
 		ids = lappend(ids, id);
 	}
-	job_commit_transaction(&transaction);
+	catalog_commit_transaction(&transaction);
 	return ids;
 }
 
 static void
-load_remnants(const JobTransaction *transaction, JobRemains *remains)
+load_remnants(const CatalogTransaction *transaction, JobRemains *remains)
 {
 	uint64 rows = catalog_execute(
 		"SELECT file_no, key, uri, state = 'completing' AS completing, upload_id, token, rows,"
@@ -124,14 +125,14 @@ load_job(uint64 row)
 JobRemains *
 job_load_remains(int64 job_id)
 {
-	JobTransaction transaction;
-	JobRemains    *remains = NULL;
+	CatalogTransaction transaction;
+	JobRemains        *remains = NULL;
 
-	job_begin_transaction(&transaction);
+	catalog_begin_transaction(&transaction);
 	if (catalog_execute("SELECT " REMAINS_COLUMNS " FROM s3export.job WHERE " IS_OURS
 						" AND job_id = $5"
 						" AND state IN ('running', 'completing', 'failed', 'cancelled')",
-						"itoni", JOB_THIS_SERVER, job_id) > 0)
+						"itoni", CATALOG_THIS_SERVER, job_id) > 0)
 	{
 		MemoryContextSwitchTo(transaction.context);
 		remains = load_job(0);
@@ -139,7 +140,7 @@ job_load_remains(int64 job_id)
 		if (remains->finished && remains->remnants == NIL)
 			remains = NULL;
 	}
-	job_commit_transaction(&transaction);
+	catalog_commit_transaction(&transaction);
 	return remains;
 }
 
@@ -206,31 +207,31 @@ put_failure(const JobRemains *remains, const char *detail, bool in_doubt, bool l
 bool
 job_settle(const JobRemains *remains, const char *detail, bool again)
 {
-	JobTransaction transaction;
-	bool           in_doubt;
-	bool           left = false;
-	bool           succeeded;
-	ListCell      *cell;
+	CatalogTransaction transaction;
+	bool               in_doubt;
+	bool               left = false;
+	bool               succeeded;
+	ListCell          *cell;
 
 	foreach (cell, remains->remnants)
 		left |= ((const JobRemnant *) lfirst(cell))->fate == JOB_FILE_LEFT;
-	job_begin_transaction(&transaction);
+	catalog_begin_transaction(&transaction);
 	in_doubt = put_fates(remains);
 	succeeded = remains->completing && put_success(remains->job_id);
 	if (!succeeded)
 		put_failure(remains, detail, in_doubt && again && !remains->finished, left);
-	job_commit_transaction(&transaction);
+	catalog_commit_transaction(&transaction);
 	return succeeded;
 }
 
 List *
 job_disown(const JobScope *scope)
 {
-	JobTransaction transaction;
-	List          *disowned = NIL;
-	uint64         rows;
+	CatalogTransaction transaction;
+	List              *disowned = NIL;
+	uint64             rows;
 
-	job_begin_transaction(&transaction);
+	catalog_begin_transaction(&transaction);
 	rows = catalog_execute(
 		"UPDATE s3export.job SET state = 'failed', finished_at = clock_timestamp(), pipe = NULL,"
 		" error_code = $8, error_message = '" INTERRUPTED_MESSAGE "',"
@@ -241,12 +242,12 @@ job_disown(const JobScope *scope)
 		" AND ($5 = 0 OR connector_id = $5) AND job_id <> $6"
 		" AND ($7 = 0::oid OR pg_has_role($7, owner, 'USAGE'))"
 		" RETURNING " REMAINS_COLUMNS,
-		"itoniiot", JOB_THIS_SERVER, scope->connector_id, scope->own_job_id, scope->role,
+		"itoniiot", CATALOG_THIS_SERVER, scope->connector_id, scope->own_job_id, scope->role,
 		unpack_sql_state(ERRCODE_CRASH_SHUTDOWN));
 	MemoryContextSwitchTo(transaction.context);
 	for (uint64 i = 0; i < rows; i++)
 		disowned = lappend(disowned, load_job(i));
-	job_commit_transaction(&transaction);
+	catalog_commit_transaction(&transaction);
 	return disowned;
 }
 
@@ -257,11 +258,11 @@ job_disown(const JobScope *scope)
 void
 job_forget(void)
 {
-	JobTransaction transaction;
+	CatalogTransaction transaction;
 
 	if (guc_job_retention < 0)
 		return;
-	job_begin_transaction(&transaction);
+	catalog_begin_transaction(&transaction);
 	(void) catalog_execute(
 		"DELETE FROM s3export.job WHERE job_id IN (SELECT job_id FROM s3export.job j"
 		" WHERE finished_at < clock_timestamp() - make_interval(mins => $5)"
@@ -270,6 +271,6 @@ job_forget(void)
 		" WHERE f.job_id = j.job_id AND (f.upload_id IS NOT NULL OR f.state = 'completing'))"
 		" AND EXISTS (SELECT FROM s3export.connector c WHERE c.connector_id = j.connector_id))"
 		" ORDER BY finished_at LIMIT $6 FOR UPDATE SKIP LOCKED)",
-		"itonnn", JOB_THIS_SERVER, (int32) guc_job_retention, (int32) FORGET_LIMIT);
-	job_commit_transaction(&transaction);
+		"itonnn", CATALOG_THIS_SERVER, (int32) guc_job_retention, (int32) FORGET_LIMIT);
+	catalog_commit_transaction(&transaction);
 }

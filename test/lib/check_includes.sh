@@ -14,15 +14,15 @@ failed=0
 # Top to bottom, a layer a line; modules of one layer do not know each other.
 LAYERS='
 s3export
-connector_api setup_api copy_api job_api leader progress_api recover_api
-copy_args
-connector_args export
-parallel
-output uploader
+connector_api setup_api copy_api current_api job_api leader progress_api recover_api
+copy_args current_args current_worker
+connector_args export delivery
+parallel batch
+output uploader decode
 probe transfer
 manifest recovery
 store carry queue files
-job
+job current
 connector
 catalog lease
 csv compress
@@ -149,7 +149,7 @@ never "sigv4 names path s3_xml policy aws_config json_text" "\<(ereport|elog|err
 tables=$(sed -n 's/^CREATE \(UNLOGGED \)\{0,1\}TABLE s3export\.\([a-z_]*\).*/\2/p' sql/s3export--*.sql |
     sort -u | paste -sd'|')
 if [ -n "$tables" ]; then
-    only "connector job catalog" "\<(FROM|JOIN|INTO|UPDATE|TABLE|ONLY)[[:space:]]+s3export\.($tables)\>" \
+    only "connector job current catalog" "\<(FROM|JOIN|INTO|UPDATE|TABLE|ONLY)[[:space:]]+s3export\.($tables)\>" \
         "the extension's tables are named"
 fi
 

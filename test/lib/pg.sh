@@ -39,6 +39,7 @@ log_min_error_statement = panic
 fsync = ${PG_FSYNC:-off}
 max_worker_processes = 16
 max_connections = 60
+wal_level = logical
 ${PG_CONF:-}
 E
 }

@@ -1,0 +1,186 @@
+/*-------------------------------------------------------------------------
+ *
+ * current_args.c
+ *	  The arguments of create_connector and alter_connector about currents.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/rel.h"
+#include "utils/varlena.h"
+
+#include "connector_args.h"
+#include "current_args.h"
+
+#define MAX_EVENTS_PER_FILE 10000000
+
+/* Further than any interval that makes sense, and no overflow; ms */
+#define MAX_DROP_AFTER (INT64CONST(1000) * SECS_PER_YEAR * 1000)
+
+enum
+{
+	ARG_TABLES,
+	ARG_OPERATIONS,
+	ARG_COMPRESSION,
+	ARG_MAX_EVENTS_PER_FILE,
+	ARG_DROP_AFTER
+};
+
+static const char *const names[ARGS_CURRENT] = {
+	[ARG_TABLES] = "tables",           [ARG_OPERATIONS] = "operations",
+	[ARG_COMPRESSION] = "compression", [ARG_MAX_EVENTS_PER_FILE] = "max_events_per_file",
+	[ARG_DROP_AFTER] = "drop_after",
+};
+
+static void
+invalid_value(int argument, const char *value, const char *what_is_right)
+{
+	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("invalid value for argument \"%s\": \"%s\"", names[argument], value),
+					errdetail("%s", what_is_right)));
+}
+
+/* The elements (text *) of an array. */
+static List *
+elements(FunctionCallInfo fcinfo, int number, int argument)
+{
+	List  *list = NIL;
+	Datum *values;
+	bool  *nulls;
+	int    count;
+
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(number), TEXTOID, -1, false, TYPALIGN_INT, &values,
+					  &nulls, &count);
+	for (int i = 0; i < count; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+							errmsg("argument \"%s\" must not contain nulls", names[argument])));
+		list = lappend(list, DatumGetTextPP(values[i]));
+	}
+	return list;
+}
+
+/* Locked until the transaction ends, so that they stay. */
+static List *
+read_tables(FunctionCallInfo fcinfo, int number)
+{
+	List     *relids = NIL;
+	ListCell *cell;
+
+	foreach (cell, elements(fcinfo, number, ARG_TABLES))
+	{
+		RangeVar *name = makeRangeVarFromNameList(textToQualifiedNameList(lfirst(cell)));
+
+		relids = list_append_unique_oid(relids, RangeVarGetRelid(name, AccessShareLock, false));
+	}
+	return relids;
+}
+
+static int
+read_operation(const char *name)
+{
+	static const char *const operations[] = {"insert", "update", "delete", "truncate"};
+
+	for (int i = 0; i < (int) lengthof(operations); i++)
+	{
+		if (strcmp(name, operations[i]) == 0)
+			return 1 << i;
+	}
+	invalid_value(ARG_OPERATIONS, name,
+				  "They are \"insert\", \"update\", \"delete\" and \"truncate\".");
+	return 0;
+}
+
+static int
+read_operations(FunctionCallInfo fcinfo, int number)
+{
+	int       operations = 0;
+	ListCell *cell;
+
+	StaticAssertStmt(CURRENT_INSERT == 1 && CURRENT_TRUNCATE == 8, "the order of operations");
+	foreach (cell, elements(fcinfo, number, ARG_OPERATIONS))
+		operations |= read_operation(text_to_cstring(lfirst(cell)));
+	if (operations == 0)
+		invalid_value(ARG_OPERATIONS, "{}", "There must be at least one.");
+	return operations;
+}
+
+static const char *
+read_compression(FunctionCallInfo fcinfo, int number)
+{
+	CompressOptions options;
+
+	compress_options(&options, args_text(fcinfo, number), NULL, NULL);
+	return compress_name(options.method);
+}
+
+static int
+read_events_per_file(FunctionCallInfo fcinfo, int number)
+{
+	int events = PG_GETARG_INT32(number);
+
+	if (events < 1 || events > MAX_EVENTS_PER_FILE)
+		invalid_value(ARG_MAX_EVENTS_PER_FILE, psprintf("%d", events),
+					  psprintf("It is between 1 and %d.", MAX_EVENTS_PER_FILE));
+	return events;
+}
+
+/* Infinite intervals, of PostgreSQL 17 and later, are far too long. */
+static int64
+read_drop_after(FunctionCallInfo fcinfo, int number)
+{
+	char     *value = args_text(fcinfo, number);
+	Interval *interval;
+	double    ms;
+
+	if (pg_strcasecmp(value, "infinity") == 0)
+		return -1;
+	interval = DatumGetIntervalP(DirectFunctionCall3(
+		interval_in, CStringGetDatum(value), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+	ms = interval->time / 1000.0 +
+		 (interval->day + (double) DAYS_PER_MONTH * interval->month) * SECS_PER_DAY * 1000.0;
+	if (!(ms >= 1 && ms <= MAX_DROP_AFTER))
+		invalid_value(ARG_DROP_AFTER, value,
+					  "It is an interval of more than zero, or \"infinity\".");
+	return (int64) ms;
+}
+
+bool
+current_args_read(CurrentSettings *settings, FunctionCallInfo fcinfo, int first,
+				  const Connector *connector)
+{
+	bool any = false;
+
+	memset(settings, 0, sizeof(*settings));
+	for (int i = 0; i < ARGS_CURRENT; i++)
+	{
+		if (PG_ARGISNULL(first + i))
+			continue;
+		any = true;
+		if (strcmp(connector->kind, "currents") != 0)
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+							errmsg("argument \"%s\" requires a connector of kind \"currents\"",
+								   names[i])));
+	}
+	settings->set_tables = !PG_ARGISNULL(first + ARG_TABLES);
+	if (settings->set_tables)
+		settings->tables = read_tables(fcinfo, first + ARG_TABLES);
+	if (!PG_ARGISNULL(first + ARG_OPERATIONS))
+		settings->operations = read_operations(fcinfo, first + ARG_OPERATIONS);
+	if (!PG_ARGISNULL(first + ARG_COMPRESSION))
+		settings->compression = read_compression(fcinfo, first + ARG_COMPRESSION);
+	if (!PG_ARGISNULL(first + ARG_MAX_EVENTS_PER_FILE))
+		settings->events_per_file = read_events_per_file(fcinfo, first + ARG_MAX_EVENTS_PER_FILE);
+	settings->set_drop_after = !PG_ARGISNULL(first + ARG_DROP_AFTER);
+	if (settings->set_drop_after)
+		settings->drop_after = read_drop_after(fcinfo, first + ARG_DROP_AFTER);
+	return any;
+}
