@@ -24,6 +24,7 @@
 #include "replication/slot.h"
 #include "replication/snapbuild.h"
 #include "storage/proc.h"
+#include "storage/standby.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -31,6 +32,9 @@
 
 #include "compat.h"
 #include "decode.h"
+
+/* So much log may be read twice; bytes */
+#define RESTART_DISTANCE (16 * 1024 * 1024)
 
 struct Decoder
 {
@@ -230,7 +234,16 @@ decode_close(Decoder *decoder)
 XLogRecPtr
 decode_log_end(void)
 {
-	XLogRecPtr end = GetFlushRecPtr(NULL);
+	XLogRecPtr end;
+
+	/*
+	 * A slot restarts from one of the records of running transactions, which the
+	 * background writer makes every 15 seconds: what is delivered more often than
+	 * that would be read again and again.
+	 */
+	if (GetXLogInsertRecPtr() - MyReplicationSlot->data.restart_lsn > RESTART_DISTANCE)
+		XLogFlush(LogStandbySnapshot());
+	end = GetFlushRecPtr(NULL);
 
 	/* What is sent must not be unknown to the standby that becomes the primary. */
 	compat_wait_for_standbys(end);
