@@ -15,6 +15,7 @@
 #include "utils/memutils.h"
 
 #include "current_internal.h"
+#include "pending.h"
 
 /* What is so when a connector says nothing about it. */
 #define DEFAULT_OPERATIONS CURRENT_INSERT
@@ -127,14 +128,7 @@ current_update(const Connector *connector, const CurrentSettings *settings)
 
 /* ------------------------------------------------------------------ slots */
 
-/* The slot of a connector that the running transaction has dropped. */
-typedef struct Doomed
-{
-	int64            connector_id;
-	SubTransactionId subtransaction;
-} Doomed;
-
-static List *doomed = NIL; /* in TopTransactionContext */
+static List *doomed = NIL; /* the connectors that the running transaction has dropped */
 
 static bool
 slot_is_ours(const char *name)
@@ -171,7 +165,7 @@ transaction_ends(XactEvent event, void *arg pg_attribute_unused())
 			break;
 		case XACT_EVENT_PRE_COMMIT:
 			foreach (cell, doomed)
-				drop_slot(((Doomed *) lfirst(cell))->connector_id);
+				drop_slot(((Pending *) lfirst(cell))->id);
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_ABORT:
@@ -186,29 +180,13 @@ static void
 subtransaction_ends(SubXactEvent event, SubTransactionId mine, SubTransactionId parent,
 					void *arg pg_attribute_unused())
 {
-	ListCell *cell;
-
-	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
-		return;
-	foreach (cell, doomed)
-	{
-		Doomed *slot = lfirst(cell);
-
-		if (slot->subtransaction != mine)
-			continue;
-		if (event == SUBXACT_EVENT_COMMIT_SUB)
-			slot->subtransaction = parent;
-		else
-			doomed = foreach_delete_current(doomed, cell);
-	}
+	doomed = pending_end_subtransaction(doomed, event, mine, parent);
 }
 
 static void
 drop_slot_at_commit(int64 connector_id)
 {
-	static bool   registered = false;
-	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-	Doomed       *slot = palloc(sizeof(Doomed));
+	static bool registered = false;
 
 	if (!registered)
 	{
@@ -216,10 +194,7 @@ drop_slot_at_commit(int64 connector_id)
 		RegisterSubXactCallback(subtransaction_ends, NULL);
 		registered = true;
 	}
-	slot->connector_id = connector_id;
-	slot->subtransaction = GetCurrentSubTransactionId();
-	doomed = lappend(doomed, slot);
-	MemoryContextSwitchTo(old);
+	doomed = pending_add(doomed, connector_id);
 }
 
 void

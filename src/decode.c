@@ -45,6 +45,12 @@ struct Decoder
 	List                   *history; /* of the server's timelines */
 };
 
+static XLogReaderRoutine routine = {
+	.page_read = read_local_xlog_page,
+	.segment_open = wal_segment_open,
+	.segment_close = wal_segment_close,
+};
+
 /* The one whose callbacks are called; the server's context has no place for it before it is made. */
 static Decoder *active = NULL;
 
@@ -176,11 +182,7 @@ decode_open(XLogRecPtr start, const DecodeSink *sink)
 	decoder->sink = sink;
 	decoder->history = readTimeLineHistory(GetWALInsertionTimeLine());
 	active = decoder;
-	decoder->context = CreateDecodingContext(start, NIL, false,
-											 XL_ROUTINE(.page_read = read_local_xlog_page,
-														.segment_open = wal_segment_open,
-														.segment_close = wal_segment_close),
-											 NULL, NULL, NULL);
+	decoder->context = CreateDecodingContext(start, NIL, false, &routine, NULL, NULL, NULL);
 	XLogBeginRead(decoder->context->reader, MyReplicationSlot->data.restart_lsn);
 
 	/* What is cached is of now, not of then. */
@@ -262,10 +264,7 @@ decode_create_slot(const char *name, bool use_snapshot)
 	CheckLogicalDecodingRequirements();
 	compat_slot_create(name);
 	active = &decoder;
-	context = CreateInitDecodingContext("s3export", NIL, use_snapshot, InvalidXLogRecPtr,
-										XL_ROUTINE(.page_read = read_local_xlog_page,
-												   .segment_open = wal_segment_open,
-												   .segment_close = wal_segment_close),
+	context = CreateInitDecodingContext("s3export", NIL, use_snapshot, InvalidXLogRecPtr, &routine,
 										NULL, NULL, NULL);
 	DecodingContextFindStartpoint(context);
 	if (use_snapshot)
