@@ -61,11 +61,32 @@ current_insert(const Connector *connector, const CurrentSettings *settings)
 	catalog_leave(&scope);
 }
 
-/* Within a scope: reads the row after whoever is changing it has ended. */
+/*
+ * Within a scope: can what was launched go on?  *confirmed is as far as the slot
+ * has been told; 0 when there is none.
+ */
+static bool
+slot_is_usable(int64 connector_id, XLogRecPtr *confirmed)
+{
+	*confirmed = InvalidXLogRecPtr;
+	if (catalog_execute("SELECT wal_status = 'lost' AS lost, confirmed_flush_lsn"
+						" FROM pg_replication_slots WHERE slot_name = $1"
+						" AND database = current_database() AND plugin = 's3export'",
+						"t", current_slot_name(connector_id)) == 0)
+		return false;
+	*confirmed = (XLogRecPtr) catalog_int64(0, "confirmed_flush_lsn", NULL);
+	return catalog_int64(0, "lost", NULL) == 0;
+}
+
+/*
+ * Within a scope: reads the row after whoever is changing it has ended.  It may have
+ * lost its slot without having noticed yet.
+ */
 static Current *
 lock_row(const Connector *connector, MemoryContext context)
 {
-	Current *current = MemoryContextAllocZero(context, sizeof(Current));
+	Current   *current = MemoryContextAllocZero(context, sizeof(Current));
+	XLogRecPtr confirmed;
 
 	note_change();
 	(void) catalog_execute("SELECT FROM s3export.current WHERE connector_id = $1 FOR UPDATE", "i",
@@ -74,6 +95,9 @@ lock_row(const Connector *connector, MemoryContext context)
 	if (!current_read(current, context))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 						errmsg("connector \"%s\" does not exist", connector->name)));
+	if ((current->state == CURRENT_RUNNING || current->state == CURRENT_SUSPENDED) &&
+		!slot_is_usable(connector->connector_id, &confirmed))
+		current->state = CURRENT_LOST;
 	return current;
 }
 
@@ -187,23 +211,6 @@ current_delete(const Connector *connector)
 	(void) catalog_execute("DELETE FROM s3export.current WHERE connector_id = $1", "i", id);
 	catalog_leave(&scope);
 	drop_slot_at_commit(id);
-}
-
-/*
- * Within a scope: can what was launched go on?  *confirmed is as far as the slot
- * has been told; 0 when there is none.
- */
-static bool
-slot_is_usable(int64 connector_id, XLogRecPtr *confirmed)
-{
-	*confirmed = InvalidXLogRecPtr;
-	if (catalog_execute("SELECT wal_status = 'lost' AS lost, confirmed_flush_lsn"
-						" FROM pg_replication_slots WHERE slot_name = $1"
-						" AND database = current_database() AND plugin = 's3export'",
-						"t", current_slot_name(connector_id)) == 0)
-		return false;
-	*confirmed = (XLogRecPtr) catalog_int64(0, "confirmed_flush_lsn", NULL);
-	return catalog_int64(0, "lost", NULL) == 0;
 }
 
 void
