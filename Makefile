@@ -44,6 +44,7 @@ OBJS = \
 	src/job_queue.o \
 	src/job_recovery.o \
 	src/catalog.o \
+	src/pending.o \
 	src/lease.o \
 	src/names.o \
 	src/path.o \

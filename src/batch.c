@@ -84,7 +84,9 @@ open_pipe(Batch *batch)
 	ResourceOwner   owner = CurrentResourceOwner;
 	TransferRequest request = {
 		.owner = current->connector->owner,
-		.source = psprintf("changes after %X/%X", LSN_FORMAT_ARGS(batch->start)),
+		.source = batch->start != InvalidXLogRecPtr
+					  ? psprintf("changes after %X/%X", LSN_FORMAT_ARGS(batch->start))
+					  : "rows that were there before",
 		.path = psprintf("%sevents", batch->prefix),
 		.stem = "events",
 		.suffix = "",

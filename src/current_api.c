@@ -155,32 +155,42 @@ require_launched(const Current *current)
 	if (current->state == CURRENT_LOST)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the server has removed log that connector \"%s\" had not delivered",
+				 errmsg("connector \"%s\" has lost its place in the write-ahead log",
 						current->connector->name),
 				 errhint("Launch it again with s3export.launch(), with copy_existing => true where "
 						 "what was missed matters.")));
 }
 
+/* Whoever asks for one connector is told why nothing is sent. */
 static void
-deliver(Connector *connector, DeliveryOutcome *outcome)
+tell_why_not(const Current *current)
+{
+	const char *name = current->connector->name;
+
+	if (current->state == CURRENT_PAUSED)
+		ereport(NOTICE, (errmsg("connector \"%s\" is paused", name),
+						 errhint("Continue it with s3export.resume().")));
+	else if (current->state == CURRENT_SUSPENDED && current->next_try_at > current_now())
+		ereport(NOTICE, (errmsg("connector \"%s\" is suspended", name),
+						 errdetail("It will be tried again from %s on.",
+								   timestamptz_to_str(current->next_try_at)),
+						 errhint("s3export.resume() has it tried at once.")));
+}
+
+static void
+deliver(Connector *connector, bool alone, DeliveryOutcome *outcome)
 {
 	const Current *current;
 
 	require_currents(connector);
 	current = current_get(connector, false);
 	require_launched(current);
+	if (alone)
+		tell_why_not(current);
 	if (current->state == CURRENT_PAUSED)
-	{
-		ereport(NOTICE, (errmsg("connector \"%s\" is paused", connector->name),
-						 errhint("Continue it with s3export.resume().")));
 		outcome->state = pstrdup(current_state_name(CURRENT_PAUSED));
-		return;
-	}
-	if (current->state == CURRENT_SUSPENDED && current->next_try_at > current_now())
-		ereport(NOTICE, (errmsg("connector \"%s\" is suspended, and will be tried again at %s",
-								connector->name, timestamptz_to_str(current->next_try_at)),
-						 errhint("s3export.resume() has it tried at once.")));
-	current_worker_deliver(connector->connector_id, outcome);
+	else
+		current_worker_deliver(connector->connector_id, outcome);
 }
 
 /* What a person, or the end of the server, has interrupted. */
@@ -219,7 +229,7 @@ try_deliver(const char *name, DeliveryOutcome *outcome)
 	PG_TRY();
 	{
 		connector = connector_load(name, CONNECTOR_OWNER);
-		deliver(connector, outcome);
+		deliver(connector, false, outcome);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -287,7 +297,7 @@ s3export_deliver(PG_FUNCTION_ARGS)
 		deliver_due(fcinfo);
 	else
 	{
-		deliver(connector_load(name, CONNECTOR_OWNER), &outcome);
+		deliver(connector_load(name, CONNECTOR_OWNER), true, &outcome);
 		return_outcome(fcinfo, name, &outcome, NULL);
 	}
 	return (Datum) 0;

@@ -286,12 +286,13 @@ current_warn(const Current *current)
 	catalog_commit_transaction(&transaction);
 
 	ereport(WARNING,
-			(errmsg("connector \"%s\" is suspended, and will drop events from %s on",
-					connector->name, pstrdup(timestamptz_to_str(current_deadline(current)))),
-			 errdetail("S3 has refused its credentials since %s: %d %% of the time allowed by "
-					   "drop_after is over.  The server keeps " INT64_FORMAT
+			(errmsg("connector \"%s\" will drop events unless it gets working credentials",
+					connector->name),
+			 errdetail("S3 has refused those that it has since %s: %d %% of the time allowed by "
+					   "drop_after is over, and all of it at %s.  The server keeps " INT64_FORMAT
 					   " bytes of write-ahead log for it.",
-					   pstrdup(timestamptz_to_str(current->suspended_at)), percent, lag),
+					   pstrdup(timestamptz_to_str(current->suspended_at)), percent,
+					   pstrdup(timestamptz_to_str(current_deadline(current))), lag),
 			 errhint("Give it working credentials with s3export.set_credentials().")));
 }
 

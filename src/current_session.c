@@ -15,6 +15,7 @@
 #include "utils/memutils.h"
 
 #include "current_internal.h"
+#include "pending.h"
 
 /* What is so when a connector says nothing about it. */
 #define DEFAULT_OPERATIONS CURRENT_INSERT
@@ -60,11 +61,32 @@ current_insert(const Connector *connector, const CurrentSettings *settings)
 	catalog_leave(&scope);
 }
 
-/* Within a scope: reads the row after whoever is changing it has ended. */
+/*
+ * Within a scope: can what was launched go on?  *confirmed is as far as the slot
+ * has been told; 0 when there is none.
+ */
+static bool
+slot_is_usable(int64 connector_id, XLogRecPtr *confirmed)
+{
+	*confirmed = InvalidXLogRecPtr;
+	if (catalog_execute("SELECT wal_status = 'lost' AS lost, confirmed_flush_lsn"
+						" FROM pg_replication_slots WHERE slot_name = $1"
+						" AND database = current_database() AND plugin = 's3export'",
+						"t", current_slot_name(connector_id)) == 0)
+		return false;
+	*confirmed = (XLogRecPtr) catalog_int64(0, "confirmed_flush_lsn", NULL);
+	return catalog_int64(0, "lost", NULL) == 0;
+}
+
+/*
+ * Within a scope: reads the row after whoever is changing it has ended.  It may have
+ * lost its slot without having noticed yet.
+ */
 static Current *
 lock_row(const Connector *connector, MemoryContext context)
 {
-	Current *current = MemoryContextAllocZero(context, sizeof(Current));
+	Current   *current = MemoryContextAllocZero(context, sizeof(Current));
+	XLogRecPtr confirmed;
 
 	note_change();
 	(void) catalog_execute("SELECT FROM s3export.current WHERE connector_id = $1 FOR UPDATE", "i",
@@ -73,6 +95,9 @@ lock_row(const Connector *connector, MemoryContext context)
 	if (!current_read(current, context))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 						errmsg("connector \"%s\" does not exist", connector->name)));
+	if ((current->state == CURRENT_RUNNING || current->state == CURRENT_SUSPENDED) &&
+		!slot_is_usable(connector->connector_id, &confirmed))
+		current->state = CURRENT_LOST;
 	return current;
 }
 
@@ -103,14 +128,7 @@ current_update(const Connector *connector, const CurrentSettings *settings)
 
 /* ------------------------------------------------------------------ slots */
 
-/* The slot of a connector that the running transaction has dropped. */
-typedef struct Doomed
-{
-	int64            connector_id;
-	SubTransactionId subtransaction;
-} Doomed;
-
-static List *doomed = NIL; /* in TopTransactionContext */
+static List *doomed = NIL; /* the connectors that the running transaction has dropped */
 
 static bool
 slot_is_ours(const char *name)
@@ -147,7 +165,7 @@ transaction_ends(XactEvent event, void *arg pg_attribute_unused())
 			break;
 		case XACT_EVENT_PRE_COMMIT:
 			foreach (cell, doomed)
-				drop_slot(((Doomed *) lfirst(cell))->connector_id);
+				drop_slot(((Pending *) lfirst(cell))->id);
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_ABORT:
@@ -162,29 +180,13 @@ static void
 subtransaction_ends(SubXactEvent event, SubTransactionId mine, SubTransactionId parent,
 					void *arg pg_attribute_unused())
 {
-	ListCell *cell;
-
-	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
-		return;
-	foreach (cell, doomed)
-	{
-		Doomed *slot = lfirst(cell);
-
-		if (slot->subtransaction != mine)
-			continue;
-		if (event == SUBXACT_EVENT_COMMIT_SUB)
-			slot->subtransaction = parent;
-		else
-			doomed = foreach_delete_current(doomed, cell);
-	}
+	doomed = pending_end_subtransaction(doomed, event, mine, parent);
 }
 
 static void
 drop_slot_at_commit(int64 connector_id)
 {
-	static bool   registered = false;
-	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-	Doomed       *slot = palloc(sizeof(Doomed));
+	static bool registered = false;
 
 	if (!registered)
 	{
@@ -192,10 +194,7 @@ drop_slot_at_commit(int64 connector_id)
 		RegisterSubXactCallback(subtransaction_ends, NULL);
 		registered = true;
 	}
-	slot->connector_id = connector_id;
-	slot->subtransaction = GetCurrentSubTransactionId();
-	doomed = lappend(doomed, slot);
-	MemoryContextSwitchTo(old);
+	doomed = pending_add(doomed, connector_id);
 }
 
 void
@@ -212,23 +211,6 @@ current_delete(const Connector *connector)
 	(void) catalog_execute("DELETE FROM s3export.current WHERE connector_id = $1", "i", id);
 	catalog_leave(&scope);
 	drop_slot_at_commit(id);
-}
-
-/*
- * Within a scope: can what was launched go on?  *confirmed is as far as the slot
- * has been told; 0 when there is none.
- */
-static bool
-slot_is_usable(int64 connector_id, XLogRecPtr *confirmed)
-{
-	*confirmed = InvalidXLogRecPtr;
-	if (catalog_execute("SELECT wal_status = 'lost' AS lost, confirmed_flush_lsn"
-						" FROM pg_replication_slots WHERE slot_name = $1"
-						" AND database = current_database() AND plugin = 's3export'",
-						"t", current_slot_name(connector_id)) == 0)
-		return false;
-	*confirmed = (XLogRecPtr) catalog_int64(0, "confirmed_flush_lsn", NULL);
-	return catalog_int64(0, "lost", NULL) == 0;
 }
 
 void

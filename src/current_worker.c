@@ -128,6 +128,10 @@ s3export_current_main(Datum arg)
 	guc_restore(&request);
 	connector_id = wire_get_int64(&request);
 	copy_existing = wire_get_int64(&request) != 0;
+	pgstat_report_activity(STATE_RUNNING,
+						   psprintf("%s connector " INT64_FORMAT,
+									kind == REQUEST_LAUNCH ? "launch of" : "delivery of",
+									connector_id));
 	if (kind == REQUEST_LAUNCH)
 		delivery_launch(connector_id, copy_existing, &outcome);
 	else

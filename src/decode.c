@@ -24,6 +24,7 @@
 #include "replication/slot.h"
 #include "replication/snapbuild.h"
 #include "storage/proc.h"
+#include "storage/standby.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -32,6 +33,9 @@
 #include "compat.h"
 #include "decode.h"
 
+/* So much log may be read twice; bytes */
+#define RESTART_DISTANCE (16 * 1024 * 1024)
+
 struct Decoder
 {
 	LogicalDecodingContext *context;
@@ -39,6 +43,12 @@ struct Decoder
 	DecodeTransaction       transaction; /* that is being replayed */
 	bool                    wanted;
 	List                   *history; /* of the server's timelines */
+};
+
+static XLogReaderRoutine routine = {
+	.page_read = read_local_xlog_page,
+	.segment_open = wal_segment_open,
+	.segment_close = wal_segment_close,
 };
 
 /* The one whose callbacks are called; the server's context has no place for it before it is made. */
@@ -172,11 +182,7 @@ decode_open(XLogRecPtr start, const DecodeSink *sink)
 	decoder->sink = sink;
 	decoder->history = readTimeLineHistory(GetWALInsertionTimeLine());
 	active = decoder;
-	decoder->context = CreateDecodingContext(start, NIL, false,
-											 XL_ROUTINE(.page_read = read_local_xlog_page,
-														.segment_open = wal_segment_open,
-														.segment_close = wal_segment_close),
-											 NULL, NULL, NULL);
+	decoder->context = CreateDecodingContext(start, NIL, false, &routine, NULL, NULL, NULL);
 	XLogBeginRead(decoder->context->reader, MyReplicationSlot->data.restart_lsn);
 
 	/* What is cached is of now, not of then. */
@@ -230,7 +236,16 @@ decode_close(Decoder *decoder)
 XLogRecPtr
 decode_log_end(void)
 {
-	XLogRecPtr end = GetFlushRecPtr(NULL);
+	XLogRecPtr end;
+
+	/*
+	 * A slot restarts from one of the records of running transactions, which the
+	 * background writer makes every 15 seconds: what is delivered more often than
+	 * that would be read again and again.
+	 */
+	if (GetXLogInsertRecPtr() - MyReplicationSlot->data.restart_lsn > RESTART_DISTANCE)
+		XLogFlush(LogStandbySnapshot());
+	end = GetFlushRecPtr(NULL);
 
 	/* What is sent must not be unknown to the standby that becomes the primary. */
 	compat_wait_for_standbys(end);
@@ -249,10 +264,7 @@ decode_create_slot(const char *name, bool use_snapshot)
 	CheckLogicalDecodingRequirements();
 	compat_slot_create(name);
 	active = &decoder;
-	context = CreateInitDecodingContext("s3export", NIL, use_snapshot, InvalidXLogRecPtr,
-										XL_ROUTINE(.page_read = read_local_xlog_page,
-												   .segment_open = wal_segment_open,
-												   .segment_close = wal_segment_close),
+	context = CreateInitDecodingContext("s3export", NIL, use_snapshot, InvalidXLogRecPtr, &routine,
 										NULL, NULL, NULL);
 	DecodingContextFindStartpoint(context);
 	if (use_snapshot)

@@ -36,19 +36,6 @@
 /* A batch ends after so long, at the next commit, even if it is small; ms */
 #define MAX_BATCH_TIME 60000
 
-typedef struct Delivery
-{
-	int64            connector_id;
-	Current         *current; /* as it was before the batch */
-	XLogRecPtr       target;  /* where this delivery ends */
-	Decoder         *decoder; /* NULL: to be opened */
-	Batch           *batch;
-	TimestampTz      cutoff; /* changes committed before it are dropped; 0: none */
-	bool             beyond; /* a younger one has been seen */
-	XLogRecPtr       dropped_to;
-	DeliveryOutcome *outcome;
-} Delivery;
-
 void
 delivery_choose_settings(const Current *current, uint64 backlog, CurrentBatch *settings)
 {
@@ -345,32 +332,26 @@ is_failure(const ErrorData *error)
 		   error->sqlerrcode != ERRCODE_ADMIN_SHUTDOWN;
 }
 
-void
-delivery_fail(const Current *current, Batch *batch, const ErrorData *error)
+static void
+fail(const Delivery *delivery, const ErrorData *error)
 {
-	if (batch != NULL)
-		batch_set_error(batch, error);
-	if (current != NULL && is_failure(error))
-		current_failed(current, error,
+	if (delivery->batch != NULL)
+		batch_set_error(delivery->batch, error);
+	if (delivery->records && delivery->current != NULL && is_failure(error))
+		current_failed(delivery->current, error,
 					   error->sqlerrcode == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION);
 	decode_release();
 }
 
 void
-delivery_run(int64 connector_id, DeliveryOutcome *outcome)
+delivery_attempt(Delivery *delivery, void (*work)(Delivery *delivery))
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	Delivery     *delivery = palloc0(sizeof(Delivery));
-	Current      *current = delivery_load(connector_id);
 
-	delivery->connector_id = connector_id;
-	delivery->outcome = outcome;
-	require_launched(current);
-	acquire(current);
 	PG_TRY();
 	{
-		deliver(delivery);
+		work(delivery);
 	}
 	PG_CATCH();
 	{
@@ -382,10 +363,21 @@ delivery_run(int64 connector_id, DeliveryOutcome *outcome)
 		AbortOutOfAnyTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
-		delivery_fail(delivery->current, delivery->batch, error);
+		fail(delivery, error);
 		ReThrowError(error);
 	}
 	PG_END_TRY();
 	decode_release();
-	outcome->state = pstrdup(current_state_name(delivery->current->state));
+	delivery->outcome->state = pstrdup(current_state_name(delivery->current->state));
+}
+
+void
+delivery_run(int64 connector_id, DeliveryOutcome *outcome)
+{
+	Delivery delivery = {.connector_id = connector_id, .outcome = outcome, .records = true};
+	Current *current = delivery_load(connector_id);
+
+	require_launched(current);
+	acquire(current);
+	delivery_attempt(&delivery, deliver);
 }

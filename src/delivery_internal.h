@@ -11,6 +11,20 @@
 #include "batch.h"
 #include "delivery.h"
 
+typedef struct Delivery
+{
+	int64            connector_id;
+	Current         *current; /* as it was before the batch */
+	XLogRecPtr       target;  /* where this delivery ends */
+	Decoder         *decoder; /* NULL: to be opened */
+	Batch           *batch;
+	TimestampTz      cutoff; /* changes committed before it are dropped; 0: none */
+	bool             beyond; /* a younger one has been seen */
+	DeliveryOutcome *outcome;
+	bool             records; /* errors, too */
+	bool             copies;  /* of a launch: rows that are there */
+} Delivery;
+
 /* As it is now; raises an error when there is none. */
 extern Current *delivery_load(int64 connector_id);
 
@@ -18,7 +32,10 @@ extern Current *delivery_load(int64 connector_id);
 extern void
 delivery_choose_settings(const Current *current, uint64 backlog, CurrentBatch *settings);
 
-/* Records an error, outside of transactions, and gives up the slot; each may be NULL but the error. */
-extern void delivery_fail(const Current *current, Batch *batch, const ErrorData *error);
+/*
+ * Does the work with the slot acquired, or to be acquired by it, and gives the slot
+ * up; an error is told to the uploader, recorded, and raised again.
+ */
+extern void delivery_attempt(Delivery *delivery, void (*work)(Delivery *delivery));
 
 #endif /* DELIVERY_INTERNAL_H */

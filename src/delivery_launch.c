@@ -16,7 +16,6 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_class.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -25,6 +24,7 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
+#include "catalog.h"
 #include "decode.h"
 #include "delivery_internal.h"
 
@@ -147,62 +147,52 @@ create_slot_and_copy(const Current *current, Batch *batch)
 }
 
 static void
-launch(Current *current, bool copy_existing, Batch **batch, DeliveryOutcome *outcome)
+send_copy(Delivery *delivery, CurrentProgress *progress)
 {
+	batch_seal(delivery->batch);
+	batch_finish(delivery->batch, progress);
+	delivery->outcome->events = progress->events;
+	delivery->outcome->files = progress->files;
+	delivery->outcome->bytes = progress->bytes;
+}
+
+static void
+launch(Delivery *delivery)
+{
+	Current        *current = delivery->current;
 	CurrentProgress progress = {0};
 	CurrentBatch    settings;
 	ResourceOwner   owner = CurrentResourceOwner;
+	XLogRecPtr      position;
 
-	if (copy_existing)
+	/* A slot waits for the transactions that run, and a copy for locks on its tables. */
+	SetConfigOption("lock_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	if (delivery->copies)
 	{
 		delivery_choose_settings(current, PG_UINT64_MAX, &settings);
-		*batch = batch_open(current, &settings, InvalidXLogRecPtr);
-		outcome->position = create_slot_and_copy(current, *batch);
+		delivery->batch = batch_open(current, &settings, InvalidXLogRecPtr);
+		position = create_slot_and_copy(current, delivery->batch);
+		if (batch_events(delivery->batch) > 0)
+			send_copy(delivery, &progress);
 	}
 	else
-		outcome->position = decode_create_slot(current->slot, false);
+		position = decode_create_slot(current->slot, false);
 	CurrentResourceOwner = owner;
+	SetConfigOption("lock_timeout", CATALOG_LOCK_TIMEOUT, PGC_SUSET, PGC_S_OVERRIDE);
 
-	if (*batch != NULL && batch_events(*batch) > 0)
-	{
-		batch_seal(*batch);
-		batch_finish(*batch, &progress);
-		outcome->events = progress.events;
-		outcome->files = progress.files;
-		outcome->bytes = progress.bytes;
-	}
 	decode_keep_slot();
-	current_launched(current, outcome->position, progress.events > 0 ? &progress : NULL);
+	current_launched(current, position, progress.events > 0 ? &progress : NULL);
+	current->state = CURRENT_RUNNING;
+	delivery->outcome->position = position;
 }
 
 void
 delivery_launch(int64 connector_id, bool copy_existing, DeliveryOutcome *outcome)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	Current      *current = delivery_load(connector_id);
-	Batch *volatile batch = NULL;
+	Delivery delivery = {.connector_id = connector_id, .outcome = outcome, .copies = copy_existing};
 
-	current->slot = current_slot_name(connector_id);
-	current_require_tables(current);
-	PG_TRY();
-	{
-		launch(current, copy_existing, (Batch **) &batch, outcome);
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortOutOfAnyTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		delivery_fail(NULL, batch, error);
-		ReThrowError(error);
-	}
-	PG_END_TRY();
-	decode_release();
-	outcome->state = pstrdup(current_state_name(CURRENT_RUNNING));
+	delivery.current = delivery_load(connector_id);
+	delivery.current->slot = current_slot_name(connector_id);
+	current_require_tables(delivery.current);
+	delivery_attempt(&delivery, launch);
 }

@@ -36,6 +36,7 @@
 #include "guc.h"
 #include "job.h"
 #include "lease.h"
+#include "pending.h"
 #include "queue.h"
 
 /* How often the queue is looked at while jobs wait; ms */
@@ -59,14 +60,7 @@ extern PGDLLEXPORT void s3export_dispatcher_main(Datum arg);
 
 /* ---- in sessions ---- */
 
-/* A job of the running transaction. */
-typedef struct Pending
-{
-	int64            job_id;
-	SubTransactionId subtransaction;
-} Pending;
-
-static List *pending = NIL; /* in TopTransactionContext */
+static List *pending = NIL; /* the jobs of the running transaction */
 
 static bool
 start_dispatcher(void)
@@ -113,29 +107,13 @@ static void
 subtransaction_ends(SubXactEvent event, SubTransactionId mine, SubTransactionId parent,
 					void *arg pg_attribute_unused())
 {
-	ListCell *cell;
-
-	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
-		return;
-	foreach (cell, pending)
-	{
-		Pending *job = lfirst(cell);
-
-		if (job->subtransaction != mine)
-			continue;
-		if (event == SUBXACT_EVENT_COMMIT_SUB)
-			job->subtransaction = parent;
-		else
-			pending = foreach_delete_current(pending, cell);
-	}
+	pending = pending_end_subtransaction(pending, event, mine, parent);
 }
 
 void
 queue_start_at_commit(int64 job_id)
 {
-	static bool   registered = false;
-	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-	Pending      *job = palloc(sizeof(Pending));
+	static bool registered = false;
 
 	if (!registered)
 	{
@@ -143,23 +121,13 @@ queue_start_at_commit(int64 job_id)
 		RegisterSubXactCallback(subtransaction_ends, NULL);
 		registered = true;
 	}
-	job->job_id = job_id;
-	job->subtransaction = GetCurrentSubTransactionId();
-	pending = lappend(pending, job);
-	MemoryContextSwitchTo(old);
+	pending = pending_add(pending, job_id);
 }
 
 bool
 queue_is_of_transaction(int64 job_id)
 {
-	ListCell *cell;
-
-	foreach (cell, pending)
-	{
-		if (((Pending *) lfirst(cell))->job_id == job_id)
-			return true;
-	}
-	return false;
+	return pending_has(pending, job_id);
 }
 
 void

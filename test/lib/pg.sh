@@ -42,6 +42,9 @@ max_connections = 60
 wal_level = logical
 ${PG_CONF:-}
 E
+    # Where the server has a list of the libraries that may decode.
+    ! "$PG_BIN/postgres" --describe-config | grep '^output_plugin_libraries' >/dev/null ||
+        echo "output_plugin_libraries = 's3export'"
 }
 
 start() {

@@ -24,11 +24,13 @@ END $$;
 SELECT p.oid::regproc AS function, has_function_privilege('public', p.oid, 'EXECUTE') AS public
 	FROM pg_proc p WHERE pronamespace = 's3export'::regnamespace
 	AND proname IN ('create_connector', 'alter_connector', 'drop_connector', 'set_credentials', 'set_identity',
-		'grant_usage', 'revoke_usage', 'test_credentials', 'refuse_direct_writes', 'identity', 'iam_policy', 'trust_policy')
+		'grant_usage', 'revoke_usage', 'test_credentials', 'refuse_direct_writes', 'identity', 'iam_policy', 'trust_policy',
+		'launch', 'pause', 'resume', 'deliver', 'current_is_here')
 	ORDER BY proname COLLATE "C";
 SELECT relname FROM pg_class
 	WHERE relnamespace = 's3export'::regnamespace AND relname IN ('connector', 'credential', 'secret', 'connector_grant',
-		'base_identity', 'external_id', 'installation', 'connectors', 'connector_connector_id_seq', 'credential_credential_id_seq')
+		'base_identity', 'external_id', 'installation', 'connectors', 'connector_connector_id_seq', 'credential_credential_id_seq',
+		'current', 'current_table', 'current_batch', 'current_event', 'current_event_event_id_seq', 'currents', 'current_events')
 	AND CASE relkind WHEN 'S' THEN has_sequence_privilege('public', oid, 'USAGE, SELECT, UPDATE')
 		ELSE has_table_privilege('public', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER') END;
 SET ROLE regress_s3export_alice;
@@ -112,6 +114,10 @@ SELECT pg_temp.sqlstate_of(statement), statement FROM unnest(ARRAY[
 	$$SELECT s3export.grant_usage('alice', current_user::regrole)$$,
 	$$SELECT s3export.revoke_usage('alice', current_user::regrole)$$,
 	$$SELECT s3export.drop_connector('alice')$$,
+	$$SELECT s3export.launch('alice')$$,
+	$$SELECT s3export.pause('alice')$$,
+	$$SELECT s3export.resume('alice')$$,
+	$$SELECT s3export.deliver('alice')$$,
 	$$SELECT s3export.set_identity('AKIAIOSFODNN7EXAMPLE', 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY')$$,
 	$$SELECT s3export.test_credentials(bucket => 'my-bucket', endpoint_url => 'http://localhost', role_arn => 'arn:aws:iam::123456789012:role/r')$$,
 	$$SELECT * FROM s3export.secret$$,
@@ -139,6 +145,10 @@ SELECT pg_temp.sqlstate_of(statement), statement FROM unnest(ARRAY[
 	$$SELECT s3export.grant_usage('alice', current_user::regrole)$$,
 	$$SELECT s3export.revoke_usage('alice', current_user::regrole)$$,
 	$$SELECT s3export.drop_connector('alice')$$,
+	$$SELECT s3export.launch('alice')$$,
+	$$SELECT s3export.pause('alice')$$,
+	$$SELECT s3export.resume('alice')$$,
+	$$SELECT s3export.deliver('alice')$$,
 	$$SELECT s3export.set_identity('AKIAIOSFODNN7EXAMPLE', 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY')$$,
 	$$SELECT s3export.test_credentials(bucket => 'my-bucket', endpoint_url => 'http://localhost', role_arn => 'arn:aws:iam::123456789012:role/r')$$,
 	$$SELECT * FROM s3export.secret$$,
@@ -214,6 +224,10 @@ INSERT INTO s3export.base_identity (credential_id) VALUES (1);
 INSERT INTO s3export.credential (owner, role_arn) VALUES ('regress_s3export_writer', 'mine');
 UPDATE s3export.connector SET endpoint_url = 'https://evil.example.com';
 UPDATE s3export.installation SET installation_id = gen_random_uuid();
+UPDATE s3export.current SET delivered_lsn = '0/0';
+DELETE FROM s3export.current_table;
+DELETE FROM s3export.current_batch;
+DELETE FROM s3export.current_event;
 DELETE FROM s3export.connector;
 TRUNCATE s3export.connector;
 SET ROLE regress_s3export_both;
