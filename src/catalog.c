@@ -104,7 +104,7 @@ void
 catalog_settle_session(const char *application_name)
 {
 	static const char *const settings[][2] = {
-		{"lock_timeout", "10s"},
+		{"lock_timeout", CATALOG_LOCK_TIMEOUT},
 		{"synchronous_commit", "local"},
 		{"default_transaction_read_only", "off"},
 		{"default_transaction_isolation", "read committed"},

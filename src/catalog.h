@@ -57,6 +57,7 @@ extern void catalog_commit_transaction(CatalogTransaction *transaction);
  * alone: they must not wait for ever for a lock that whoever waits for the worker
  * may hold, nor depend on what the database sets for its users.
  */
+#define CATALOG_LOCK_TIMEOUT "10s"
 extern void catalog_settle_session(const char *application_name);
 
 /*

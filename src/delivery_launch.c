@@ -16,7 +16,6 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_class.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -25,6 +24,7 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
+#include "catalog.h"
 #include "decode.h"
 #include "delivery_internal.h"
 
@@ -165,6 +165,8 @@ launch(Delivery *delivery)
 	ResourceOwner   owner = CurrentResourceOwner;
 	XLogRecPtr      position;
 
+	/* A slot waits for the transactions that run, and a copy for locks on its tables. */
+	SetConfigOption("lock_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
 	if (delivery->copies)
 	{
 		delivery_choose_settings(current, PG_UINT64_MAX, &settings);
@@ -176,6 +178,7 @@ launch(Delivery *delivery)
 	else
 		position = decode_create_slot(current->slot, false);
 	CurrentResourceOwner = owner;
+	SetConfigOption("lock_timeout", CATALOG_LOCK_TIMEOUT, PGC_SUSET, PGC_S_OVERRIDE);
 
 	decode_keep_slot();
 	current_launched(current, position, progress.events > 0 ? &progress : NULL);

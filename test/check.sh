@@ -84,6 +84,7 @@ packages() {
     need_packages perl libipc-run-perl clang-format cppcheck gzip zstd lz4
     ! wanted fuzz || need_fuzzer
     ! wanted valgrind || need_packages valgrind
+    ! wanted tap || need_packages "postgresql-$PG_MAJOR-cron"
     need_rgw
     need_nginx
 }

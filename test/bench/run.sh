@@ -1,13 +1,14 @@
 #!/bin/bash
 # run.sh: how fast s3export is, beside COPY and what people do with COPY today.
 #
-# usage: run.sh [all | formatter | export | scaling]...
+# usage: run.sh [all | formatter | export | scaling | currents]...
 #
 #   formatter   the CSV receiver alone, beside COPY to /dev/null
 #   export      end to end into nginx (http, https) and Ceph RGW, beside COPY TO
 #               PROGRAM and psql with the AWS CLI and rclone, plain and gzipped;
 #               with CPU time and memory of each process
 #   scaling     time by rows, columns, workers, and the store's distance
+#   currents    deliveries of changes, beside pg_recvlogical with test_decoding and wal2json
 #
 # Builds and installs this tree.  Servers and data are throw-away ones.  Tables in
 # Markdown go to standard output; they, the charts (SVG) and every single
@@ -28,6 +29,9 @@
 #           BENCH_DELAYS         milliseconds of the store; 0 10 30 100
 #           BENCH_CONNECTION_MB  megabytes per second of one connection to it; 90
 #           BENCH_PARTS          parts in flight to it; 1 4 16
+#           BENCH_CURRENTS_TABLES       lineitem events
+#           BENCH_CURRENTS_ROWS         of each of them; 2000000
+#           BENCH_CURRENTS_TRANSACTION  rows of a transaction; 1000
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 . "$ROOT/test/lib/common.sh"
@@ -43,15 +47,15 @@ usage() {
 PARTS=()
 for part in "$@"; do
     case $part in
-        all) PARTS+=(formatter export scaling) ;;
-        formatter | export | scaling) PARTS+=("$part") ;;
+        all) PARTS+=(formatter export scaling currents) ;;
+        formatter | export | scaling | currents) PARTS+=("$part") ;;
         *) usage ;;
     esac
 done
 
 if [ -n "${BENCH_SMALL:-}" ]; then
     : "${BENCH_MB:=2}" "${BENCH_ROUNDS:=1}" "${BENCH_WARM_UP:=0}" "${BENCH_EXPORT_TABLES:=lineitem}"
-    : "${BENCH_ROWS:=10}" "${BENCH_WORKERS:=0 1}" "${BENCH_DELAYS:=0 10}" "${BENCH_PARTS:=1 4}"
+    : "${BENCH_CURRENTS_ROWS:=20000}" "${BENCH_ROWS:=10}" "${BENCH_WORKERS:=0 1}" "${BENCH_DELAYS:=0 10}" "${BENCH_PARTS:=1 4}"
 fi
 CORES=$(nproc)
 export BENCH_MB=${BENCH_MB:-1000}
@@ -68,6 +72,9 @@ export BENCH_WORKERS=${BENCH_WORKERS:-$(seq -s ' ' 0 $((2 * CORES)))}
 export BENCH_DELAYS=${BENCH_DELAYS:-0 10 30 100}
 export BENCH_CONNECTION_MB=${BENCH_CONNECTION_MB:-90}
 export BENCH_PARTS=${BENCH_PARTS:-1 4 16}
+export BENCH_CURRENTS_TABLES=${BENCH_CURRENTS_TABLES:-lineitem events}
+export BENCH_CURRENTS_ROWS=${BENCH_CURRENTS_ROWS:-2000000}
+export BENCH_CURRENTS_TRANSACTION=${BENCH_CURRENTS_TRANSACTION:-1000}
 export PYTHON PYTHONDONTWRITEBYTECODE=1
 
 wants() {
@@ -94,6 +101,7 @@ packages() {
     need_nginx
     if wants export || wants scaling; then need_packages awscli; fi
     ! wants export || need_packages rclone
+    ! wants currents || need_packages "postgresql-$PG_MAJOR-wal2json"
     ! wants_sink rgw || need_rgw
 }
 
@@ -115,14 +123,24 @@ build() {
     export BENCH_PROBE=$DIR/probe/csv_probe BENCH_THROTTLE=$DIR/throttle
 }
 
+decoding_settings() {
+    echo "wal_level = logical"
+    echo "max_replication_slots = 100"
+    # Minor releases from late 2026 on have to be told.
+    ! as_server "$PG_BIN/postgres" --describe-config | grep -q '^output_plugin_libraries' ||
+        echo "output_plugin_libraries = 'test_decoding, wal2json, s3export'"
+}
+
 # A table larger than a quarter of the shared buffers would be read through a
 # small ring of them.
 start_postgres() {
-    local memory buffers=$((6 * BENCH_MB))
+    local memory buffers=$((6 * BENCH_MB)) decoding=
 
     memory=$(awk '/^MemTotal/ {print int($2 / 1024)}' /proc/meminfo)
     [ "$buffers" -lt $((memory * 2 / 5)) ] || buffers=$((memory * 2 / 5))
     [ "$buffers" -gt 256 ] || buffers=256
+    # The log is no larger for it, unless there is something to decode.
+    ! wants currents || decoding=$(decoding_settings)
     PG_CONF="shared_buffers = ${buffers}MB
 max_wal_size = 8GB
 checkpoint_timeout = 1h
@@ -130,6 +148,7 @@ autovacuum = off
 jit = off
 max_parallel_workers_per_gather = 0
 s3export.ca_file = '$DIR/sink/ca.pem'
+$decoding
 " bash "$LIB/pg.sh" start "$DIR/pg"
     # shellcheck disable=SC1091
     . "$DIR/pg/env.sh"
@@ -203,7 +222,7 @@ start_sinks() {
     bash "$LIB/nginx_sink.sh" start "$DIR/sink"
     # shellcheck disable=SC1091
     . "$DIR/sink/env.sh"
-    export BENCH_ACCESS_KEY_ID=SINK BENCH_SECRET_ACCESS_KEY=none-is-checked-here
+    export S3EXPORT_SINK_HTTP BENCH_ACCESS_KEY_ID=SINK BENCH_SECRET_ACCESS_KEY=none-is-checked-here
     connect http null "$S3EXPORT_SINK_HTTP"
     connect https null "$S3EXPORT_SINK_HTTPS"
     if wants_sink rgw; then

@@ -8,6 +8,7 @@ use Cwd qw(abs_path);
 use File::Basename qw(dirname);
 use JSON::PP qw(decode_json);
 use PostgreSQL::Test::Utils;
+use S3Currents;
 use S3Export;
 use S3Faults;
 use ScriptedS3;
@@ -16,9 +17,9 @@ use Test::More;
 my $readme = slurp_file(dirname(abs_path(__FILE__)) . '/../../README.md');
 my $account = '111122223333';
 my $s3 = scripted_s3();
-my $node = s3export_node('main', aws_settings($s3));
+my $node = currents_node('main', aws_settings($s3));
 my $secret_file = $node->basedir . '/identity.secret';
-my %secrets = map { $_ => join '', map { ('a' .. 'z', 'A' .. 'Z', 0 .. 9)[rand 62] } 1 .. 40 } qw(user identity);
+my %secrets = map { $_ => join '', map { ('a' .. 'z', 'A' .. 'Z', 0 .. 9)[rand 62] } 1 .. 40 } qw(user identity current);
 
 s3_secret(values %secrets);
 $s3->call('add_bucket', name => 'acme-exports');
@@ -60,6 +61,8 @@ sub start_over
 
 $node->safe_psql('postgres', <<'SQL');
 CREATE TABLE orders AS SELECT current_date - 1 AS day, n AS id, (ARRAY['DE', 'FR'])[1 + n % 2] AS country FROM generate_series(1, 100) n;
+ALTER TABLE orders ADD PRIMARY KEY (id);
+CREATE TABLE customers (id int PRIMARY KEY);
 CREATE SCHEMA cron;
 CREATE FUNCTION cron.schedule(job_name text, schedule text, command text) RETURNS bigint LANGUAGE plpgsql AS
 	$$BEGIN EXECUTE command; RETURN 1; END$$;
@@ -138,6 +141,35 @@ poll_until(sub { (join ' ', $s3->keys_of('acme-exports')) =~ qr{orders/backgroun
 	like($job, qr/^\d+$/, 'returns its job');
 	is(run($others =~ s/\(9/($job/gr, 'wait and cancel'), join("\n", ("$job|succeeded|s3://acme-exports/orders/orders.csv.gz|100|1|"
 			. $node->safe_psql('postgres', "SELECT bytes FROM s3export.jobs WHERE job_id = $job")) x 2, 'f'), 'as the README says');
+}
+
+# ---- currents
+{
+	my ($policy, $create, $launch, $schedule) = blocks('Setting up a current', 'sql');
+	my %current = (id => 'AKIAREADMECURRENT001', secret => $secrets{current});
+	my $insert = 'INSERT INTO customers SELECT max(id) + 1 FROM (SELECT id FROM customers UNION ALL SELECT 0) c';
+
+	$s3->call('add_bucket', name => 'acme-events');
+	$s3->call('add_user', access_key_id => $current{id}, secret_access_key => $current{secret}, name => 'current', policy => decode_json(run($policy, 'the policy of a current')));
+	run($create, 'a current', %current);
+	like(run($launch, 'its launch'), qr{^[0-9A-F]+/[0-9A-F]+$}, 'tells the position');
+	$node->safe_psql('postgres', $insert);
+	run($schedule, 'its schedule');
+	is(join(' ', map { $_->{op} } grep { $_->{type} eq 'public.customers' || $_->{values}{id} == 100 } events(files_in_scripted($s3, 'shop', 'acme-events'))), 'insert copy', 'its files');
+	like(run($_, 'a look at it'), qr/shop/) foreach grep { !/failures > 0/ } split /\n\n/, (blocks('Watching currents', 'sql'))[0];
+	run((blocks('Watching currents', 'sql'))[0], 'all looks at it');
+
+	$s3->call('remove_user', access_key_id => $current{id});
+	$node->safe_psql('postgres', $insert);
+	isnt(($node->psql('postgres', q(SELECT s3export.deliver('shop'))))[0], 0, 'then its key is gone');
+	is($node->safe_psql('postgres', 'SELECT state FROM s3export.currents'), 'suspended', 'it is suspended');
+	$current{id} = 'AKIAREADMECURRENT002';
+	$s3->call('add_user', access_key_id => $current{id}, secret_access_key => $current{secret}, name => 'another');
+	run((blocks('When credentials fail', 'sql'))[0], 'another key', %current);
+	is($node->safe_psql('postgres', 'SELECT state FROM s3export.currents'), 'running', 'sets it going again');
+	is(deliver($node, 'shop')->{events}, 1, 'nothing is missing');
+	run((blocks('Pause, resume, drop', 'sql'))[0], 'pause, resume and drop');
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots'), 0, 'its slot is gone');
 }
 
 $node->stop;

@@ -1,0 +1,582 @@
+# The life of a current: what is delivered, in which files, from which position on,
+# and what its tables, its settings and other sessions may do meanwhile.
+use strict;
+use warnings;
+use lib 'test/lib';
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use S3Currents;
+use S3Export;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+s3_or_skip();
+my $node = currents_node('main', 'max_worker_processes = 16', 'max_prepared_transactions = 5', 'track_commit_timestamp = on',
+	'log_min_messages = debug1', "timezone = 'America/New_York'", "datestyle = 'sql, dmy'", 'max_wal_size = 1GB');
+my $folder = unique_folder();
+my $utc = q(SET TimeZone = 'UTC'; SET DateStyle = 'ISO, MDY');
+
+sub sql { return $node->safe_psql('postgres', @_); }
+
+# A current with a folder of its own below the test's.
+sub flow
+{
+	my ($name, $tables, %more) = @_;
+
+	create_connector($node, $name, kind => 'currents', tables => $tables, folder_path => "$folder/$name", validate => \'false', %more);
+	return;
+}
+
+sub files { return files_in_bucket("$folder/$_[0]"); }
+
+# Events of a connector in short: operation and one column.
+sub short
+{
+	my ($name, $column, $type) = @_;
+
+	return join ' ', map { "$_->{op} " . ($_->{values}{$column} // '-') } grep { !defined $type || $_->{type} eq $type } events(files($name));
+}
+
+sub fine
+{
+	my ($name, $what) = @_;
+	my @files = files($name);
+
+	is_deeply([ wrong_files(@files) ], [], "$what: names and contents agree");
+	is_deeply([ wrong_events(events(@files)) ], [], "$what: each event once, in order");
+	return;
+}
+
+sub slot_count
+{
+	my ($name) = @_;
+
+	return sql("SELECT count(*) FROM pg_replication_slots r JOIN s3export.currents c USING (slot_name) WHERE c.name = '$name'");
+}
+
+# ---- arguments
+sql(<<'SQL');
+CREATE TABLE events (id int PRIMARY KEY, what text);
+CREATE TABLE keyless (id int);
+CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (10);
+CREATE UNLOGGED TABLE unlogged_table (id int PRIMARY KEY);
+CREATE VIEW a_view AS SELECT 1 AS id;
+CREATE ROLE alice LOGIN;
+CREATE ROLE bob LOGIN REPLICATION;
+GRANT CREATE ON SCHEMA public TO alice, bob;
+GRANT EXECUTE ON FUNCTION s3export.create_connector TO alice, bob;
+CREATE FUNCTION allow_endpoint(url text) RETURNS void LANGUAGE plpgsql AS $$BEGIN EXECUTE format('ALTER SYSTEM SET s3export.allowed_endpoints = %L', url); END$$;
+SQL
+$node->safe_psql('postgres', "LOAD 's3export'; ALTER SYSTEM SET s3export.allowed_endpoints = '$S3{ENDPOINT}'");
+$node->reload;
+
+foreach my $case (
+	[ 'tables of an export', '22023', kind => 'data_export', tables => '{events}' ],
+	[ 'operations of an export', '22023', kind => 'data_export', operations => '{insert}' ],
+	[ 'compression of an export', '22023', kind => 'data_export', compression => 'gzip' ],
+	[ 'max_events_per_file of an export', '22023', kind => 'data_export', max_events_per_file => \'10' ],
+	[ 'drop_after of an export', '22023', kind => 'data_export', drop_after => '1 day' ],
+	[ 'a table that is not there', '42P01', tables => '{nowhere}' ],
+	[ 'an unlogged table', '22023', tables => '{unlogged_table}' ],
+	[ 'a view', '22023', tables => '{a_view}' ],
+	[ 'a catalog', '22023', tables => '{pg_catalog.pg_class}' ],
+	[ "a table of the extension's", '22023', tables => '{s3export.job}' ],
+	[ 'updates of a table without a key', '55000', tables => '{keyless}', operations => '{insert,update}' ],
+	[ 'deletes of a table without a key', '55000', tables => '{keyless}', operations => '{delete}' ],
+	[ 'a table and its partition', '22023', tables => '{parted,parted_1}' ],
+	[ 'an unknown operation', '22023', tables => '{events}', operations => '{insert,upsert}' ],
+	[ 'no operation', '22023', tables => '{events}', operations => '{}' ],
+	[ 'an unknown compression', '22023', tables => '{events}', compression => 'zip' ],
+	[ 'no events in a file', '22023', tables => '{events}', max_events_per_file => \'0' ],
+	[ 'too many events in a file', '22023', tables => '{events}', max_events_per_file => \'10000001' ],
+	[ 'a drop_after that is no interval', '22007', tables => '{events}', drop_after => 'soon' ],
+	[ 'a drop_after below zero', '22023', tables => '{events}', drop_after => '-1 day' ])
+{
+	my ($what, $sqlstate, %arguments) = @$case;
+
+	error_like($node, 'SELECT ' . connector_sql('wrong', kind => 'currents', folder_path => "$folder/wrong", validate => \'false', %arguments), { sqlstate => $sqlstate }, "refused: $what");
+}
+error_like($node, 'CREATE TEMP TABLE mine (id int PRIMARY KEY); SELECT ' . connector_sql('wrong', kind => 'currents', tables => '{mine}', folder_path => "$folder/wrong", validate => \'false'),
+	{ sqlstate => '22023' }, 'refused: a temporary table');
+is(sql('SELECT count(*) FROM s3export.connectors'), 0, 'nothing of that was saved');
+
+# ---- before it is launched
+flow('first', '{events,public.events}');
+is(current_of($node, 'first', 'owner, state, tables, operations, compression, max_events_per_file, drop_after::interval = interval $$48 hours$$, slot_name, position, events_sent, events_dropped, files_sent, bytes_sent, launched_at'),
+	'postgres|created|{public.events}|{insert}|none|15000|t|||0|0|0|0|', 'a connector of kind currents, as the view shows it');
+error_like($node, q(SELECT s3export.deliver('first')), { sqlstate => '55000' }, 'nothing is delivered before it is launched');
+error_like($node, q(SELECT s3export.pause('first')), { sqlstate => '55000' }, 'nor can it be paused');
+is(scalar(deliver_all($node)), 0, 'it is not due');
+flow('bare', undef);
+error_like($node, q(SELECT s3export.launch('bare')), { sqlstate => '55000' }, 'one without tables cannot be launched');
+create_connector($node, 'export', folder_path => "$folder/export", validate => \'false');
+error_like($node, q(SELECT s3export.launch('export')), { message => qr/"export"/ }, 'nor can one for exports');
+error_like($node, q(SELECT s3export.launch('nobody')), { sqlstate => '42704' }, 'nor can one that is not there');
+error_like($node, q(BEGIN; INSERT INTO events VALUES (0); SELECT s3export.launch('first')), { sqlstate => '25001', hint => qr/ommit/ }, 'nor within a transaction that has written');
+is(slot_count('first'), 0, 'there is no slot yet');
+
+# ---- the first events, to the byte
+{
+	my $start = launch($node, 'first');
+
+	like($start, qr/^[0-9A-F]+\/[0-9A-F]+$/, 'launch tells the position');
+	is(sql(q(SELECT plugin, slot_type, database, active FROM pg_replication_slots JOIN s3export.currents USING (slot_name))), 's3export|logical|postgres|f', 'it has a slot');
+	is(current_of($node, 'first', "state, position >= '$start', lag_bytes >= 0, launched_at <= now()"), 'running|t|t|t', 'and is running');
+	error_like($node, q(SELECT s3export.launch('first')), { sqlstate => '55000', message => qr/already launched/ }, 'it is launched once');
+	is_deeply(deliver($node, 'first'), { connector => 'first', state => 'running', events => 0, files => 0, bytes => 0, events_dropped => 0, error => undef }, 'nothing has happened: an empty delivery');
+	is(scalar(files('first')), 0, 'writes no file');
+
+	sql(q(INSERT INTO events VALUES (1, 'one'), (2, E'quoted "two",\nnext line')));
+	sql(q(INSERT INTO events VALUES (3, NULL), (4, '')));
+	my $row = deliver($node, 'first');
+	my @files = files('first');
+
+	is(scalar(@files), 1, 'two transactions: one file');
+	is_deeply($row, { connector => 'first', state => 'running', events => 4, files => 1, bytes => length $files[0][1], events_dropped => 0, error => undef }, 'deliver says what it did');
+	sql('CREATE EXTENSION pg_walinspect');
+	my $oracle = sub {
+		my ($before) = @_;
+		return copy_oracle($node, qq(SELECT format('%s-%s-%s', '00000001', upper(lpad(to_hex((r.start_lsn - '0/0')::bigint), 16, '0')), upper(lpad(to_hex(row_number() OVER (PARTITION BY r.xid::text ORDER BY e.id)), 8, '0'))) AS _id, 'insert' AS _op,
+			pg_xact_commit_timestamp(e.xmin) AS _committed_at, e.* FROM events e JOIN pg_get_wal_records_info('$start', pg_current_wal_lsn()) r ON r.xid = e.xmin
+			WHERE r.resource_manager = 'Transaction' AND r.record_type = 'COMMIT' ORDER BY 1), 'HEADER', $utc);
+	};
+	is($files[0][1], $oracle->(), 'the file is as it is to be, _id, time and all');
+	fine('first', 'the first file');
+	my $id = current_of($node, 'first', 'connector_id');
+	my ($first) = events(@files);
+	like($files[0][0], qr{^\Q$folder/first/s3export.postgres.$id/event_type=public.events/date=\E[-0-9]{13}/1/events\+\Q$first->{id}\E\.csv$}, 'its name');
+	is(current_of($node, 'first', 'last_file, events_sent, files_sent, bytes_sent, events_dropped, failures, error_code'), join('|', "s3://$S3{BUCKET}/$files[0][0]", 4, 1, length $files[0][1], 0, 0, ''), 'the view has it');
+	is(sql("SELECT state, rows, files, bytes FROM s3export.jobs WHERE connector = 'first' AND rows > 0"), join('|', 'succeeded', 4, 1, length $files[0][1]), 'there is a job');
+	is(s3_head($files[0][0])->{'content-type'}, 'text/csv', 'Content-Type');
+
+	is(deliver($node, 'first')->{events}, 0, 'nothing comes twice');
+	is(scalar(files('first')), 1, 'and no file for nothing');
+	sql(q(UPDATE events SET what = 'other' WHERE id = 1; DELETE FROM events WHERE id = 2; CREATE TABLE noise AS SELECT generate_series(1, 1000)));
+	my $before = current_of($node, 'first', 'position');
+	is(deliver($node, 'first')->{events}, 0, 'what is not wanted is no event');
+	is(current_of($node, 'first', "position > '$before', lag_seconds"), 't|0', 'but passed');
+	is(sql(q(SELECT confirmed_flush_lsn >= c.position - 0::numeric OR confirmed_flush_lsn >= restart_lsn FROM pg_replication_slots JOIN s3export.currents c USING (slot_name) WHERE c.name = 'first')), 't', 'the slot follows');
+}
+
+# ---- transactions: in the order of their commits, and only those
+{
+	my $slow = start_psql($node, q(BEGIN), q(INSERT INTO events VALUES (100, 'slow')), q(SELECT pg_sleep(600)));
+
+	poll_until(sub { sql(q(SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)')) }, 'the slow transaction');
+	sql(q(INSERT INTO events VALUES (101, 'fast')));
+	sql(q(BEGIN; INSERT INTO events VALUES (102, 'rolled back'); ROLLBACK));
+	sql(q(BEGIN; INSERT INTO events VALUES (103, 'kept'); SAVEPOINT a; INSERT INTO events VALUES (104, 'rolled back'); ROLLBACK TO a; SAVEPOINT b; INSERT INTO events VALUES (105, 'released'); RELEASE b;
+		SAVEPOINT c; INSERT INTO events VALUES (106, 'x'); SAVEPOINT d; INSERT INTO events VALUES (107, 'y'); ROLLBACK TO c; INSERT INTO events VALUES (108, 'kept'); COMMIT));
+	sql(q(BEGIN; INSERT INTO events VALUES (109, 'prepared, kept'); PREPARE TRANSACTION 'kept'));
+	sql(q(BEGIN; INSERT INTO events VALUES (110, 'prepared, rolled back'); PREPARE TRANSACTION 'gone'));
+	deliver($node, 'first');
+	is(short('first', 'id'), 'insert 1 insert 2 insert 3 insert 4 insert 101 insert 103 insert 105 insert 108', 'what has committed, without what was rolled back');
+	sql(q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)'));
+	finish_psql($slow);
+	sql(q(ROLLBACK PREPARED 'gone'));
+	$slow = start_psql($node, q(BEGIN; INSERT INTO events VALUES (111, 'late'); SELECT pg_sleep(1); COMMIT));
+	sleep 0.3;
+	sql(q(INSERT INTO events VALUES (112, 'early')));
+	sql(q(COMMIT PREPARED 'kept'));
+	finish_psql($slow);
+	deliver($node, 'first');
+	is(short('first', 'id') =~ s/.* 108 //r, 'insert 112 insert 109 insert 111', 'in the order of the commits, those of prepared transactions too');
+	fine('first', 'transactions');
+}
+
+# ---- what was there before: no gap, no overlap
+{
+	sql(q(CREATE TABLE busy (id bigserial PRIMARY KEY, note text); INSERT INTO busy (note) SELECT 'old ' || i FROM generate_series(1, 20000) i));
+	flow('copied', '{busy}');
+	my $script = $node->basedir . '/busy.sql';
+
+	append_to_file($script, "INSERT INTO busy (note) VALUES ('new');\n");
+	my $load = IPC::Run::start([ 'pgbench', '-n', '-c', '3', '-T', '600', '-R', '300', '-f', $script, $node->connstr('postgres') ], '>', \my $out, '2>', \my $err);
+	poll_until(sub { sql('SELECT max(id) > 20050 FROM busy') eq 't' }, 'the load');
+	my $open = start_psql($node, q(BEGIN; INSERT INTO busy (note) VALUES ('open'); SELECT pg_sleep(2); INSERT INTO busy (note) VALUES ('open'); COMMIT));
+	sleep 0.2;
+	my $start = launch($node, 'copied', copy_existing => 1);
+	finish_psql($open);
+	poll_until(sub { sql('SELECT count(*) > 21000 FROM busy') eq 't' }, 'more of the load');
+	$load->kill_kill;
+	poll_until(sub { sql(q(SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench')) == 0 }, 'the end of the load');
+	deliver($node, 'copied');
+	my @events = events(files('copied'));
+	my ($copied, $sent) = (scalar(grep { $_->{op} eq 'copy' } @events), scalar(grep { $_->{op} eq 'insert' } @events));
+
+	cmp_ok($copied, '>', 20050, "what was there is copied ($copied rows, then $sent)");
+	cmp_ok($sent, '>', 100, 'what came then is sent');
+	is(join(' ', sort { $a <=> $b } map { $_->{values}{id} } @events), sql(q(SELECT string_agg(id::text, ' ' ORDER BY id) FROM busy)), 'each row once, and all');
+	fine('copied', 'a copy, and what follows');
+	my ($at) = grep { $_->{op} eq 'copy' } @events;
+	cmp_ok(hex substr($at->{id}, 9, 16), '==', sql("SELECT ('$start'::pg_lsn - '0/0') - 1"), 'rows that are copied come before the first position');
+}
+
+# ---- all operations
+{
+	sql(<<'SQL');
+CREATE TABLE account (id int PRIMARY KEY, balance int, body text);
+ALTER TABLE account ALTER body SET STORAGE EXTERNAL;
+CREATE TABLE whole (id int, note text, body text);
+ALTER TABLE whole REPLICA IDENTITY FULL, ALTER body SET STORAGE EXTERNAL;
+CREATE TABLE by_index (a int NOT NULL, b int NOT NULL, note text);
+CREATE UNIQUE INDEX by_index_key ON by_index (b);
+ALTER TABLE by_index REPLICA IDENTITY USING INDEX by_index_key;
+SQL
+	flow('all', '{account,whole,by_index}', operations => '{insert,update,delete,truncate}');
+	launch($node, 'all');
+	sql(q(INSERT INTO account SELECT i, 0, repeat(md5(i::text), 400) FROM generate_series(1, 4) i));
+	sql(q(UPDATE account SET balance = 5 WHERE id = 1));
+	sql(q(UPDATE account SET body = repeat('new ', 4000) WHERE id = 2));
+	sql(q(UPDATE account SET id = 30 WHERE id = 3));
+	sql(q(DELETE FROM account WHERE id = 4));
+	deliver($node, 'all');
+	my @events = events(files('all'));
+	my $body = join '', map { 'new ' } 1 .. 4000;
+
+	is(short('all', 'id', 'public.account'), 'insert 1 insert 2 insert 3 insert 4 update 1 update 2 delete 3 insert 30 delete 4', 'inserts, updates, deletes; a change of the key is a delete and an insert');
+	is_deeply($events[0]{file}{header}, [qw(_id _op _committed_at id balance body _unchanged)], 'the columns, and _unchanged');
+	is_deeply([ @{ $events[4]{values} }{qw(balance body _unchanged)} ], [ 5, undef, 'body' ], 'a value that is out of line and was not changed is named');
+	is_deeply([ @{ $events[5]{values} }{qw(balance body _unchanged)} ], [ 0, $body, undef ], 'one that was changed is there');
+	is_deeply([ @{ $events[6]{values} }{qw(balance body _unchanged)} ], [ undef, undef, undef ], 'a delete has the key alone');
+	is($events[7]{values}{_unchanged} // '', 'body', 'the row with another key does not have it either');
+
+	sql(q(INSERT INTO whole SELECT i, 'w' || i, repeat(md5(i::text), 400) FROM generate_series(1, 3) i; UPDATE whole SET note = 'changed' WHERE id = 2; DELETE FROM whole WHERE id = 1));
+	sql(q(INSERT INTO by_index VALUES (1, 1, 'a'), (2, 2, 'b'), (3, 3, 'c'); UPDATE by_index SET a = 10 WHERE a = 1; UPDATE by_index SET b = 20 WHERE b = 2; DELETE FROM by_index WHERE b = 3));
+	deliver($node, 'all');
+	is(short('all', 'id', 'public.whole') =~ s/insert 1 insert 2 insert 3 //r, 'update 2 delete 1', 'a table whose whole row is its identity');
+	my @whole = grep { $_->{type} eq 'public.whole' } events(files('all'));
+	is($whole[4]{values}{body}, sql('SELECT repeat(md5($$1$$), 400)'), 'a delete of it has the whole row');
+	is_deeply([ @{ $whole[3]{values} }{qw(body _unchanged)} ], [ sql('SELECT body FROM whole WHERE id = 2'), undef ], 'and an update what was not changed');
+	is(short('all', 'b', 'public.by_index'), 'insert 1 insert 2 insert 3 update 1 delete 2 insert 20 delete 3', 'a table whose identity is an index');
+
+	sql('TRUNCATE account, by_index');
+	sql(q(INSERT INTO account VALUES (9, 9, 'after')));
+	deliver($node, 'all');
+	like(short('all', 'id', 'public.account'), qr/delete 4 truncate - insert 9$/, 'a truncation is an event');
+	like(short('all', 'b', 'public.by_index'), qr/delete 3 truncate -$/, 'of each table');
+	fine('all', 'all operations');
+
+	# A reader who replays the files has the table.
+	sql(q(DO $$BEGIN FOR i IN 1 .. 300 LOOP CASE (random() * 3)::int
+		WHEN 0 THEN INSERT INTO account VALUES (100 + i, i, repeat('x', (random() * 5000)::int));
+		WHEN 1 THEN UPDATE account SET balance = balance + 1 WHERE id = (SELECT id FROM account ORDER BY random() LIMIT 1);
+		WHEN 2 THEN UPDATE account SET id = id + 10000 WHERE id = (SELECT id FROM account ORDER BY random() LIMIT 1);
+		ELSE DELETE FROM account WHERE id = (SELECT id FROM account WHERE id <> 9 ORDER BY random() LIMIT 1); END CASE; COMMIT; END LOOP; END$$));
+	deliver($node, 'all');
+	my $rows = replay('id', grep { $_->{type} eq 'public.account' } events(files('all')));
+	is(join(' ', map { "$_:$rows->{$_}{balance}" } sort { $a <=> $b } keys %$rows), sql(q(SELECT string_agg(id || ':' || balance, ' ' ORDER BY id) FROM account)), 'whoever replays the events has the table');
+	fine('all', 'many operations');
+
+	flow('some', '{account}', operations => '{delete,truncate}', folder_path => "$folder/some");
+	launch($node, 'some');
+	sql(q(INSERT INTO account VALUES (-1, 0, ''), (-2, 0, ''); UPDATE account SET balance = 1 WHERE id = -1; DELETE FROM account WHERE id = -2));
+	sql('TRUNCATE account');
+	deliver($node, 'some');
+	is(short('some', 'id'), 'delete -2 truncate -', 'only the operations that are wanted');
+	is_deeply((events(files('some')))[0]{file}{header}, [qw(_id _op _committed_at id balance body)], 'without updates there is no _unchanged');
+}
+
+# ---- partitions
+{
+	sql(<<'SQL');
+CREATE TABLE measure (id int, at date NOT NULL, v text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+CREATE TABLE measure_1 PARTITION OF measure FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
+CREATE TABLE measure_2 (v text, gone int, at date NOT NULL, id int NOT NULL);
+ALTER TABLE measure_2 DROP COLUMN gone;
+ALTER TABLE measure ATTACH PARTITION measure_2 FOR VALUES FROM ('2026-02-01') TO ('2026-03-01');
+SQL
+	flow('parted', '{measure}', operations => '{insert,update,delete,truncate}');
+	launch($node, 'parted');
+	sql(q(INSERT INTO measure VALUES (1, '2026-01-05', 'a'), (2, '2026-02-05', 'b')));
+	sql(q(UPDATE measure SET v = 'c' WHERE id = 2));
+	sql(q(UPDATE measure SET at = '2026-02-06' WHERE id = 1));
+	sql(q(CREATE TABLE measure_3 PARTITION OF measure FOR VALUES FROM ('2026-03-01') TO ('2026-04-01') PARTITION BY RANGE (id); CREATE TABLE measure_3a PARTITION OF measure_3 FOR VALUES FROM (0) TO (100)));
+	sql(q(INSERT INTO measure VALUES (3, '2026-03-05', 'd')));
+	sql(q(INSERT INTO measure_3a VALUES (4, '2026-03-06', 'e')));
+	deliver($node, 'parted');
+	is(join(' ', map { join ':', $_->{op}, map { $_ // '-' } @{ $_->{values} }{qw(id at v)} } events(files('parted'))),
+		'insert:1:2026-01-05:a insert:2:2026-02-05:b update:2:2026-02-05:c delete:1:2026-01-05:- insert:1:2026-02-06:a insert:3:2026-03-05:d insert:4:2026-03-06:e', 'changes of partitions, as they are of the table that they are part of');
+	is(join(' ', map { "$_->{type} $_->{version} @{$_->{header}}" } map { parse_file(@$_) } files('parted')), 'public.measure 1 _id _op _committed_at id at v _unchanged', 'with its columns');
+	sql('TRUNCATE measure');
+	sql(q(ALTER TABLE measure DETACH PARTITION measure_1; INSERT INTO measure_1 VALUES (5, '2026-01-05', 'no more')));
+	deliver($node, 'parted');
+	is((short('parted', 'id') =~ s/.*insert 4 ?//r), 'truncate -', 'a truncation of it is one event, and a partition that is detached is another table');
+	fine('parted', 'partitions');
+}
+
+# ---- columns come and go
+{
+	sql('CREATE TABLE shape (id int PRIMARY KEY, a text)');
+	flow('shape', '{shape}');
+	launch($node, 'shape');
+	sql(q(INSERT INTO shape VALUES (1, 'x')));
+	sql(q(ALTER TABLE shape ADD b int DEFAULT 7));
+	sql(q(INSERT INTO shape VALUES (2, 'y', 8)));
+	deliver($node, 'shape');
+	sql(q(CREATE INDEX ON shape (b); COMMENT ON TABLE shape IS 'the same'; ALTER TABLE shape ALTER b SET DEFAULT 9; ANALYZE shape));
+	sql(q(INSERT INTO shape VALUES (3, 'z', 9)));
+	deliver($node, 'shape');
+	sql(q(BEGIN; INSERT INTO shape VALUES (4, 'before', 1); ALTER TABLE shape DROP COLUMN a; INSERT INTO shape VALUES (5, 2); COMMIT));
+	sql(q(ALTER TABLE shape RENAME b TO c));
+	sql(q(INSERT INTO shape VALUES (6, 3)));
+	sql(q(ALTER TABLE shape ALTER c TYPE text));
+	sql(q(INSERT INTO shape VALUES (7, 'text')));
+	deliver($node, 'shape');
+	is(join("\n", map { my $event = $_; join ' ', $event->{file}{version}, map { "$_=$event->{values}{$_}" } grep { !/^_/ } @{ $event->{file}{header} } } events(files('shape'))), <<'TEXT' =~ s/\n\z//r, 'each version of the columns has its number, and its rows');
+1 id=1 a=x
+2 id=2 a=y b=8
+2 id=3 a=z b=9
+2 id=4 a=before b=1
+3 id=5 b=2
+4 id=6 c=3
+5 id=7 c=text
+TEXT
+	fine('shape', 'columns');
+}
+
+# ---- tables come and go
+{
+	sql('CREATE TABLE one (id int PRIMARY KEY); CREATE TABLE two (id int PRIMARY KEY); CREATE TABLE three (id int PRIMARY KEY)');
+	flow('several', '{one,two}');
+	launch($node, 'several');
+	sql('INSERT INTO one VALUES (1); INSERT INTO two VALUES (1); INSERT INTO three VALUES (1)');
+	my $row = deliver($node, 'several');
+	is("$row->{events} $row->{files}", '2 2', 'several tables: a file for each');
+	sql('INSERT INTO two VALUES (2)');
+	sql(q(SELECT s3export.alter_connector('several', tables => '{one,three}', validate => false)));
+	sql('INSERT INTO one VALUES (3); INSERT INTO two VALUES (3); INSERT INTO three VALUES (3)');
+	is(current_of($node, 'several', 'tables'), '{public.one,public.three}', 'tables are replaced');
+	deliver($node, 'several');
+	is(short('several', 'id', 'public.one') . ', ' . short('several', 'id', 'public.two') . ', ' . short('several', 'id', 'public.three'),
+		'insert 1 insert 3, insert 1 insert 2, insert 3', 'one that was removed has no events from then on, and one that was added has');
+	sql(q(ALTER TABLE two ADD a int; SELECT s3export.alter_connector('several', tables => '{one,two,three}', validate => false)));
+	sql('INSERT INTO two VALUES (4)');
+	deliver($node, 'several');
+	is(join(' ', map { "$_->{file}{version}:$_->{values}{id}" } grep { $_->{type} eq 'public.two' } events(files('several'))), '1:1 1:2 2:4', 'one that is added again goes on counting its versions');
+	sql(q(ALTER TABLE one RENAME TO uno; INSERT INTO uno VALUES (5)));
+	deliver($node, 'several');
+	is(short('several', 'id', 'public.uno'), 'insert 5', 'a table that is renamed has its new name');
+	sql('INSERT INTO three VALUES (6); DROP TABLE three; INSERT INTO uno VALUES (6)');
+	my ($status, $out, $err) = $node->psql('postgres', q(SELECT events FROM s3export.deliver('several')));
+	is($out, 2, 'a table that is dropped does not stop the others, and has its last events') or diag($err);
+	sql(q(SELECT s3export.alter_connector('several', tables => '{uno,two}', validate => false)));
+	deliver($node, 'several');
+	fine('several', 'tables');
+	is(sql(q(SELECT count(*) > 0 FROM s3export.current_events WHERE connector = 'several' AND event = 'tables_changed')), 't', 'changes of the tables are among the events of the connector');
+}
+
+# ---- the size of files
+{
+	sql('CREATE TABLE many (id int PRIMARY KEY, note text)');
+	flow('many', '{many}', max_events_per_file => \'10');
+	launch($node, 'many');
+	sql(q(INSERT INTO many SELECT i, 'a' FROM generate_series(1, 45) i));
+	my $row = deliver($node, 'many');
+	is("$row->{events} $row->{files}", '45 5', 'max_events_per_file');
+	is(join(' ', map { scalar @{ $_->{events} } } sort { $a->{first} cmp $b->{first} } map { parse_file(@$_) } files('many')), '10 10 10 10 5', 'files are full but for the last');
+	sql(q(SELECT s3export.alter_connector('many', max_events_per_file => 1000, validate => false)));
+	sql(q(INSERT INTO many SELECT i, 'b' FROM generate_series(46, 90) i));
+	is(deliver($node, 'many')->{files}, 1, 'it may be altered');
+	fine('many', 'files of few events');
+	foreach my $case ([ 'gzip', '.gz' ], [ 'zstd', '.zst' ], [ 'lz4', '.lz4' ])
+	{
+		my ($compression, $suffix) = @$case;
+
+		sql("TRUNCATE many; SELECT s3export.alter_connector('many', compression => '$compression', validate => false)");
+		sql(q(INSERT INTO many SELECT i, 'c' FROM generate_series(1, 500) i));
+		$row = deliver($node, 'many');
+		my ($file) = grep { $_->{suffix} eq $suffix } map { parse_file(@$_) } files('many');
+		is(scalar @{ $file->{events} }, 500, "$compression: the file");
+		is($row->{bytes}, s3_head($file->{key})->{'content-length'}, "$compression: bytes as stored");
+		cmp_ok($row->{bytes}, '<', length($file->{csv}) / 2, "$compression: is smaller");
+	}
+	fine('many', 'compression');
+}
+
+# ---- a transaction larger than any memory for it
+{
+	my ($peak, $pid) = (0);
+
+	sql('CREATE TABLE large (id int, note text)');
+	flow('large', '{large}');
+	launch($node, 'large');
+	sql(q(INSERT INTO large SELECT i, repeat(md5(i::text), 6) FROM generate_series(1, 300000) i));
+	my $delivery = start_psql($node, q(SELECT events, files FROM s3export.deliver('large')));
+	while ($delivery->{handle}->pumpable)
+	{
+		$pid ||= sql(q(SELECT min(pid) FROM pg_stat_activity WHERE backend_type = 's3export current'));
+		if ($pid && open my $status, '<', "/proc/$pid/status")
+		{
+			my ($size) = join('', <$status>) =~ /^RssAnon:\s+(\d+)/m;
+			$peak = $size if defined $size && $size > $peak;
+		}
+		$delivery->{handle}->pump_nb;
+		sleep 0.02;
+	}
+	my (undef, $out, $err) = finish_psql($delivery);
+	like($out, qr/^300000\|\d+$/, "a transaction of 300,000 rows ($out)") or diag($err);
+	cmp_ok($peak, '>', 0, 'its worker was seen');
+	cmp_ok($peak, '<', 160 * 1024, "its memory is bounded ($peak kB)");
+	my @events = events(files('large'));
+	is(scalar(@events), 300000, 'all rows are there');
+	is((grep { $events[$_]{values}{id} != $_ + 1 } 0 .. $#events)[0], undef, 'in the order of the transaction');
+	fine('large', 'a large transaction');
+}
+
+# ---- at a time, by whom, and how it ends
+{
+	sql('TRUNCATE large');
+	sql(q(INSERT INTO large SELECT i, repeat('y', 100) FROM generate_series(1, 100000) i));
+	my $delivery = start_psql($node, q(SELECT events FROM s3export.deliver('large')));
+	my $uploader = worker_pid($node, 's3export uploader');
+
+	kill 'STOP', $uploader;
+	error_like($node, q(SELECT s3export.deliver('large')), { sqlstate => '55006' }, 'a connector that is being delivered is not delivered twice');
+	error_like($node, q(SELECT s3export.drop_connector('large')), { sqlstate => '55006' }, 'nor dropped');
+	my ($other) = grep { $_->{connector} eq 'large' } deliver_all($node);
+	ok($other && $other->{error}, 'deliver() goes past it, and says so');
+	sql(q(SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query ~ 'deliver' AND pid <> pg_backend_pid() AND backend_type = 'client backend'));
+	my ($status, $out, $err) = finish_psql($delivery);
+	like($err, qr/ERROR:  57014: canceling statement/, 'a delivery can be cancelled');
+	kill 'CONT', $uploader;
+	poll_until(sub { sql(q(SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 's3export%')) == 0 }, 'the end of its processes');
+	is(current_of($node, 'large', 'state, suspended_at, error_code'), 'running||', 'which is no failure');
+	is(deliver($node, 'large')->{state}, 'running', 'the next one goes on');
+	my @events = events(files('large'));
+	is(scalar(@events), 400000, 'with every event');
+	fine('large', 'a delivery after one that was cancelled');
+}
+
+# ---- all that are due
+{
+	flow('broken', '{events}');
+	launch($node, 'broken');
+	sql(qq(SELECT s3export.alter_connector('broken', bucket => 'no-such-bucket', validate => false)));
+	sql(q(INSERT INTO events VALUES (200, 'for two')));
+	my ($status, $out, $err) = $node->psql('postgres', 'SELECT connector, events, error IS NOT NULL FROM s3export.deliver()');
+	like($out, qr/^broken\|0?\|t$/m, 'one that fails has its error in its row');
+	like($err, qr/WARNING: .*"broken"/s, 'which is a warning');
+	like($out, qr/^first\|1\|f$/m, 'the others go on');
+	is(join(' ', sort map { (split /\|/)[0] } split /\n/, $out), join(' ', map { (split /\|/)[0] } split /\n/, $out), 'in the order of their names');
+	is(current_of($node, 'broken', 'state, failures, suspended_at'), 'running|1|', 'a failure that is not of the credentials suspends nothing');
+	error_like($node, q(SELECT s3export.deliver('broken')), { message => qr/no-such-bucket|bucket/ }, 'by its name the error is raised');
+	sql(q(SELECT s3export.drop_connector('broken')));
+}
+
+# ---- pause, resume, drop
+{
+	sql(q(INSERT INTO events VALUES (300, 'before the pause'); SELECT s3export.pause('first')));
+	is(current_of($node, 'first', 'state'), 'paused', 'paused');
+	is(scalar(grep { $_->{connector} eq 'first' } deliver_all($node)), 0, 'it is not due');
+	my ($status, $out, $err) = $node->psql('postgres', q(SELECT events FROM s3export.deliver('first')));
+	like($err, qr/NOTICE: .*paused/, 'and not delivered by name');
+	sql(q(INSERT INTO events VALUES (301, 'in the pause')));
+	sql(q(SELECT s3export.resume('first')));
+	is(current_of($node, 'first', 'state'), 'running', 'resumed');
+	deliver($node, 'first');
+	like(short('first', 'id'), qr/insert 300 insert 301$/, 'nothing is missing');
+
+	my $slot = current_of($node, 'first', 'slot_name');
+	my $slots = sub { return sql("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '$slot'"); };
+	sql(q(BEGIN; SELECT s3export.drop_connector('first'); ROLLBACK));
+	sql(q(BEGIN; SAVEPOINT a; SELECT s3export.drop_connector('first'); ROLLBACK TO a; COMMIT));
+	is($slots->() . ' ' . current_of($node, 'first', 'state'), '1 running', 'a drop that is rolled back leaves the slot');
+	error_like($node, q(BEGIN; SELECT s3export.drop_connector('first'); PREPARE TRANSACTION 'x'), { sqlstate => '0A000' }, 'a drop cannot be prepared');
+	my $before = () = files('first');
+	sql(q(BEGIN; SELECT s3export.drop_connector('first'); COMMIT));
+	is($slots->() . ' ' . sql(q(SELECT count(*) FROM s3export.currents WHERE name = 'first')), '0 0', 'a drop takes the slot along');
+	is(scalar(() = files('first')), $before, 'and leaves the files');
+	is(sql(q(SELECT (SELECT count(*) FROM s3export.current c) - (SELECT count(*) FROM s3export.connector WHERE kind = 'currents'), (SELECT count(*) FROM s3export.current_table WHERE connector_id NOT IN (SELECT connector_id FROM s3export.connector)))), '0|0', 'and its rows');
+}
+
+# ---- names
+{
+	sql(<<'SQL');
+CREATE SCHEMA "Ünï cöde";
+CREATE TABLE "Ünï cöde"."a/b=c%d+é ""q""" (id int PRIMARY KEY, "sp ace" text, "co,mma" text, "qu""ote" text);
+SQL
+	flow('Odd "näme"', q({"\"Ünï cöde\".\"a/b=c%d+é \"\"q\"\"\""}));
+	launch($node, 'Odd "näme"');
+	sql(q(INSERT INTO "Ünï cöde"."a/b=c%d+é ""q""" VALUES (1, 'ä', ',', '"')));
+	is(deliver($node, 'Odd "näme"')->{events}, 1, 'names of all kinds');
+	my @objects = files('Odd "näme"');
+	my ($event) = events(@objects);
+	note($objects[0][0]);
+	is_deeply([ @{ $event->{file}{header} }[ 3 .. 6 ] ], [ 'id', 'sp ace', 'co,mma', 'qu"ote' ], 'columns are named as they are');
+	is(join(' ', map { s/%([0-9A-F]{2})/chr hex $1/ger } @{ $event->{file} }{qw(type table)}), qq(Ünï cöde.a/b=c%d+é "q" a/b=c%d+é "q"), 'tables are encoded in the name');
+	fine('Odd "näme"', 'names');
+}
+
+# ---- another encoding
+{
+	sql(q(CREATE DATABASE "lätin" ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0));
+	my %there = (dbname => 'lätin');
+
+	$node->safe_psql('lätin', q(CREATE EXTENSION s3export; CREATE TABLE wörter (id int PRIMARY KEY, größe text)));
+	$node->safe_psql('lätin', 'SELECT ' . connector_sql('latin', kind => 'currents', tables => '{wörter}', folder_path => "$folder/latin", validate => \'false'));
+	launch($node, 'latin', %there);
+	$node->safe_psql('lätin', q(INSERT INTO wörter VALUES (1, 'größer: äöü')));
+	is(deliver($node, 'latin', %there)->{events}, 1, 'a database in LATIN1');
+	my ($event) = events(files('latin'));
+	is($event->{values}{'größe'}, 'größer: äöü', 'files are in UTF-8');
+	is($event->{file}{type} =~ s/%([0-9A-F]{2})/chr hex $1/ger, 'public.wörter', 'as are their names');
+	is($event->{file}{database} =~ s/%([0-9A-F]{2})/chr hex $1/ger, 'lätin', 'and that of the database');
+	fine('latin', 'LATIN1');
+	$node->safe_psql('lätin', q(SELECT s3export.drop_connector('latin')));
+}
+
+# ---- who may do what
+{
+	sql('CREATE TABLE of_alice (id int PRIMARY KEY); ALTER TABLE of_alice OWNER TO alice; CREATE TABLE of_bob (id int PRIMARY KEY); ALTER TABLE of_bob OWNER TO bob');
+	my $create = sub { my ($name, $table) = @_; return 'SELECT ' . connector_sql($name, kind => 'currents', tables => "{$table}", folder_path => "$folder/$name", validate => \'false'); };
+
+	error_like($node, $create->('bobs', 'of_alice'), { sqlstate => '42501', message => 'must be owner of table of_alice' }, "somebody else's table", user => 'bob');
+	$node->safe_psql('postgres', $create->('alices', 'of_alice'), extra_params => [ '-U', 'alice' ]);
+	$node->safe_psql('postgres', $create->('bobs', 'of_bob'), extra_params => [ '-U', 'bob' ]);
+	error_like($node, q(SELECT s3export.launch('alices')), { sqlstate => '42501', hint => qr/REPLICATION/ }, 'a role without REPLICATION may not launch', user => 'alice');
+	error_like($node, q(SELECT s3export.launch('alices')), { sqlstate => '42501' }, "nor a superuser for it", user => 'postgres');
+	foreach my $function ('launch', 'deliver', 'pause', 'resume')
+	{
+		like(sql_error($node, "SELECT s3export.$function('bobs')", user => 'alice')->{sqlstate}, qr/^42(501|704)$/, "$function: not by others");
+	}
+	$node->safe_psql('postgres', q(SELECT s3export.launch('bobs')), extra_params => [ '-U', 'bob' ]);
+	sql('INSERT INTO of_bob VALUES (1)');
+	is($node->safe_psql('postgres', 'SELECT connector, events FROM s3export.deliver()', extra_params => [ '-U', 'alice' ]), '', 'deliver() is for those of the caller');
+	is($node->safe_psql('postgres', 'SELECT connector, events FROM s3export.deliver()', extra_params => [ '-U', 'bob' ]), 'bobs|1', 'the owner delivers');
+	is($node->safe_psql('postgres', 'SELECT name FROM s3export.currents ORDER BY 1', extra_params => [ '-U', 'bob' ]), 'bobs', 'the view shows what one may see');
+	is($node->safe_psql('postgres', 'SELECT DISTINCT connector FROM s3export.current_events ORDER BY 1', extra_params => [ '-U', 'bob' ]), 'bobs', 'as does that of the events');
+	error_like($node, 'SELECT * FROM s3export.current', { sqlstate => '42501' }, 'tables are for nobody', user => 'bob');
+	sql('INSERT INTO of_bob VALUES (2); ALTER TABLE of_bob OWNER TO alice');
+	error_like($node, q(SELECT s3export.deliver('bobs')), { sqlstate => '42501', message => qr/of_bob/ }, 'a table that the owner of the connector does not own any more', user => 'bob');
+	sql('ALTER TABLE of_bob OWNER TO bob');
+	is($node->safe_psql('postgres', 'SELECT connector, events FROM s3export.deliver()', extra_params => [ '-U', 'bob' ]), 'bobs|1', 'is delivered when he does again');
+	error_like($node, q(SELECT s3export.alter_connector('bobs', owner => 'alice', validate => false)), { sqlstate => '42501' }, 'a new owner has to own the tables, too', before => 'GRANT EXECUTE ON FUNCTION s3export.create_connector TO alice;');
+}
+
+# ---- folders
+foreach my $case ([ "$folder/all", 'the same' ], [ "$folder/all/below", 'one below' ], [ $folder, 'one above' ], [ '', 'the root' ])
+{
+	my ($path, $what) = @$case;
+
+	error_like($node, 'SELECT ' . connector_sql('nested', kind => $what eq 'one below' ? 'data_export' : 'currents', folder_path => $path, validate => \'false'), { sqlstate => '42710' }, "no folder may be within another: $what");
+}
+create_connector($node, 'beside', kind => 'currents', folder_path => "$folder/all2", validate => \'false');
+pass('one beside may begin alike');
+
+# ---- where there is no logical decoding
+{
+	my $plain = s3export_node('plain', 'wal_level = replica', 'max_wal_senders = 0');
+
+	$plain->safe_psql('postgres', 'CREATE TABLE events (id int PRIMARY KEY)');
+	create_connector($plain, 'flow', kind => 'currents', tables => '{events}', folder_path => "$folder/plain", validate => \'false');
+	error_like($plain, q(SELECT s3export.launch('flow')), { sqlstate => '55000', hint => qr/wal_level/ }, 'wal_level has to be logical');
+	$plain->stop;
+}
+
+is(sql(q(SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 's3export%')), 0, 'no worker stays');
+is(sql(q(SELECT s3export.drop_connector(name) FROM s3export.connectors) . '; SELECT count(*) FROM pg_replication_slots') =~ s/^\n*//r, 0, 'no slot stays when the connectors are dropped');
+$node->stop;
+s3_clear($folder);
+done_testing();

@@ -1,0 +1,285 @@
+# Delivery every second while eight clients write, and while processes, servers and
+# the S3 server end in the middle of it: at the end the files have every committed
+# event once, in the order of the commits, and nothing else.
+#
+# The order of the commits is told by another decoder, test_decoding, with a slot of
+# its own over the same log.  S3EXPORT_TEST_SEED=number repeats a choice of faults,
+# S3EXPORT_TEST_ROWS=number writes another number of rows.
+use strict;
+use warnings;
+use lib 'test/lib';
+use IPC::Run;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use S3Currents;
+use S3Export;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+s3_or_skip();
+my $seed = $ENV{S3EXPORT_TEST_SEED} // int(rand(2**31));
+my $wanted = $ENV{S3EXPORT_TEST_ROWS} // 200_000;
+my $started = time;
+
+srand $seed;
+diag("S3EXPORT_TEST_SEED=$seed");
+
+my $gateway = rgw_start();
+my $folder = unique_folder();
+my $node = currents_node('main', 'restart_after_crash = on', 'max_connections = 60', 'log_min_messages = debug1', 'max_wal_size = 2GB',
+	"s3export.retry_timeout = '20s'", "s3export.connect_timeout = '2s'", "s3export.stall_timeout = '3s'");
+my $base = $node->basedir;
+
+sub try { return ($node->psql('postgres', @_))[0 .. 1]; }
+
+sub server_is_up
+{
+	poll_until(sub { my ($status, $out) = try('SELECT NOT pg_is_in_recovery()'); $status == 0 && $out eq 't' }, 'the server', 60);
+	return;
+}
+
+$node->safe_psql('postgres', <<'SQL');
+CREATE TABLE event (id bigint GENERATED ALWAYS AS IDENTITY (CACHE 100) PRIMARY KEY, client int, note text);
+CREATE TABLE account (id int PRIMARY KEY, balance bigint, body text);
+ALTER TABLE account ALTER body SET STORAGE EXTERNAL;
+INSERT INTO account SELECT i, 0, repeat(md5(i::text), 100) FROM generate_series(1, 200) i;
+CREATE SEQUENCE account_id START 1000;
+SELECT pg_create_logical_replication_slot('oracle', 'test_decoding');
+SQL
+with_s3($gateway, sub {
+	create_connector($node, 'flow', kind => 'currents', tables => '{event,account}', operations => '{insert,update,delete}', folder_path => $folder, max_events_per_file => \'5000');
+});
+launch($node, 'flow');
+
+# ---- the load
+my %script = (
+	short => [ 60, <<'SQL' ],
+BEGIN;
+INSERT INTO event (client, note) SELECT :client_id, 'short ' || i FROM generate_series(1, 10) i;
+COMMIT;
+SQL
+	account => [ 20, <<'SQL' ],
+\set a random(1, 200)
+BEGIN;
+UPDATE account SET balance = balance + 1 WHERE id = :a;
+INSERT INTO account VALUES (nextval('account_id'), 0, 'new');
+UPDATE account SET id = id + 1000000 WHERE id = currval('account_id') AND id % 2 = 0;
+DELETE FROM account WHERE id = currval('account_id') AND id % 3 = 0;
+COMMIT;
+SQL
+	savepoints => [ 8, <<'SQL' ],
+BEGIN;
+INSERT INTO event (client, note) VALUES (:client_id, 'kept');
+SAVEPOINT a;
+INSERT INTO event (client, note) SELECT :client_id, 'rolled back' FROM generate_series(1, 20);
+ROLLBACK TO a;
+SAVEPOINT b;
+INSERT INTO event (client, note) SELECT :client_id, 'released' FROM generate_series(1, 5);
+SAVEPOINT c;
+INSERT INTO event (client, note) VALUES (:client_id, 'rolled back');
+ROLLBACK TO c;
+RELEASE b;
+COMMIT;
+SQL
+	aborted => [ 8, <<'SQL' ],
+BEGIN;
+INSERT INTO event (client, note) SELECT :client_id, 'aborted' FROM generate_series(1, 50);
+ROLLBACK;
+SQL
+	long => [ 1, <<'SQL' ],
+BEGIN;
+INSERT INTO event (client, note) SELECT :client_id, 'long' FROM generate_series(1, 50);
+\sleep 2500 ms
+INSERT INTO event (client, note) SELECT :client_id, 'longer' FROM generate_series(1, 500);
+COMMIT;
+SQL
+	large => [ 1, <<'SQL' ]);
+INSERT INTO event (client, note) SELECT :client_id, repeat('large ', 20) FROM generate_series(1, 3000);
+SQL
+my @load = ('pgbench', '-n', '-c', '8', '-j', '2', '-T', '1000', '-R', '90');
+
+foreach my $name (sort keys %script)
+{
+	append_to_file("$base/$name.sql", $script{$name}[1]);
+	push @load, '-f', "$base/$name.sql\@$script{$name}[0]";
+}
+
+# One that has lost its server is started again.
+my $load;
+
+sub keep_load
+{
+	return if $load && $load->{handle}->pumpable;
+	$load->{handle}->finish if $load;
+	$load = { out => '', err => '' };
+	$load->{handle} = IPC::Run::start([ @load, $node->connstr('postgres') ], '<', \undef, '>', \$load->{out}, '2>', \$load->{err});
+	return;
+}
+
+# ---- a delivery each second, by pg_cron's way: whatever becomes of it
+my ($delivery, $next_delivery, %seen) = (undef, 0);
+
+sub keep_delivering
+{
+	if ($delivery && !$delivery->{handle}->pumpable)
+	{
+		my (undef, undef, $err) = finish_psql($delivery);
+
+		$seen{ $err =~ /(?:ERROR|FATAL|PANIC):  ([0-9A-Z]{5})/ ? $1 : $err =~ /server closed|connection to server|could not connect/ ? 'lost' : 'delivered' }++;
+		undef $delivery;
+	}
+	if (!$delivery && time >= $next_delivery)
+	{
+		$delivery = start_psql($node, q(SELECT s3export.deliver('flow')));
+		$next_delivery = time + 1;
+	}
+	$_->{handle}->pump_nb foreach grep { defined } $delivery, $load;
+	return;
+}
+
+sub go_on
+{
+	my ($seconds) = @_;
+	my $until = time + $seconds;
+
+	while (time < $until)
+	{
+		keep_load();
+		keep_delivering();
+		sleep 0.05;
+	}
+	return;
+}
+
+# ---- what is done to it
+sub pid_of
+{
+	my ($condition) = @_;
+	my ($status, $out) = try("SELECT min(pid) FROM pg_stat_activity WHERE $condition");
+
+	return $status == 0 && length $out ? $out : undef;
+}
+
+# Kills it if it can be caught within a few seconds, at a moment that is not chosen.
+sub kill_process
+{
+	my ($condition) = @_;
+	my $until = time + 6;
+
+	while (time < $until)
+	{
+		my $pid = pid_of($condition);
+
+		keep_delivering();
+		if ($pid)
+		{
+			sleep rand(0.15);
+			return 0 unless kill 'KILL', $pid;
+			server_is_up();
+			return 1;
+		}
+		sleep 0.01;
+	}
+	return 0;
+}
+
+my %fault = (
+	'the uploader is killed' => sub { kill_process(q(backend_type = 's3export uploader')) },
+	'the worker is killed' => sub { kill_process(q(backend_type = 's3export current')) },
+	'the caller is killed' => sub { kill_process(q(query ~ 'deliver' AND backend_type = 'client backend' AND pid <> pg_backend_pid())) },
+	'the caller is terminated' => sub { my ($status, $out) = try(q(SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query ~ 'deliver' AND backend_type = 'client backend' AND pid <> pg_backend_pid())); $out },
+	'the caller is cancelled' => sub { my ($status, $out) = try(q(SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE query ~ 'deliver' AND backend_type = 'client backend' AND pid <> pg_backend_pid())); $out },
+	'the server is stopped at once' => sub { $node->stop('immediate'); $node->start; 1 },
+	'the server is restarted' => sub { $node->stop('fast'); $node->start; 1 },
+	'the S3 server is killed' => sub { rgw_kill($gateway); go_on(1 + rand 3); rgw_resume($gateway); 1 });
+my %done;
+
+# Each is done at least twice, in an order that chance has made.
+my @plan;
+foreach my $round (1 .. 3)
+{
+	my @names = sort keys %fault;
+
+	push @plan, splice(@names, rand @names, 1) while @names;
+}
+
+keep_load();
+my $rows = 0;
+while (1)
+{
+	go_on(0.5 + rand 2);
+	if (@plan)
+	{
+		my $fault = shift @plan;
+
+		$done{$fault} += $fault{$fault}->() ? 1 : 0;
+	}
+	my ($status, $out) = try(q(SELECT max(id) FROM event));
+	$rows = $out if $status == 0 && length $out;
+	if (!@plan || $rows > $wanted)
+	{
+		($status, $out) = try(q(SELECT count(*) FROM event));
+		$rows = $out if $status == 0 && length $out;
+		last if !@plan && $rows >= $wanted;
+	}
+	die "only $rows rows after 300 s" if time - $started > 300;
+}
+$load->{handle}->kill_kill;
+poll_until(sub { pid_of(q(application_name = 'pgbench')) ? 0 : 1 }, 'the end of the load');
+finish_psql($delivery) if $delivery;
+note(join ', ', map { "$_: $done{$_}" } sort keys %done);
+note(join ', ', map { "$_: $seen{$_}" } sort keys %seen);
+note(sprintf '%.0f s of load and faults', time - $started);
+foreach my $name (sort keys %fault)
+{
+	cmp_ok($done{$name} // 0, '>=', 1, "$name: has happened");
+}
+cmp_ok($seen{delivered} // 0, '>=', 5, 'deliveries have succeeded meanwhile');
+
+# ---- what has come of it
+my $files_before = with_s3($gateway, sub { scalar s3_list("$folder/") });
+poll_until(sub { (try(q(SELECT s3export.deliver('flow'))))[0] == 0 }, 'a last delivery');
+is(deliver($node, 'flow')->{events}, 0, 'nothing is left to deliver');
+cmp_ok($files_before, '>', 5, 'files were written on the way');
+
+my @files = with_s3($gateway, sub { files_in_bucket($folder) });
+my @events = events(@files);
+my @inserted = grep { $_->{type} eq 'public.event' } @events;
+my @accounts = grep { $_->{type} eq 'public.account' } @events;
+
+note(sprintf '%d events in %d files', scalar @events, scalar @files);
+is_deeply([ wrong_files(@files) ], [], 'names and contents of the files agree');
+is_deeply([ wrong_events(@events) ], [], 'each event once, and in order within its table');
+cmp_ok(scalar(@inserted), '>=', $wanted, "at least $wanted rows");
+
+# Nothing but what is committed, and all of it.
+is(join(' ', sort { $a <=> $b } map { $_->{values}{id} } @inserted), $node->safe_psql('postgres', q(SELECT string_agg(id::text, ' ' ORDER BY id) FROM event)), 'the rows are those of the table');
+is((grep { $_->{values}{note} =~ /rolled back|aborted/ } @inserted)[0], undef, 'nothing that was rolled back');
+
+# In the order of the other decoder.  Its slot may go back to what had been confirmed, but it has confirmed nothing.
+my (@expected_inserts, @expected_accounts);
+foreach my $line (split /\n/, $node->safe_psql('postgres', q(SELECT data FROM pg_logical_slot_peek_changes('oracle', NULL, NULL, 'skip-empty-xacts', 'on') WHERE data ~ '^table')))
+{
+	push @expected_inserts, $1 if $line =~ /^table public\.event: INSERT: id\[bigint\]:(\d+)/;
+	push @expected_accounts, "insert $1" if $line =~ /^table public\.account: INSERT: id\[integer\]:(\d+)/;
+	push @expected_accounts, "delete $1" if $line =~ /^table public\.account: DELETE: id\[integer\]:(\d+)/;
+	push @expected_accounts, $1 eq '' ? "update $2" : "delete $1 insert $2"
+	  if $line =~ /^table public\.account: UPDATE: (?|old-key: id\[integer\]:(\d+) new-tuple: id\[integer\]:(\d+)|()id\[integer\]:(\d+))/;
+}
+ok(join(' ', map { $_->{values}{id} } @inserted) eq join(' ', @expected_inserts), 'inserts are in the order of their commits');
+ok(join(' ', map { "$_->{op} $_->{values}{id}" } @accounts) eq join(' ', @expected_accounts), 'as are all changes of the other table');
+my $replayed = eval {
+	replay('id', (map { +{ op => 'insert', values => { id => $_, balance => 0 } } } 1 .. 200), @accounts);
+};
+is($@, '', 'whose events can be replayed');
+ok(join(' ', map { "$_:$replayed->{$_}{balance}" } sort { $a <=> $b } keys %{ $replayed // {} }) eq $node->safe_psql('postgres', q(SELECT string_agg(id || ':' || balance, ' ' ORDER BY id) FROM account)), 'and give its rows');
+
+is($node->safe_psql('postgres', q(SELECT events_sent, files_sent, events_dropped FROM s3export.currents)), join('|', scalar @events, scalar @files, 0), 'the view counts each once');
+is($node->safe_psql('postgres', q(SELECT count(*) FROM s3export.recover() WHERE action = 'failed')), 0, 'recover() has nothing to complain of');
+is(scalar(with_s3($gateway, sub { s3_uploads("$folder/") })), 0, 'no upload stays open');
+is($node->safe_psql('postgres', q(SELECT count(*) FROM s3export.jobs WHERE state IN ('running', 'completing'))), 0, 'no job is left as running');
+
+note(sprintf '%.0f s', time - $started);
+$node->stop;
+rgw_stop($gateway);
+done_testing();

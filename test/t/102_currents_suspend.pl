@@ -1,0 +1,426 @@
+# Currents whose credentials fail: they are suspended, tried again ever less often,
+# warned of, and in the end their oldest events are given up.  The clock is set
+# forward by s3export.clock_offset, in the sessions that deliver.
+use strict;
+use warnings;
+use lib 'test/lib';
+use IPC::Run;
+use JSON::PP ();
+use PostgreSQL::Test::Utils;
+use S3Currents;
+use S3Export;
+use S3Faults;
+use ScriptedS3;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $s3 = scripted_s3();
+my $node = currents_node('main', "s3export.retry_timeout = '1s'", "s3export.connect_timeout = '1s'");
+my %keys = scripted_user($s3);
+my %folder;
+my $hour = 3600;
+
+sub sql { return $node->safe_psql('postgres', @_); }
+
+# A current of a table of its own, launched; %keys and more are arguments of create_connector.
+sub flow
+{
+	my ($name, %more) = @_;
+
+	$folder{$name} = unique_folder();
+	sql("CREATE TABLE $name (id int PRIMARY KEY, note text)");
+	create_connector($node, $name, at_endpoint($s3), folder_path => $folder{$name}, kind => 'currents', tables => "{$name}", validate => \'false', %more);
+	launch($node, $name);
+	return;
+}
+
+# Rows from..to of its table, in one transaction.
+sub insert
+{
+	my ($name, $from, $to) = @_;
+
+	sql("INSERT INTO $name SELECT i, 'row ' || i FROM generate_series($from, $to) i");
+	return;
+}
+
+# deliver() at so many seconds from now: (row as text, messages)
+sub deliver_at
+{
+	my ($offset, $name) = @_;
+	my ($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\nSET s3export.clock_offset = $offset; SELECT connector, state, events, events_dropped FROM s3export.deliver("
+		  . (defined $name ? sql_literal($name) : '') . ')');
+
+	return ($out, $err);
+}
+
+# The SQLSTATE that it fails with, or nothing.
+sub fails_at
+{
+	my ($out, $err) = deliver_at(@_);
+
+	return $err =~ /ERROR:  ([0-9A-Z]{5}):/ ? $1 : '';
+}
+
+sub ids
+{
+	my ($name) = @_;
+
+	return join ' ', map { $_->{values}{id} } events(files_in_scripted($s3, $folder{$name}));
+}
+
+sub fine
+{
+	my ($name, $what) = @_;
+	my @files = files_in_scripted($s3, $folder{$name});
+
+	is_deeply([ wrong_files(@files), wrong_events(events(@files)) ], [], "$what: the files");
+	return;
+}
+
+sub state { return current_of($node, $_[0], 'state'); }
+
+# ---- a session that listens
+my ($listen_in, $listen_out, $marks) = ("LISTEN s3export;\n", '', 0);
+my $listener = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres') ], '<', \$listen_in, '>', \$listen_out, '2>&1');
+
+# What has been notified since the last call, of one connector.
+sub notified
+{
+	my ($name) = @_;
+	my @events;
+
+	$marks++;
+	$listen_in .= "SELECT 'mark $marks';\n";
+	# What a commit has notified is there, as this session begins later.
+	poll_until(sub { $listener->pump_nb; $listen_out =~ /^mark $marks$/m }, 'the session that listens');
+	$listen_in .= "SELECT 'mark $marks again';\n";
+	poll_until(sub { $listener->pump_nb; $listen_out =~ /^mark $marks again$/m }, 'the session that listens');
+	while ($listen_out =~ /notification "s3export" with payload "(\{.*\})" received/g)
+	{
+		push @events, JSON::PP->new->decode($1);
+	}
+	$listen_out = '';
+	return grep { $_->{connector} eq $name } @events;
+}
+
+# ---- what suspends, and what is said of it
+# With each: how credentials break, how they are mended, the code of S3's that the error names.
+my %role_keys = scripted_user($s3);
+sql('SELECT s3export.set_identity(' . join(', ', map { sql_literal($role_keys{$_}) } qw(access_key_id secret_access_key)) . ')');
+my $role = scripted_role($s3, 'flow');
+my %session = scripted_session($s3, $role);
+my $user_arn;
+my @cases = (
+	[ 'unknown', 'InvalidAccessKeyId', { scripted_user($s3) }, sub { $s3->call('remove_user', access_key_id => $_[0]{access_key_id}) } ],
+	[ 'mismatch', 'SignatureDoesNotMatch', { scripted_user($s3) }, sub { sql("SELECT s3export.set_credentials('mismatch', access_key_id => '$_[0]{access_key_id}', secret_access_key => '" . 'x' x 40 . "', validate => false)") } ],
+	[ 'expired', 'ExpiredToken', {%session}, sub { $s3->call('expire_sessions') } ],
+	[ 'denied', 'AccessDenied', { scripted_user($s3, policy => allow('s3:*')) }, sub { $s3->call('add_fault', do => 'error', code => 'AccessDenied', match => { access_key_id => $_[0]{access_key_id} }, times => undef) } ],
+	[ 'refused', 'AccessDenied', { access_key_id => undef, secret_access_key => undef, role_arn => $role, sts_endpoint_url => $s3->url }, sub { $s3->call('set_trust', arn => $role, trust => trust('sts:ExternalId' => 'another')) } ]);
+foreach my $case (@cases)
+{
+	my ($name, $code, $keys, $break) = @$case;
+	my ($suspended_at, $since, @events);
+
+	flow($name, %$keys);
+	insert($name, 1, 2);
+	is(deliver($node, $name)->{events}, 2, "$name: works at first");
+	notified($name);
+	$break->($keys);
+	insert($name, 3, 4);
+	error_like($node, "SELECT s3export.deliver('$name')", { sqlstate => '28000', detail => qr/$code/ }, "$name: the delivery fails");
+	is(current_of($node, $name, q(state, failures, error_code, error_message IS NOT NULL, error_detail ~ ') . $code . q(', deadline - suspended_at = interval '48 hours',
+		next_try_at - suspended_at BETWEEN interval '29 s' AND interval '31 s', lag_bytes > 0, lag_seconds >= 0)), 'suspended|1|28000|t|t|t|t|t|t', "$name: is suspended, with the reason");
+	$suspended_at = current_of($node, $name, 'suspended_at');
+	@events = notified($name);
+	is_deeply([ map { [ @$_{qw(event state code)} ] } @events ], [ [ 'suspended', 'suspended', '28000' ] ], "$name: NOTIFY");
+	is($events[0]{connector_id}, current_of($node, $name, 'connector_id'), "$name: says of which");
+	like("$events[0]{at} $events[0]{message}", qr/^\d{4}-\d\d-\d\d.*could not/, "$name: and what");
+	is(sql("SELECT event, detail IS NOT NULL FROM s3export.current_events WHERE connector = '$name' ORDER BY at DESC LIMIT 1"), 'suspended|t', "$name: an event in the table");
+
+	$since = $s3->log;
+	is((deliver_at(0))[0], '', "$name: is not due");
+	like((deliver_at(0, $name))[1], qr/NOTICE: /, "$name: nor tried by its name, which is said");
+	is(scalar($s3->log), $since, "$name: no request was sent");
+	is(fails_at(32, $name), '28000', "$name: after 30 s it is");
+	is(current_of($node, $name, "state, failures, suspended_at = '$suspended_at', next_try_at - suspended_at BETWEEN interval '91 s' AND interval '95 s'"), 'suspended|2|t|t', "$name: then after twice as long; the clock goes on");
+	is(join(' ', map { $_->{event} } notified($name)), 'failed', "$name: NOTIFY of another failure");
+	like((deliver_at(200))[0], qr/^$name\|suspended\|0?\|0?$/, "$name: deliver() tries it, too");
+
+	# New credentials wake it at once.
+	my %new = scripted_user($s3);
+	notified($name);
+	sql(qq(SELECT s3export.set_credentials('$name', access_key_id => '$new{access_key_id}', secret_access_key => '$new{secret_access_key}')));
+	is(current_of($node, $name, 'state, suspended_at, next_try_at, failures, deadline'), 'running|||0|', "$name: set_credentials ends it");
+	is(join(' ', map { $_->{event} } notified($name)), 'recovered', "$name: NOTIFY");
+	is(deliver($node, $name)->{events}, 2, "$name: nothing is missing");
+	is(ids($name), '1 2 3 4', "$name: each event once");
+	fine($name, $name);
+	is(current_of($node, $name, 'error_code, error_message, events_dropped'), '||0', "$name: it is forgotten");
+}
+
+# ---- mended elsewhere; longer and longer pauses
+{
+	flow('policy', %keys);
+	insert('policy', 1, 1);
+	my $fault = $s3->call('add_fault', do => 'error', code => 'AccessDenied', match => { key => $folder{policy} }, times => undef);
+	my @pauses;
+	my $offset = 0;
+
+	foreach my $try (1 .. 9)
+	{
+		is(fails_at($offset, 'policy'), '28000', "try $try");
+		my $next = current_of($node, 'policy', 'ceil(extract(epoch FROM next_try_at - now()))');
+		push @pauses, int(($next - $offset + 3) / 10) * 10;
+		$offset = $next + 1;
+	}
+	is("@pauses", '30 60 120 240 480 960 1920 3600 3600', 'pauses are doubled, up to an hour');
+	$s3->call('clear_faults');
+	notified('policy');
+	is((deliver_at($offset, 'policy'))[0], 'policy|running|1|0', 'it goes on by itself when S3 accepts the credentials again');
+	is(join(' ', map { $_->{event} } notified('policy')), 'recovered', 'NOTIFY');
+	is(current_of($node, 'policy', 'suspended_at, next_try_at, failures, error_code'), '||0|', 'and all is forgotten');
+}
+
+# ---- what is no matter of credentials
+{
+	flow('network', %keys);
+	my %wrong = (
+		'S3 is overloaded' => [ sub { $s3->call('add_fault', do => 'slow_down', match => { key => $folder{network} }, times => undef) }, sub { $s3->call('clear_faults') } ],
+		'S3 has an internal error' => [ sub { $s3->call('add_fault', do => 'internal_error', match => { key => $folder{network} }, times => undef) }, sub { $s3->call('clear_faults') } ],
+		'S3 is out of reach' => [ sub { $s3->call('listen', on => ScriptedS3::false) }, sub { $s3->call('listen', on => ScriptedS3::true) } ]);
+	my $id = 0;
+
+	foreach my $what (sort keys %wrong)
+	{
+		my ($begin, $end) = @{ $wrong{$what} };
+
+		$id++;
+		insert('network', $id, $id);
+		$begin->();
+		notified('network');
+		isnt(fails_at(0, 'network'), '', "$what: the delivery fails");
+		isnt(fails_at(100 * $hour, 'network'), '', "$what: and days later");
+		is(current_of($node, 'network', 'state, failures, suspended_at, next_try_at, deadline, events_dropped, error_code IS NOT NULL'), 'running|2||||0|t', "$what: which suspends nothing");
+		is(join(' ', map { "$_->{event} $_->{state}" } notified('network')), 'failed running failed running', "$what: NOTIFY");
+		$end->();
+		is((deliver_at(0, 'network'))[0], 'network|running|1|0', "$what: the next delivery has it");
+		is(current_of($node, 'network', 'failures, error_code'), '0|', "$what: that was all");
+	}
+	is(ids('network'), '1 2 3', 'nothing is missing');
+
+	# While suspended they change nothing, either.
+	insert('network', 4, 4);
+	$s3->call('add_fault', do => 'error', code => 'AccessDenied', match => { key => $folder{network} }, times => undef);
+	is(fails_at(0, 'network'), '28000', 'then credentials fail');
+	my $suspended_at = current_of($node, 'network', 'suspended_at');
+	$s3->call('clear_faults');
+	$s3->call('listen', on => ScriptedS3::false);
+	isnt(fails_at(32, 'network'), '28000', 'then the network');
+	is(current_of($node, 'network', "state, failures, suspended_at = '$suspended_at', next_try_at > suspended_at + interval '80 s'"), 'suspended|2|t|t', 'the clock goes on');
+	$s3->call('listen', on => ScriptedS3::true);
+	is((deliver_at(200, 'network'))[0], 'network|running|1|0', 'and ends with the next success');
+}
+
+# ---- the clock: warnings, a restart, the end
+{
+	flow('clock', %keys);
+	insert('clock', 1, 3);
+	insert('clock', 4, 5);
+	$s3->call('add_fault', do => 'error', code => 'AccessDenied', match => { key => $folder{clock} }, times => undef);
+	is(fails_at(0, 'clock'), '28000', 'the clock starts');
+	my $suspended_at = current_of($node, 'clock', 'suspended_at');
+	notified('clock');
+	unlike(join('', deliver_at(23 * $hour, 'clock')), qr/WARNING/, 'no warning before half of the time');
+	my (undef, $err) = deliver_at(24 * $hour + 60, 'clock');
+	like($err, qr/WARNING: .*"clock"/, 'a warning at 50 %');
+	my @half = grep { $_->{event} eq 'warning' } notified('clock');
+	is(join(' ', map { $_->{percent} } @half), '50', 'NOTIFY');
+	unlike((deliver_at(30 * $hour, 'clock'))[1], qr/WARNING/, 'once');
+	$listener->kill_kill;
+
+	$node->stop('immediate');
+	$node->start;
+	is(current_of($node, 'clock', "state, suspended_at = '$suspended_at'"), 'suspended|t', 'the clock survives a crash');
+	($listen_in, $listen_out) = ("LISTEN s3export;\n", '');
+	$listener = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres') ], '<', \$listen_in, '>', \$listen_out, '2>&1');
+	notified('clock');
+	unlike((deliver_at(31 * $hour, 'clock'))[1], qr/WARNING/, 'and what has been warned of');
+	# Without a name, and before its next try.
+	($err) = (deliver_at(43 * $hour + 12 * 60 + 60))[1];
+	like($err, qr/WARNING: .*"clock"/, 'a warning at 90 %');
+	is(join(' ', map { $_->{percent} } grep { $_->{event} eq 'warning' } notified('clock')), '90', 'NOTIFY');
+	is(current_of($node, 'clock', 'events_dropped'), 0, 'nothing is dropped yet');
+	my $position = current_of($node, 'clock', 'position');
+	($err) = (deliver_at(48 * $hour + 60))[1];
+	like($err, qr/WARNING: .*events of connector "clock" have been dropped for good/, 'then events are dropped');
+	is(current_of($node, 'clock', "state, events_dropped, position > '$position', suspended_at = '$suspended_at'"), 'suspended|5|t|t', 'and counted');
+	is(join(' ', map { $_->{event} } grep { $_->{event} eq 'dropped' } notified('clock')), 'dropped', 'NOTIFY');
+	is(sql(q(SELECT count(*) FROM s3export.current_events WHERE connector = 'clock' AND event = 'dropped')), 1, 'an event in the table');
+	my $slot = current_of($node, 'clock', 'slot_name');
+	is(sql("SELECT confirmed_flush_lsn > '$position' FROM pg_replication_slots WHERE slot_name = '$slot'"), 't', 'the slot lets the log go');
+	insert('clock', 6, 6);
+	$s3->call('clear_faults');
+	is((deliver_at(60 * $hour, 'clock'))[0], 'clock|running|1|0', 'what comes later is delivered');
+	is(ids('clock'), '6', 'and nothing of what was dropped');
+	is(current_of($node, 'clock', 'state, events_sent, events_dropped'), 'running|1|5', 'in the view');
+	fine('clock', 'the clock');
+}
+
+# ---- only the oldest events are given up
+{
+	flow('age', %keys, drop_after => '1 hour');
+	$s3->call('add_fault', do => 'error', code => 'AccessDenied', match => { key => $folder{age} }, times => undef);
+	insert('age', 1, 1);
+	is(fails_at(0, 'age'), '28000', 'suspended');
+	insert('age', 2, 4);
+	insert('age', 5, 5);
+	sleep 2;
+	sql('CREATE TABLE middle AS SELECT clock_timestamp() AS at');
+	sleep 2;
+	insert('age', 6, 9);
+	insert('age', 10, 12);
+	my ($status, $out, $err) = $node->psql('postgres', q(SELECT set_config('s3export.clock_offset', ceil(extract(epoch FROM at + interval '1 hour' - clock_timestamp()))::text, false) IS NULL FROM middle; SELECT connector, events_dropped FROM s3export.deliver('age')));
+	is(current_of($node, 'age', 'state, events_dropped'), 'suspended|5', 'those that are older than drop_after are dropped') or diag("$out$err");
+	$s3->call('clear_faults');
+	is((deliver_at(2 * $hour, 'age'))[0], 'age|running|7|0', 'those that are younger are delivered');
+	is(ids('age'), join(' ', 6 .. 12), 'all of them');
+	is(current_of($node, 'age', 'events_sent, events_dropped'), '7|5', 'as the view says');
+	fine('age', 'drop_after');
+}
+
+# ---- never
+{
+	flow('never', %keys, drop_after => 'infinity');
+	is(current_of($node, 'never', 'drop_after'), 'infinity', 'drop_after may be infinity');
+	insert('never', 1, 3);
+	$s3->call('add_fault', do => 'error', code => 'AccessDenied', match => { key => $folder{never} }, times => undef);
+	is(fails_at(0, 'never'), '28000', 'suspended');
+	my $err = (deliver_at(10000 * $hour, 'never'))[1];
+	unlike($err, qr/WARNING/, 'no warning');
+	is(current_of($node, 'never', 'state, deadline, events_dropped'), 'suspended||0', 'no deadline, and nothing is dropped');
+	$s3->call('clear_faults');
+	is((deliver_at(20000 * $hour, 'never'))[0], 'never|running|3|0', 'a year later all is delivered');
+	sql(q(SELECT s3export.alter_connector('never', drop_after => '2 days', validate => false)));
+	is(current_of($node, 'never', q(drop_after::interval = '2 days')), 't', 'it may be altered');
+}
+
+# ---- a batch that was interrupted, and is dropped
+{
+	flow('pending', %keys, max_events_per_file => \'10', drop_after => '1 hour');
+	insert('pending', 1, 95);
+	# Some of its files are there when the credentials fail.
+	$s3->call('add_fault', do => 'error', code => 'AccessDenied', match => { key => $folder{pending}, operation => [ 'PutObject', 'CompleteMultipartUpload' ] }, skip => 4, times => undef);
+	is(fails_at(0, 'pending'), '28000', 'a batch is interrupted');
+	my $there = () = files_in_scripted($s3, $folder{pending});
+	cmp_ok($there, '<', 10, "when $there files are there");
+	insert('pending', 96, 99);
+	deliver_at(2 * $hour, 'pending');
+	my ($dropped) = current_of($node, 'pending', 'events_dropped');
+	cmp_ok($dropped + 10 * $there, '>=', 99, "$dropped events are dropped");
+	cmp_ok($dropped, '<=', 99, 'and none is counted twice');
+	$s3->call('clear_faults');
+	insert('pending', 100, 105);
+	is((deliver_at(4 * $hour, 'pending'))[0], 'pending|running|6|0', 'the next events are delivered');
+	like(ids('pending'), qr/100 101 102 103 104 105$/, 'and follow');
+	fine('pending', 'an interrupted batch');
+
+	# One that is not dropped is written again, under the same names.
+	insert('pending', 201, 295);
+	$s3->call('add_fault', do => 'error', code => 'AccessDenied', match => { key => $folder{pending}, operation => [ 'PutObject', 'CompleteMultipartUpload' ] }, skip => 4, times => undef);
+	is(fails_at(0, 'pending'), '28000', 'a batch is interrupted again');
+	sql(q(SELECT s3export.alter_connector('pending', max_events_per_file => 50, compression => 'gzip', validate => false)));
+	insert('pending', 301, 302);
+	$s3->call('clear_faults');
+	sql(q(SELECT s3export.resume('pending')));
+	deliver($node, 'pending');
+	is(ids('pending') =~ s/.* 105 //r, join(' ', 201 .. 295, 301, 302), 'and written again as it was, although settings have changed');
+	fine('pending', 'a batch that is written again');
+}
+
+# ---- shared credentials
+{
+	my %old = scripted_user($s3);
+	my %new = scripted_user($s3);
+
+	flow('shared1', %old);
+	$folder{shared2} = unique_folder();
+	sql('CREATE TABLE shared2 (id int PRIMARY KEY, note text)');
+	create_connector($node, 'shared2', at_endpoint($s3), folder_path => $folder{shared2}, kind => 'currents', tables => '{shared2}', validate => \'false', credentials_from => 'shared1', access_key_id => undef, secret_access_key => undef);
+	launch($node, 'shared2');
+	$s3->call('remove_user', access_key_id => $old{access_key_id});
+	insert($_, 1, 1) foreach 'shared1', 'shared2';
+	is(fails_at(0, $_), '28000', "$_ is suspended") foreach 'shared1', 'shared2';
+	sql(qq(SELECT s3export.set_credentials('shared1', access_key_id => '$new{access_key_id}', secret_access_key => '$new{secret_access_key}', validate => false)));
+	is(state('shared1') . ' ' . current_of($node, 'shared2', 'state, coalesce(next_try_at, now()) <= now()'), 'suspended suspended|t', 'credentials that were not tested wake both, to be tried');
+	is(join(' ', sort map { "$_->{connector} $_->{state} $_->{events}" } grep { $_->{connector} =~ /shared/ } deliver_all($node)), 'shared1 running 1 shared2 running 1', 'at once');
+}
+
+# ---- a person's part in it
+{
+	flow('person', %keys);
+	insert('person', 1, 1);
+	$s3->call('add_fault', do => 'error', code => 'AccessDenied', match => { key => $folder{person} }, times => undef);
+	is(fails_at(0, 'person'), '28000', 'suspended');
+	sql(q(SELECT s3export.resume('person')));
+	is(fails_at(0, 'person'), '28000', 'resume: the next try is at once');
+	sql(q(SELECT s3export.pause('person')));
+	is(current_of($node, 'person', 'state, suspended_at, next_try_at, deadline, failures'), 'paused||||0', 'a pause ends the suspension');
+	unlike((deliver_at(100 * $hour, 'person'))[1], qr/WARNING/, 'there is no clock in it');
+	is(current_of($node, 'person', 'events_dropped'), 0, 'nothing is dropped');
+	sql(q(SELECT s3export.resume('person')));
+	is(state('person'), 'running', 'resumed');
+	$s3->call('clear_faults');
+	is((deliver_at(0, 'person'))[0], 'person|running|1|0', 'nothing is missing');
+	sql(q(SELECT s3export.pause('person'); SELECT s3export.resume('person'))) foreach 1 .. 60;
+	is(sql(q(SELECT count(*) FROM s3export.current_events WHERE connector = 'person')), 100, 'the last 100 events of a connector are kept');
+}
+
+# ---- log that the server has removed
+{
+	flow('lost', %keys);
+	insert('lost', 1, 2);
+	deliver($node, 'lost');
+	sql('CREATE TABLE filler (data text)');
+	notified('lost');
+	my $other = sql(q(SELECT string_agg(name, ',') FROM s3export.currents WHERE name <> 'lost'));
+	sql("SELECT s3export.drop_connector('$_')") foreach split /,/, $other;
+	insert('lost', 3, 4);
+	$node->append_conf('postgresql.conf', "max_slot_wal_keep_size = '16MB'");
+	$node->reload;
+	sql(q(INSERT INTO filler SELECT repeat('x', 1000) FROM generate_series(1, 1000); SELECT pg_switch_wal())) foreach 1 .. 5;
+	sql('CHECKPOINT');
+	is(sql('SELECT wal_status FROM pg_replication_slots'), 'lost', 'the server has removed log');
+	is(state('lost'), 'lost', 'the view says so');
+	error_like($node, q(SELECT s3export.deliver('lost')), { sqlstate => '55000', message => qr/"lost"/, hint => qr/launch/ }, 'a delivery, too, with a hint');
+	is(join(' ', map { "$_->{event} $_->{state}" } notified('lost')), 'lost lost', 'NOTIFY');
+	is(scalar(grep { $_->{connector} eq 'lost' && $_->{state} eq 'running' } deliver_all($node)), 0, 'it is not due any more');
+	sql(q(ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf()));
+	launch($node, 'lost', copy_existing => 1);
+	insert('lost', 5, 5);
+	is(deliver($node, 'lost')->{events}, 1, 'launched again');
+	is(join(' ', map { "$_->{op} $_->{values}{id}" } events(files_in_scripted($s3, $folder{lost}))), 'insert 1 insert 2 copy 1 copy 2 copy 3 copy 4 insert 5', 'with a copy of what is there');
+	fine('lost', 'a lost slot');
+	is(sql('SELECT count(*) FROM pg_replication_slots'), 1, 'the old slot is gone');
+
+	# Somebody drops the slot.
+	my $slot = current_of($node, 'lost', 'slot_name');
+	sql("SELECT pg_drop_replication_slot('$slot')");
+	is(state('lost'), 'lost', 'a slot that somebody has dropped is lost as well');
+	error_like($node, q(SELECT s3export.deliver('lost')), { sqlstate => '55000', hint => qr/launch/ }, 'with the same hint');
+	launch($node, 'lost');
+	is(state('lost'), 'running', 'and the same remedy');
+}
+
+# ---- no secret is told
+{
+	my $told = sql('SELECT string_agg(detail::text, $$ $$) FROM s3export.current_events') . sql('SELECT string_agg(c::text, $$ $$) FROM s3export.currents c');
+
+	is(scalar(grep { index($told, $_) >= 0 } @{ $s3->call('secrets')->{secrets} }), 0, 'no secret in the events');
+	is(sql(q(SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 's3export%')), 0, 'no worker stays');
+}
+
+$listener->kill_kill;
+keep_secrets($s3);
+$node->stop;
+$s3->stop;
+done_testing();
