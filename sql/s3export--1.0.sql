@@ -591,8 +591,8 @@ CREATE TABLE s3export.current (
 CREATE TABLE s3export.current_table (
 	connector_id bigint NOT NULL,
 	relid oid NOT NULL,
-	schema_name text NOT NULL,
-	table_name text NOT NULL,
+	schema_name text COLLATE "C" NOT NULL,
+	table_name text COLLATE "C" NOT NULL,
 	version integer NOT NULL DEFAULT 0,
 	columns text,
 	removed_lsn pg_lsn           -- what commits from there on is not sent

@@ -177,6 +177,9 @@ extern Current *current_load(int64 connector_id);
 /* Raises ERRCODE_INSUFFICIENT_PRIVILEGE when the owner of the connector does not own a table any more. */
 extern void current_require_tables(const Current *current);
 
+/* The same for one that is launched; it goes on without the tables that have been dropped. */
+extern void current_check_tables(const Current *current);
+
 /* It has a slot from here on, and delivers what commits from "position" on. */
 extern void
 current_launched(const Current *current, XLogRecPtr position, const CurrentProgress *copied);

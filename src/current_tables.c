@@ -327,3 +327,60 @@ current_require_tables(const Current *current)
 	}
 	catalog_commit_transaction(&transaction);
 }
+
+/* Within a transaction: the tables that have been dropped, by their names. */
+static List *
+find_dropped(const Current *current, const CatalogTransaction *transaction)
+{
+	List  *dropped = NIL;
+	uint64 rows = catalog_execute("SELECT relid, format('%I.%I', schema_name, table_name) AS name"
+								  " FROM s3export.current_table"
+								  " WHERE connector_id = $1 AND removed_lsn IS NULL"
+								  " ORDER BY schema_name, table_name",
+								  "i", current->connector->connector_id);
+
+	for (uint64 i = 0; i < rows; i++)
+	{
+		Oid           relid = (Oid) catalog_int64(i, "relid", NULL);
+		char         *name = catalog_text(i, "name");
+		MemoryContext old;
+
+		if (get_rel_name(relid) != NULL)
+		{
+			require_owner(relid, current->connector->owner);
+			continue;
+		}
+		old = MemoryContextSwitchTo(transaction->context);
+		dropped = lappend(dropped, name);
+		MemoryContextSwitchTo(old);
+	}
+	return dropped;
+}
+
+void
+current_check_tables(const Current *current)
+{
+	const Connector   *connector = current->connector;
+	CatalogTransaction transaction;
+	List              *dropped;
+	ListCell          *cell;
+
+	catalog_begin_transaction(&transaction);
+	dropped = find_dropped(current, &transaction);
+	if (dropped != NIL)
+	{
+		(void) catalog_execute(
+			"UPDATE s3export.current_table t SET removed_lsn = pg_current_wal_insert_lsn()"
+			" WHERE connector_id = $1 AND removed_lsn IS NULL"
+			" AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = t.relid)",
+			"i", connector->connector_id);
+		current_record(connector, "tables_changed", current->state, NULL);
+	}
+	catalog_commit_transaction(&transaction);
+
+	foreach (cell, dropped)
+		ereport(WARNING, (errmsg("table %s of connector \"%s\" has been dropped",
+								 (char *) lfirst(cell), connector->name),
+						  errdetail("What was committed before is delivered; the connector goes on "
+									"without it.")));
+}

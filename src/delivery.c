@@ -315,7 +315,7 @@ deliver(Delivery *delivery)
 		look_at_clock(delivery);
 	while (may_try(delivery->current) && delivery->outcome->position < delivery->target)
 	{
-		current_require_tables(delivery->current);
+		current_check_tables(delivery->current);
 		run_batch(delivery);
 		delivery->current = delivery_load(delivery->connector_id);
 	}

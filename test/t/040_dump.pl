@@ -12,7 +12,9 @@ my $token = 'FwoGZXIvYXdzEXAMPLETOKEN';
 my $role = 'arn:aws:iam::123456789012:role/export';
 
 my $node = PostgreSQL::Test::Cluster->new('main');
-$node->init;
+my ($known) = run_command([ 'postgres', '--describe-config' ]);
+$node->init(allows_streaming => 'logical');
+$node->append_conf('postgresql.conf', "output_plugin_libraries = 's3export'\n") if $known =~ /^output_plugin_libraries\t/m;
 $node->start;
 
 $node->safe_psql(
@@ -22,12 +24,20 @@ $node->safe_psql(
 	CREATE ROLE bob;
 	CREATE ROLE gone;
 	GRANT EXECUTE ON FUNCTION s3export.create_connector TO alice;
+	GRANT CREATE ON SCHEMA public TO alice;
+	ALTER ROLE alice REPLICATION;
 	SELECT s3export.set_identity('AKIAIOSFODNN7EXAMPLE', '$secret');
 	SET ROLE alice;
 	SELECT s3export.create_connector('keys', 'bucket', access_key_id => 'ASIAIOSFODNN7EXAMPLE',
 		secret_access_key => '$secret', session_token => '$token', validate => false);
 	SELECT s3export.create_connector('role', 'bucket', folder_path => 'role', role_arn => '$role',
 		payload_signing => 'unsigned', validate => false);
+	CREATE TABLE public.events (id int PRIMARY KEY);
+	CREATE TABLE public.orders (id int PRIMARY KEY);
+	CREATE TABLE public.gone (id int PRIMARY KEY);
+	SELECT s3export.create_connector('flow', 'bucket', kind => 'currents', folder_path => 'flow', role_arn => '$role',
+		tables => '{orders,gone,events}', operations => '{insert,update}', drop_after => '1 day', validate => false);
+	SELECT s3export.create_connector('quiet', 'bucket', kind => 'currents', folder_path => 'quiet', role_arn => '$role', validate => false);
 	SELECT s3export.grant_usage('keys', 'bob');
 	SELECT s3export.grant_usage('keys', 'gone');
 	RESET ROLE;
@@ -37,10 +47,19 @@ $node->safe_psql(
 
 my $columns = 'connector_id, name, owner, kind, auth_method, access_key_id, role_arn, external_id, '
   . 'uri, addressing, payload_signing, created_at, validated_at';
+my $currents = 'SELECT name, owner, state, tables, operations, compression, max_events_per_file, drop_after, slot_name, events_sent'
+  . ' FROM s3export.currents ORDER BY name';
 my $list = "SELECT $columns FROM s3export.connectors ORDER BY name";
 my $before = $node->safe_psql('postgres', $list);
 my $sealed = $node->safe_psql('postgres', q{SELECT encode(sealed, 'hex') FROM s3export.secret});
 is(scalar(split(/\n/, $sealed)), 2, 'two secrets are stored');
+
+# One that flows, whose table was renamed since, and whose slot is of this database.
+$node->safe_psql('postgres', q{SET ROLE alice; SELECT s3export.launch('flow'); ALTER TABLE public.orders RENAME TO "New ""orders"});
+$node->safe_psql('postgres', q{SET ROLE alice; SELECT s3export.deliver('flow')});
+my $flowing = $node->safe_psql('postgres', $currents);
+like($flowing, qr/^flow\|alice\|running\|\{"public\.\\"New \\"\\"orders\\"",public\.events,public\.gone\}\|\{insert,update\}\|none\|15000\|24:00:00\|s3export_\d+_\d+\|0$/m,
+	'a current is launched');
 
 # Nothing of a secret, sealed or not.
 my $dump = $node->basedir . '/dump.sql';
@@ -66,6 +85,9 @@ $node->command_ok(
 $node->command_ok(
 	[ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, 'restored' ], 'restore');
 is($node->safe_psql('restored', $list), $before, 'connectors are the same after a restore');
+is($node->safe_psql('restored', $currents), $flowing =~ s/\|running\|/|paused|/r, 'and so are currents, but that they are paused');
+like($text, qr/^COPY s3export\.current_table /m, 'as the dump has their tables');
+unlike($text, qr/^COPY s3export\.(?:current_event|current_batch) /m, 'and not what belongs to the server alone');
 is( $node->safe_psql('restored', 'SELECT count(*) FROM s3export.secret'), '0',
 	'and have no secrets');
 is( $node->safe_psql(
@@ -89,6 +111,21 @@ like($error, qr/ERROR:  credentials of the base identity are missing/, 'the use 
 like($error, qr/HINT:  A superuser can set them again with s3export\.set_identity\(\)/,
 	'with a hint');
 
+# A current has neither a slot here nor, before it is launched, the OIDs of its tables.
+$error = error_of(q{SET ROLE alice; SELECT s3export.resume('flow')});
+like($error, qr/ERROR:  cannot resume connector "flow"\nDETAIL:  Its replication slot does not exist on this server\./, 'a restored current cannot go on');
+$node->safe_psql('restored', 'DROP TABLE public.gone; CREATE TABLE public.other (id int PRIMARY KEY); ALTER TABLE public.other OWNER TO alice');
+$error = error_of(q{SET ROLE alice; SELECT s3export.launch('flow')});
+like($error, qr/ERROR:  table "public\.gone" of connector "flow" does not exist/, 'a table that was not restored is missed');
+$node->safe_psql('restored', q{SET ROLE alice; SELECT s3export.alter_connector('flow', tables => ARRAY['"New ""orders"', 'other', 'events'])});
+$node->safe_psql('restored', q{SET ROLE alice; SELECT s3export.launch('flow')});
+is( $node->safe_psql('restored', q{SELECT state, tables FROM s3export.currents WHERE name = 'flow'}),
+	'running|{"public.\"New \"\"orders\"",public.events,public.other}', 'one that is launched again has the tables of those names');
+is( $node->safe_psql('restored', q{SELECT bool_and(t.relid = c.oid) FROM s3export.current_table t JOIN pg_class c ON c.relname = t.table_name WHERE removed_lsn IS NULL}),
+	't', 'with the OIDs that they have here');
+is($node->safe_psql('postgres', $currents), $flowing, 'where they came from nothing has changed');
+is($node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT database) FROM pg_replication_slots'), '2|2', 'each database has a slot of its own');
+
 # The grant holds.
 is( $node->safe_psql('restored', 'SET ROLE bob; SELECT name FROM s3export.connectors'),
 	'keys', 'grants are restored');
@@ -103,7 +140,7 @@ $node->safe_psql(
 is( $node->safe_psql(
 		'restored',
 		'SELECT name, credentials_missing, access_key_id FROM s3export.connectors ORDER BY name'),
-	"keys|f|AKIA...MPLE\nrole|f|", 'new credentials repair them');
+	"flow|f|\nkeys|f|AKIA...MPLE\nquiet|f|\nrole|f|", 'new credentials repair them');
 is( $node->safe_psql(
 		'restored',
 		q{SELECT count(*) FROM s3export.base_identity b JOIN s3export.connector c USING (credential_id)}
@@ -139,7 +176,8 @@ foreach my $database ('postgres', 'restored')
 }
 isnt($external_id{postgres}, $external_id{restored}, 'external IDs of a copy are its own');
 
-# DROP EXTENSION leaves nothing behind.
+# DROP EXTENSION leaves nothing behind but slots of currents, which are no objects of a database.
+$node->safe_psql('restored', q{SET ROLE alice; SELECT s3export.drop_connector('flow')});
 $node->safe_psql('restored', 'DROP EXTENSION s3export');
 is( $node->safe_psql(
 		'restored', q{SELECT count(*) FROM pg_namespace WHERE nspname = 's3export'}),

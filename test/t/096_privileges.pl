@@ -12,7 +12,9 @@ use ScriptedS3;
 use Test::More;
 
 my $s3 = scripted_s3();
-my $node = s3export_node('main', q(s3export.retry_timeout = '0'), q(s3export.part_size = '5MB'));
+my ($known) = run_command([ 'postgres', '--describe-config' ]);
+my $node = s3export_node('main', q(s3export.retry_timeout = '0'), q(s3export.part_size = '5MB'), 'wal_level = logical', 'max_replication_slots = 4',
+	$known =~ /^output_plugin_libraries\t/m ? q(output_plugin_libraries = 's3export') : ());
 my %keys = scripted_user($s3);
 my $role = scripted_role($s3, 'exporter');
 my $url = sql_literal($s3->url);
@@ -41,6 +43,7 @@ CREATE EXTENSION s3export;
 CREATE SCHEMA evil;
 CREATE TABLE public.rows (a int, b int);
 INSERT INTO public.rows VALUES (1, 1), (2, 2);
+CREATE TABLE public.more (a int, b text);
 CREATE FUNCTION evil.spring(what text) RETURNS bool LANGUAGE plpgsql AS $$
 BEGIN
 	RAISE WARNING 'trapped: %', what;
@@ -99,13 +102,15 @@ my %arguments = (%keys, bucket => 'exports', region => 'us-east-1', endpoint_url
 my $make = connector_sql('victim', %arguments, folder_path => 'victim');
 my %calls = (
 	create_connector => [ 'SELECT ' . connector_sql('second', %arguments, folder_path => 'second', tags => '{"a": "b"}'),
-		'SELECT ' . connector_sql('third', bucket => 'exports', region => 'us-east-1', endpoint_url => $s3->url, sts_endpoint_url => $s3->url, folder_path => 'third', role_arn => $role) ],
+		'SELECT ' . connector_sql('third', bucket => 'exports', region => 'us-east-1', endpoint_url => $s3->url, sts_endpoint_url => $s3->url, folder_path => 'third', role_arn => $role),
+		'SELECT ' . connector_sql('flow', %arguments, folder_path => 'flow', kind => 'currents', tables => '{public.rows}', operations => '{insert,truncate}', drop_after => '1 day') ],
 	set_identity => "SELECT s3export.set_identity('$keys{access_key_id}', '$keys{secret_access_key}')",
 	identity => "SELECT s3export.identity(sts_endpoint_url => $url)",
 	trust_policy => "SELECT s3export.trust_policy(sts_endpoint_url => $url)",
 	iam_policy => q(SELECT s3export.iam_policy('exports', tags => '{"a": "b"}', folder_path => 'x')),
 	test_credentials => [ q(SELECT s3export.test_credentials('victim')), q(SELECT s3export.test_credentials('third')) ],
-	alter_connector => [ q(SELECT s3export.alter_connector('victim', folder_path => 'moved', tags => '{"c": "d"}')), q(SELECT s3export.alter_connector('victim', owner => 'mallory', validate => false)) ],
+	alter_connector => [ q(SELECT s3export.alter_connector('victim', folder_path => 'moved', tags => '{"c": "d"}')), q(SELECT s3export.alter_connector('victim', owner => 'mallory', validate => false)),
+		q(SELECT s3export.alter_connector('flow', tables => '{public.rows,public.more}', max_events_per_file => 2)) ],
 	set_credentials => "SELECT s3export.set_credentials('victim', '$keys{access_key_id}', '$keys{secret_access_key}')",
 	grant_usage => q(SELECT s3export.grant_usage('victim', 'mallory')),
 	revoke_usage => q(SELECT s3export.revoke_usage('victim', 'mallory')),
@@ -118,12 +123,17 @@ my %calls = (
 	cancel => q(SELECT s3export.cancel(pg_catalog.max(job_id)) FROM s3export.jobs),
 	job_progress => q(SELECT s3export.job_progress(1, 1)),
 	recover => q(SELECT s3export.recover()),
+	launch => [ q(SELECT s3export.launch('flow', copy_existing => true)), q(INSERT INTO public.rows VALUES (3, 3)) ],
+	deliver => [ q(SELECT s3export.deliver('flow')), q(SELECT s3export.deliver()) ],
+	pause => q(SELECT s3export.pause('flow')),
+	resume => q(SELECT s3export.resume('flow')),
+	current_is_here => q(SELECT s3export.current_is_here(1, '', 1, 1)),
 	ambient_credentials_allowed => q(SELECT s3export.ambient_credentials_allowed()),
 	version => q(SELECT s3export.version()),
-	drop_connector => [ q(SELECT s3export.drop_connector('victim')), q(SELECT s3export.drop_connector('third')) ],
+	drop_connector => [ q(SELECT s3export.drop_connector('victim')), q(SELECT s3export.drop_connector('third')), q(SELECT s3export.drop_connector('flow')) ],
 	refuse_direct_writes => q(DELETE FROM s3export.connector_grant));
 my @order = (qw(create_connector set_identity identity trust_policy iam_policy test_credentials alter_connector set_credentials grant_usage revoke_usage copy_to
-	  header_mode wait cancel job_progress recover ambient_credentials_allowed version refuse_direct_writes drop_connector));
+	  header_mode wait cancel job_progress recover launch deliver pause resume current_is_here ambient_credentials_allowed version refuse_direct_writes drop_connector));
 
 # A new function has to be put into the list above.
 is_deeply([ sort @order ], [ split /\n/, sql(q(SELECT DISTINCT proname COLLATE "C" FROM pg_proc WHERE pronamespace = 's3export'::regnamespace ORDER BY 1)) ], 'all functions are listed');
@@ -131,7 +141,7 @@ $node->safe_psql('postgres', 'CREATE ROLE mallory LOGIN');
 foreach my $schemas ('evil, s3export, public, pg_catalog', 'pg_temp, evil, s3export, public, pg_catalog')
 {
 	my $before = join '', "SET search_path = $schemas; SET client_min_messages = warning;\n",
-	  map { "CREATE TEMP TABLE $_ AS SELECT evil.spring('pg_temp.$_') WHERE false;\n" } qw(connector credential secret connector_grant base_identity external_id installation job job_file jobs connectors);
+	  map { "CREATE TEMP TABLE $_ AS SELECT evil.spring('pg_temp.$_') WHERE false;\n" } qw(connector credential secret connector_grant base_identity external_id installation job job_file jobs connectors current current_table current_batch current_event currents);
 
 	$node->safe_psql('trapped', $calls{set_identity});
 	$node->safe_psql('trapped', "SELECT $make");
@@ -144,12 +154,13 @@ foreach my $schemas ('evil, s3export, public, pg_catalog', 'pg_temp, evil, s3exp
 			is(join("\n", $status, $err =~ /trapped: .*/g), '0', "$schemas: $function calls nothing of another's") or diag "$call: $err";
 		}
 	}
-	foreach my $view ('connectors', 'jobs', 'job_files', 'progress')
+	foreach my $view ('connectors', 'jobs', 'job_files', 'progress', 'currents', 'current_events')
 	{
 		my ($status, undef, $err) = $node->psql('trapped', "$before TABLE s3export.$view");
 
 		is(join("\n", $status, $err =~ /trapped: .*/g), '0', "$schemas: nor does the view $view");
 	}
+	is(scalar(grep { m{^flow/s3export\.trapped\.} } $s3->keys_of('exports')), 2, "$schemas: rows that were copied, and a change, have been sent");
 	$node->safe_psql('trapped', q(SELECT s3export.drop_connector('second')));
 	$s3->call('delete_object', bucket => 'exports', key => $_) foreach $s3->keys_of('exports');
 }
@@ -167,7 +178,7 @@ error_like($node, 'CREATE EXTENSION s3export', { sqlstate => '42P06' }, 'a schem
 
 # ---- default privileges
 $node->safe_psql('postgres', 'CREATE DATABASE generous');
-is($node->safe_psql('generous', <<'SQL'), "SELECT|PUBLIC|connectors\nSELECT|PUBLIC|job_files\nSELECT|PUBLIC|jobs\nSELECT|PUBLIC|progress", 'default privileges reach no table, sequence or function that is not for everybody');
+is($node->safe_psql('generous', <<'SQL'), "SELECT|PUBLIC|connectors\nSELECT|PUBLIC|current_events\nSELECT|PUBLIC|currents\nSELECT|PUBLIC|job_files\nSELECT|PUBLIC|jobs\nSELECT|PUBLIC|progress", 'default privileges reach no table, sequence or function that is not for everybody');
 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO mallory WITH GRANT OPTION;
 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC;
 ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO mallory, PUBLIC;
@@ -320,12 +331,14 @@ my $wide = q(SELECT repeat(md5(i::text), 32) FROM generate_series(1, 6000) i);
 {
 	my %expected = (
 		alter_connector => '42501', set_credentials => '42501', grant_usage => '42501', revoke_usage => '42501', drop_connector => '42501', test_credentials => '42501', copy_to => '42501',
+		launch => '42501', pause => '42501', resume => '42501', deliver => '42501', current_is_here => 'none',
 		create_connector => '42501', set_identity => '42501', trust_policy => '42501', refuse_direct_writes => '42501',
 		wait => '42704', cancel => '42704', header_mode => 'none', identity => 'none', iam_policy => 'none', job_progress => 'none', recover => 'none', ambient_credentials_allowed => 'none', version => 'none');
 	my $since = $s3->log;
 	my $job = sql('SELECT max(job_id) FROM s3export.job');
 
 	create_connector($node, 'victim', %arguments, folder_path => 'victim', validate => \'false');
+	create_connector($node, 'flow', %arguments, folder_path => 'flow', kind => 'currents', validate => \'false');
 	foreach my $function (@order)
 	{
 		my ($call) = ref $calls{$function} ? @{ $calls{$function} } : $calls{$function};
