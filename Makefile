@@ -44,6 +44,7 @@ OBJS = \
 	src/job_queue.o \
 	src/job_recovery.o \
 	src/catalog.o \
+	src/encoding.o \
 	src/pending.o \
 	src/lease.o \
 	src/names.o \

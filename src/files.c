@@ -14,9 +14,9 @@
 
 #include "common/hashfn.h"
 #include "lib/ilist.h"
-#include "mb/pg_wchar.h"
 #include "utils/hsearch.h"
 
+#include "encoding.h"
 #include "files.h"
 #include "guc.h"
 #include "names.h"
@@ -171,7 +171,7 @@ static File *
 create_file(Files *files, int number, char *key, const char *content_type)
 {
 	UploadOptions options = {
-		.key = pg_server_to_any(key, (int) strlen(key), PG_UTF8),
+		.key = encoding_to_utf8(key),
 		.fail_if_exists = !files->options.overwrite,
 		.content_type = content_type,
 		.started = upload_has_id,

@@ -12,6 +12,7 @@
 #include "utils/builtins.h"
 #include "utils/json.h"
 
+#include "encoding.h"
 #include "manifest.h"
 #include "path.h"
 
@@ -171,5 +172,5 @@ manifest_make(const FilesOptions *options, const char *description, Files *files
 					 "  \"totals\": {\"files\": %d, \"rows\": " UINT64_FORMAT
 					 ", \"bytes\": " UINT64_FORMAT "}\n}\n",
 					 totals.files, totals.rows, totals.bytes);
-	return pg_server_to_any(buf.data, buf.len, PG_UTF8);
+	return encoding_to_utf8(buf.data);
 }

@@ -13,12 +13,12 @@
 #include <limits.h>
 
 #include "access/xact.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
+#include "encoding.h"
 #include "guc.h"
 #include "job.h"
 #include "lease.h"
@@ -115,7 +115,7 @@ static void
 settle(Recovery *recovery, JobRemnant *remnant)
 {
 	JobFile    *file = &remnant->file;
-	char       *key = pg_server_to_any(file->key, (int) strlen(file->key), PG_UTF8);
+	char       *key = encoding_to_utf8(file->key);
 	const char *found = NULL;
 	S3Error     error;
 
@@ -150,9 +150,8 @@ settle_in_session(Recovery *recovery, const JobRemains *remains, JobRemnant *rem
 	connector_require_credentials(connector);
 	recovery->s3 =
 		s3_open(http, &connector->s3,
-				store_open_credentials(
-					http, connector, psprintf(INT64_FORMAT, remains->job_id),
-					pg_server_to_any(file->key, (int) strlen(file->key), PG_UTF8), false),
+				store_open_credentials(http, connector, psprintf(INT64_FORMAT, remains->job_id),
+									   encoding_to_utf8(file->key), false),
 				&limits);
 	settle(recovery, remnant);
 }

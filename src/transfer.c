@@ -17,7 +17,6 @@
 #include <time.h>
 
 #include "access/xact.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
 #include "storage/latch.h"
@@ -26,6 +25,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "encoding.h"
 #include "files.h"
 #include "guc.h"
 #include "job.h"
@@ -103,12 +103,6 @@ choose_files(Transfer *transfer)
 	};
 }
 
-static char *
-to_utf8(char *text)
-{
-	return pg_server_to_any(text, (int) strlen(text), PG_UTF8);
-}
-
 /* Objects, the manifest included. */
 static bool
 may_have_several(const Transfer *transfer)
@@ -168,7 +162,7 @@ begin_job(Transfer *transfer)
 	key = first_key(transfer);
 	if (transfer->options.partitioned)
 		key = path_folder(key);
-	transfer->key = to_utf8(key);
+	transfer->key = encoding_to_utf8(key);
 	transfer->uri = connector_uri(transfer->connector, key);
 	if (transfer->job_id != JOB_UNRECORDED)
 	{
@@ -299,8 +293,8 @@ open_store(Transfer *transfer)
 	char      *key = is_prefix ? common_prefix(transfer) : first_key(transfer);
 
 	transfer->http = store_open_http(guc_max_concurrent_parts + 2, guc_retry_timeout);
-	transfer->credentials = store_open_credentials(transfer->http, transfer->connector,
-												   transfer->label, to_utf8(key), is_prefix);
+	transfer->credentials = store_open_credentials(
+		transfer->http, transfer->connector, transfer->label, encoding_to_utf8(key), is_prefix);
 	http_set_watch(transfer->http, watch_transfer, transfer);
 	http_set_waits(transfer->http, report_wait, transfer);
 	transfer->s3 =
@@ -325,7 +319,7 @@ object_exists(const S3Call *get)
 static void
 check_destination(Transfer *transfer, char *key, bool may_exist)
 {
-	S3Call         get = {.verb = S3_GET_OBJECT, .key = to_utf8(key)};
+	S3Call         get = {.verb = S3_GET_OBJECT, .key = encoding_to_utf8(key)};
 	const S3Error *error = &get.error;
 
 	(void) s3_perform(transfer->s3, &get);

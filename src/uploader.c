@@ -13,7 +13,6 @@
 #include "postgres.h"
 
 #include "libpq/pqformat.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
@@ -21,6 +20,7 @@
 #include "utils/memutils.h"
 
 #include "catalog.h"
+#include "encoding.h"
 #include "guc.h"
 #include "probe.h"
 #include "store.h"
@@ -238,8 +238,7 @@ run_check(Pipe *pipe, StringInfo request)
 
 	http_set_watch(http, store_watch_leader, pipe);
 	if (connector->folder_path[0])
-		prefix = pg_server_to_any(psprintf("%s/", connector->folder_path),
-								  (int) strlen(connector->folder_path) + 1, PG_UTF8);
+		prefix = encoding_to_utf8(psprintf("%s/", connector->folder_path));
 	probe_permissions(http, &connector->s3, &connector->credentials, &limits, wait, prefix,
 					  strcmp(connector->kind, "data_export") == 0, reply_check, pipe, &region);
 

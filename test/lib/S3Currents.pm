@@ -14,6 +14,7 @@ package S3Currents;
 use strict;
 use warnings;
 
+use Digest::MD5 qw(md5);
 use Exporter 'import';
 use IO::Uncompress::Gunzip ();
 use IPC::Run;
@@ -167,7 +168,16 @@ sub decompress
 
 # One file, given its key and bytes: folder, database, connector_id, type, date, version, table, first (an _id), suffix,
 # csv, header (names) and events; without a header where the name is none of a current's.
+my %parsed;
+
 sub parse_file
+{
+	my ($key, $bytes) = @_;
+
+	return $parsed{ md5("$key\n$bytes") } //= parse_bytes($key, $bytes);
+}
+
+sub parse_bytes
 {
 	my ($key, $bytes) = @_;
 	my %file = (key => $key);

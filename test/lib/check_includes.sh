@@ -24,7 +24,7 @@ manifest recovery
 store carry queue files
 job current
 connector
-catalog lease pending
+catalog encoding lease pending
 csv compress
 pipe
 progress

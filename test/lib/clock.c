@@ -11,14 +11,14 @@
 #include <time.h>
 #include <unistd.h>
 
-static long long base;   /* nanoseconds */
+static long long base; /* nanoseconds */
 static long long factor = 1;
 
 __attribute__((constructor)) static void
 read_clock_setting(void)
 {
 	const char *setting = getenv("TEST_CLOCK");
-	char *rest;
+	char       *rest;
 
 	if (setting == NULL)
 		return;

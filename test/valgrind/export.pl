@@ -5,6 +5,7 @@ use warnings;
 use lib 'test/lib';
 use IO::Uncompress::Gunzip ();
 use PostgreSQL::Test::Utils;
+use S3Currents;
 use S3Export;
 use S3Faults;
 use ScriptedS3;
@@ -15,7 +16,7 @@ my %keys = scripted_user($s3);
 my $role = scripted_role($s3, 'exporter');
 my $node = s3export_node('main', 'log_min_messages = debug1', 'autovacuum = off', 'jit = off', 'shared_buffers = 16MB',
 	q(s3export.part_size = '5MB'), q(s3export.retry_timeout = '1s'), 'parallel_setup_cost = 0', 'parallel_tuple_cost = 0',
-	'min_parallel_table_scan_size = 0');
+	'min_parallel_table_scan_size = 0', currents_settings());
 my $folder = unique_folder();
 my %where = (at_endpoint($s3), folder_path => $folder);
 my $copied = $node->basedir . '/copied.csv';
@@ -92,6 +93,49 @@ like($err, qr/statement timeout/, 'an export that is cancelled');
 like($err, qr/InvalidAccessKeyId/, 'a key that S3 does not know');
 is(scalar(() = $err =~ /ERROR:/g), 4, 'nothing else fails');
 is(scalar($s3->uploads('exports')), 0, 'no upload is left open');
+
+# The changes of tables: all operations, values of all kinds, files that end, a
+# delivery that fails and one that makes up for it.
+my %flow = (kind => 'currents', tables => '{rows,whole,split}', operations => '{insert,update,delete,truncate}', max_events_per_file => \'300');
+($out, $err) = run(
+	'DELETE FROM rows WHERE i > 200',
+	'ALTER TABLE rows ADD PRIMARY KEY (i)',
+	'CREATE TABLE whole (a int, b text, c text)',
+	'ALTER TABLE whole ALTER b SET STORAGE EXTERNAL',
+	'ALTER TABLE whole REPLICA IDENTITY FULL',
+	'CREATE TABLE split (a int PRIMARY KEY, b text) PARTITION BY RANGE (a)',
+	'CREATE TABLE low PARTITION OF split FOR VALUES FROM (0) TO (10)',
+	'CREATE TABLE high (b text, a int NOT NULL)',
+	'ALTER TABLE split ATTACH PARTITION high FOR VALUES FROM (10) TO (20)',
+	'SELECT ' . connector_sql('flow', at_endpoint($s3), folder_path => "$folder-flow", compression => 'gzip', %flow, %keys),
+	q(SELECT 'launched', s3export.launch('flow', copy_existing => true) IS NOT NULL),
+	"INSERT INTO rows SELECT * FROM ($values) v WHERE i > 200",
+	q(UPDATE rows SET plain = 'changed' WHERE i % 3 = 0),
+	'UPDATE rows SET i = -i WHERE i < 5',
+	'DELETE FROM rows WHERE i > 390',
+	q(INSERT INTO whole SELECT i, repeat('0123456789', 1000), 'c' FROM generate_series(1, 20) i),
+	q(UPDATE whole SET c = 'd'),
+	q(INSERT INTO split VALUES (1, 'a'), (11, 'b')),
+	'ALTER TABLE split ADD COLUMN "c d" numeric',
+	'UPDATE split SET "c d" = 1.50',
+	'TRUNCATE split',
+	q(SELECT 'delivered', state, events FROM s3export.deliver('flow')),
+	'SELECT ' . connector_sql('off', at_endpoint($s3), access_key_id => 'AKIANOBODY', secret_access_key => 'nobody' x 6, validate => \'false',
+		folder_path => "$folder-off", kind => 'currents', tables => '{rows}'),
+	q(SELECT 'launched', s3export.launch('off') IS NOT NULL),
+	q(INSERT INTO rows (i) VALUES (1000)),
+	q(SELECT 'refused', state, error IS NOT NULL FROM s3export.deliver() WHERE connector = 'off'),
+	q(SET s3export.clock_offset = '3d'),
+	q(SELECT 'dropped', state, events_dropped FROM s3export.deliver('off')),
+	'RESET s3export.clock_offset',
+	q(SELECT s3export.pause('off')),
+	q(SELECT s3export.drop_connector('flow')));
+
+is(scalar(() = $out =~ /^launched\|t$/gm), 2, 'currents are launched');
+like($out, qr/^delivered\|running\|\d{3}$/m, 'changes are delivered');
+like($out, qr/^refused\|suspended\|t$/m, 'a current without working keys is suspended');
+like($out, qr/^dropped\|suspended\|1$/m, 'and gives up what is too old');
+unlike($err, qr/ERROR:/, 'nothing fails, here');
 
 $node->stop;
 $s3->stop;
