@@ -59,7 +59,7 @@ require_logical(void)
 	if (wal_level < WAL_LEVEL_LOGICAL)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("currents require wal_level = logical"),
-						errhint("Set it in postgresql.conf, and restart the server.")));
+						errhint("Set \"wal_level\" to \"logical\", and restart the server.")));
 	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
 		ereport(ERROR, (errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 						errmsg("launch() cannot run in a transaction that has made changes"),
