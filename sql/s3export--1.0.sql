@@ -665,7 +665,7 @@ CREATE VIEW s3export.currents WITH (security_barrier) AS
 		   p.position,
 		   CASE WHEN h.here AND p.position IS NOT NULL THEN greatest(pg_current_wal_lsn() - p.position, 0) END AS lag_bytes,
 		   CASE WHEN NOT h.here OR u.caught_up_at IS NULL THEN NULL
-				WHEN h.here AND p.position >= pg_current_wal_lsn() THEN 0
+				WHEN CASE WHEN h.here THEN p.position >= pg_current_wal_lsn() END THEN 0
 				ELSE greatest(extract(epoch FROM clock_timestamp() - u.caught_up_at), 0)::bigint END AS lag_seconds,
 		   u.last_file, u.last_delivery_at, u.events_sent, u.events_dropped, u.files_sent, u.bytes_sent,
 		   u.suspended_at, u.suspended_at + u.drop_after AS deadline, u.next_try_at, u.failures,

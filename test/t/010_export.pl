@@ -168,6 +168,7 @@ foreach my $name ('a b+c&d=e~f.csv', 'ümläut/日本語.csv', 'q?uo#te\'s"%41.c
 
 # In a database of another encoding, too.
 $node->safe_psql('postgres', q(CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0));
+$ENV{PGCLIENTENCODING} = 'UTF8';
 $node->safe_psql('latin', 'CREATE EXTENSION s3export; SELECT ' . connector_sql('größe', folder_path => "$folder/größe"));
 foreach my $more ('', q(, max_rows_per_file => 10, manifest => true))
 {
@@ -177,6 +178,7 @@ foreach my $more ('', q(, max_rows_per_file => 10, manifest => true))
 $node->safe_psql('latin', q(SELECT s3export.copy_to('größe', 'SELECT 1 AS a, ''ä'' AS übel', 'hive.csv', partition_by => 'übel')));
 is(s3_get("$folder/größe/übel=ä/hive.csv"), "a\n1\n", 'partitions too');
 like(s3_get("$folder/größe/ü.manifest.json"), qr/"name": "übel"/, 'and manifests');
+delete $ENV{PGCLIENTENCODING};
 
 # ---- more than one part, the same bytes
 $node->safe_psql('postgres', <<'SQL');

@@ -77,6 +77,16 @@ sub fine
 	return;
 }
 
+# New credentials, which are tested: there is nothing more to wait for.
+sub wake
+{
+	my ($name) = @_;
+
+	$s3->call('clear_faults');
+	sql("SELECT s3export.set_credentials('$name', access_key_id => '$keys{access_key_id}', secret_access_key => '$keys{secret_access_key}')");
+	return;
+}
+
 sub state { return current_of($node, $_[0], 'state'); }
 
 # ---- a session that listens
@@ -138,13 +148,13 @@ foreach my $case (@cases)
 	is(sql("SELECT event, detail IS NOT NULL FROM s3export.current_events WHERE connector = '$name' ORDER BY at DESC LIMIT 1"), 'suspended|t', "$name: an event in the table");
 
 	$since = $s3->log;
-	is((deliver_at(0))[0], '', "$name: is not due");
+	unlike((deliver_at(0))[0], qr/^$name\|/m, "$name: is not due");
 	like((deliver_at(0, $name))[1], qr/NOTICE: /, "$name: nor tried by its name, which is said");
 	is(scalar($s3->log), $since, "$name: no request was sent");
 	is(fails_at(32, $name), '28000', "$name: after 30 s it is");
 	is(current_of($node, $name, "state, failures, suspended_at = '$suspended_at', next_try_at - suspended_at BETWEEN interval '91 s' AND interval '95 s'"), 'suspended|2|t|t', "$name: then after twice as long; the clock goes on");
 	is(join(' ', map { $_->{event} } notified($name)), 'failed', "$name: NOTIFY of another failure");
-	like((deliver_at(200))[0], qr/^$name\|suspended\|0?\|0?$/, "$name: deliver() tries it, too");
+	like((deliver_at(200))[0], qr/^$name\|suspended\|0\|0$/m, "$name: deliver() tries it, too");
 
 	# New credentials wake it at once.
 	my %new = scripted_user($s3);
@@ -259,7 +269,7 @@ foreach my $case (@cases)
 	my $slot = current_of($node, 'clock', 'slot_name');
 	is(sql("SELECT confirmed_flush_lsn > '$position' FROM pg_replication_slots WHERE slot_name = '$slot'"), 't', 'the slot lets the log go');
 	insert('clock', 6, 6);
-	$s3->call('clear_faults');
+	wake('clock');
 	is((deliver_at(60 * $hour, 'clock'))[0], 'clock|running|1|0', 'what comes later is delivered');
 	is(ids('clock'), '6', 'and nothing of what was dropped');
 	is(current_of($node, 'clock', 'state, events_sent, events_dropped'), 'running|1|5', 'in the view');
@@ -281,7 +291,7 @@ foreach my $case (@cases)
 	insert('age', 10, 12);
 	my ($status, $out, $err) = $node->psql('postgres', q(SELECT set_config('s3export.clock_offset', ceil(extract(epoch FROM at + interval '1 hour' - clock_timestamp()))::text, false) IS NULL FROM middle; SELECT connector, events_dropped FROM s3export.deliver('age')));
 	is(current_of($node, 'age', 'state, events_dropped'), 'suspended|5', 'those that are older than drop_after are dropped') or diag("$out$err");
-	$s3->call('clear_faults');
+	wake('age');
 	is((deliver_at(2 * $hour, 'age'))[0], 'age|running|7|0', 'those that are younger are delivered');
 	is(ids('age'), join(' ', 6 .. 12), 'all of them');
 	is(current_of($node, 'age', 'events_sent, events_dropped'), '7|5', 'as the view says');
@@ -318,7 +328,7 @@ foreach my $case (@cases)
 	my ($dropped) = current_of($node, 'pending', 'events_dropped');
 	cmp_ok($dropped + 10 * $there, '>=', 99, "$dropped events are dropped");
 	cmp_ok($dropped, '<=', 99, 'and none is counted twice');
-	$s3->call('clear_faults');
+	wake('pending');
 	insert('pending', 100, 105);
 	is((deliver_at(4 * $hour, 'pending'))[0], 'pending|running|6|0', 'the next events are delivered');
 	like(ids('pending'), qr/100 101 102 103 104 105$/, 'and follow');
@@ -391,7 +401,7 @@ foreach my $case (@cases)
 	sql('CHECKPOINT');
 	is(sql('SELECT wal_status FROM pg_replication_slots'), 'lost', 'the server has removed log');
 	is(state('lost'), 'lost', 'the view says so');
-	error_like($node, q(SELECT s3export.deliver('lost')), { sqlstate => '55000', message => qr/"lost"/, hint => qr/launch/ }, 'a delivery, too, with a hint');
+	error_like($node, q(SELECT s3export.deliver('lost')), { sqlstate => '55000', message => qr/"lost"/, hint => qr/[Ll]aunch/ }, 'a delivery, too, with a hint');
 	is(join(' ', map { "$_->{event} $_->{state}" } notified('lost')), 'lost lost', 'NOTIFY');
 	is(scalar(grep { $_->{connector} eq 'lost' && $_->{state} eq 'running' } deliver_all($node)), 0, 'it is not due any more');
 	sql(q(ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf()));
@@ -406,7 +416,7 @@ foreach my $case (@cases)
 	my $slot = current_of($node, 'lost', 'slot_name');
 	sql("SELECT pg_drop_replication_slot('$slot')");
 	is(state('lost'), 'lost', 'a slot that somebody has dropped is lost as well');
-	error_like($node, q(SELECT s3export.deliver('lost')), { sqlstate => '55000', hint => qr/launch/ }, 'with the same hint');
+	error_like($node, q(SELECT s3export.deliver('lost')), { sqlstate => '55000', hint => qr/[Ll]aunch/ }, 'with the same hint');
 	launch($node, 'lost');
 	is(state('lost'), 'running', 'and the same remedy');
 }

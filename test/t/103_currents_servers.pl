@@ -82,7 +82,7 @@ sub launch_copy
 	$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, 'restored' ], 'a restore');
 	$node->safe_psql('restored', credentials());
 	starts_paused($node, 'a restored database', dbname => 'restored');
-	error_like($node, q(SELECT s3export.resume('flow')), { sqlstate => '55000', hint => qr/launch/ }, 'a restored database: there is nothing to resume', dbname => 'restored');
+	error_like($node, q(SELECT s3export.resume('flow')), { sqlstate => '55000', hint => qr/[Ll]aunch/ }, 'a restored database: there is nothing to resume', dbname => 'restored');
 	$node->safe_psql('restored', 'ALTER TABLE app.gone RENAME TO went');
 	error_like($node, q(SELECT s3export.launch('flow')), { message => qr/app\.gone/ }, 'a restored database: a table that is missing is named', dbname => 'restored');
 	$node->safe_psql('restored', 'ALTER TABLE app.went RENAME TO gone');
@@ -125,7 +125,7 @@ $node->backup('base');
 	$clone->start;
 	is($clone->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots'), 0, 'a clone has no slots');
 	starts_paused($clone, 'a clone');
-	error_like($clone, q(SELECT s3export.resume('flow')), { sqlstate => '55000', hint => qr/launch/ }, 'a clone: it cannot be resumed');
+	error_like($clone, q(SELECT s3export.resume('flow')), { sqlstate => '55000', hint => qr/[Ll]aunch/ }, 'a clone: it cannot be resumed');
 	launch_copy($clone, 'a clone');
 	$clone->stop;
 }
@@ -150,7 +150,7 @@ $node->backup('base');
 	$node->stop;
 	$standby->promote;
 	starts_paused($standby, 'a standby that was promoted');
-	error_like($standby, q(SELECT s3export.resume('flow')), { sqlstate => '55000', hint => qr/launch/ }, 'a standby that was promoted: its slot is missing');
+	error_like($standby, q(SELECT s3export.resume('flow')), { sqlstate => '55000', hint => qr/[Ll]aunch/ }, 'a standby that was promoted: its slot is missing');
 
 	# Where the primary was, in the same folder.
 	launch($standby, 'flow', copy_existing => 1);
@@ -200,7 +200,7 @@ SKIP:
 	PostgreSQL::Test::Utils::system_or_bail('cp', '-p', $old->data_dir . '/s3export.key', $new->data_dir);
 	$new->start;
 	starts_paused($new, 'a server after pg_upgrade');
-	error_like($new, q(SELECT s3export.resume('flow')), { sqlstate => '55000', hint => qr/launch/ }, 'a server after pg_upgrade: it cannot be resumed') if $new->pg_version < 17;
+	error_like($new, q(SELECT s3export.resume('flow')), { sqlstate => '55000', hint => qr/[Ll]aunch/ }, 'a server after pg_upgrade: it cannot be resumed') if $new->pg_version < 17;
 	launch_copy($new, 'a server after pg_upgrade');
 	$new->stop;
 }
