@@ -52,14 +52,14 @@ require_replication(const Connector *connector)
 						 quote_identifier(GetUserNameFromId(connector->owner, false)))));
 }
 
-/* The new slot waits for every transaction that has changed something. */
 static void
 require_logical(void)
 {
 	if (wal_level < WAL_LEVEL_LOGICAL)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("currents require wal_level = logical"),
-						errhint("Set it in postgresql.conf, and restart the server.")));
+						errhint("Set \"wal_level\" to \"logical\", and restart the server.")));
+	/* The new slot waits for every transaction that has changed something. */
 	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
 		ereport(ERROR, (errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 						errmsg("launch() cannot run in a transaction that has made changes"),

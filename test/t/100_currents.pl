@@ -365,6 +365,12 @@ TEXT
 	deliver($node, 'several');
 	fine('several', 'tables');
 	is(sql(q(SELECT count(*) > 0 FROM s3export.current_events WHERE connector = 'several' AND event = 'tables_changed')), 't', 'changes of the tables are among the events of the connector');
+	sql(q(SELECT s3export.alter_connector('several', tables => '{uno}', validate => false)));
+	sql(q(SELECT pg_drop_replication_slot(slot_name) FROM s3export.currents WHERE name = 'several'));
+	sql('DROP TABLE two');
+	launch($node, 'several', copy_existing => 1);
+	is_deeply([ sort map { "$_->{type} $_->{values}{id}" } grep { $_->{op} eq 'copy' } events(files('several')) ], [ map { "public.uno $_" } 1, 3, 5, 6 ],
+		'one that was removed is not copied by another launch');
 }
 
 # ---- the size of files
