@@ -645,7 +645,7 @@ CREATE FUNCTION s3export.current_is_here(
 
 CREATE VIEW s3export.currents WITH (security_barrier) AS
 	SELECT u.connector_id, c.name, c.owner,
-		   CASE WHEN u.state IN ('created', 'lost') THEN u.state
+		   CASE WHEN u.state = 'created' THEN u.state
 				WHEN NOT h.here THEN 'paused'
 				WHEN h.here AND (s.slot_name IS NULL OR s.wal_status = 'lost') THEN 'lost'
 				ELSE u.state END AS state,

@@ -28,6 +28,21 @@ current_deadline(const Current *current)
 			   : TimestampTzPlusMilliseconds(current->suspended_at, current->drop_after);
 }
 
+bool
+current_clock_has_run_out(const Current *current)
+{
+	return current->suspended_at != 0 && current->drop_after >= 0 &&
+		   current_now() - current->suspended_at >= current->drop_after * 1000;
+}
+
+bool
+current_may_try(const Current *current)
+{
+	return current->state == CURRENT_RUNNING ||
+		   (current->state == CURRENT_SUSPENDED &&
+			(current->next_try_at <= current_now() || current_clock_has_run_out(current)));
+}
+
 /* Slots of all databases share one namespace, and ids are of one database. */
 char *
 current_slot_name(int64 connector_id)

@@ -104,6 +104,15 @@ typedef struct CurrentProgress
 /* The server's clock, which developers may set forward (s3export.clock_offset). */
 extern TimestampTz current_now(void);
 
+/* Has a suspended one been owing something for longer than drop_after? */
+extern bool current_clock_has_run_out(const Current *current);
+
+/*
+ * Is S3 to be asked?  Of a suspended one when it is time; and always when the
+ * clock has run out: nothing is dropped before it has been tried to send it.
+ */
+extern bool current_may_try(const Current *current);
+
 /* The name of the slot of a connector's current; palloc'd. */
 extern char *current_slot_name(int64 connector_id);
 

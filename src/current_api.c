@@ -52,14 +52,14 @@ require_replication(const Connector *connector)
 						 quote_identifier(GetUserNameFromId(connector->owner, false)))));
 }
 
-/* The new slot waits for every transaction that has changed something. */
 static void
 require_logical(void)
 {
 	if (wal_level < WAL_LEVEL_LOGICAL)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("currents require wal_level = logical"),
-						errhint("Set it in postgresql.conf, and restart the server.")));
+						errhint("Set \"wal_level\" to \"logical\", and restart the server.")));
+	/* The new slot waits for every transaction that has changed something. */
 	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
 		ereport(ERROR, (errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 						errmsg("launch() cannot run in a transaction that has made changes"),
@@ -170,7 +170,7 @@ tell_why_not(const Current *current)
 	if (current->state == CURRENT_PAUSED)
 		ereport(NOTICE, (errmsg("connector \"%s\" is paused", name),
 						 errhint("Continue it with s3export.resume().")));
-	else if (current->state == CURRENT_SUSPENDED && current->next_try_at > current_now())
+	else if (current->state == CURRENT_SUSPENDED && !current_may_try(current))
 		ereport(NOTICE, (errmsg("connector \"%s\" is suspended", name),
 						 errdetail("It will be tried again from %s on.",
 								   timestamptz_to_str(current->next_try_at)),
@@ -214,7 +214,7 @@ warn(const char *name, const ErrorData *error)
 			 error->hint ? errhint("%s", error->hint) : 0));
 }
 
-/* Returns the error, and the state that it has left behind; NULL: there was none. */
+/* Returns the error, with what it has left behind in *outcome; NULL: there was none. */
 static ErrorData *
 try_deliver(const char *name, DeliveryOutcome *outcome)
 {
@@ -223,12 +223,14 @@ try_deliver(const char *name, DeliveryOutcome *outcome)
 	Connector *volatile connector = NULL;
 	ErrorData *volatile error = NULL;
 	const Current *current;
+	uint64 volatile dropped = 0;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
 		connector = connector_load(name, CONNECTOR_OWNER);
+		dropped = current_get(connector, false)->events_dropped;
 		deliver(connector, false, outcome);
 		ReleaseCurrentSubTransaction();
 	}
@@ -248,7 +250,10 @@ try_deliver(const char *name, DeliveryOutcome *outcome)
 		return error;
 	current = current_get(connector, true);
 	if (current != NULL)
+	{
 		outcome->state = pstrdup(current_state_name(current->state));
+		outcome->events_dropped = current->events_dropped - dropped;
+	}
 	return error;
 }
 

@@ -236,27 +236,29 @@ drop_events(Delivery *delivery)
 	delivery->current = delivery_load(delivery->connector_id);
 }
 
-/* The clock of drop_after: what it has run out for is dropped, else it may be time to warn. */
+/*
+ * S3 has just refused the credentials once more: what has been owed for longer than
+ * drop_after is dropped, or it may be time to warn.
+ */
 static void
 look_at_clock(Delivery *delivery)
 {
-	Current    *current = delivery->current;
-	TimestampTz now = current_now();
+	Current *current = delivery_load(delivery->connector_id);
 
-	if (current->suspended_at == 0 || current->drop_after < 0)
+	delivery->current = current;
+	if (current->state != CURRENT_SUSPENDED)
 		return;
-	if (now - current->suspended_at < current->drop_after * 1000)
+	if (!current_clock_has_run_out(current))
 	{
 		current_warn(current);
 		return;
 	}
-	delivery->cutoff = now - current->drop_after * 1000;
+	delivery->target = decode_log_end();
+	delivery->cutoff = current_now() - current->drop_after * 1000;
 	if (current->batch.end != InvalidXLogRecPtr)
 		drop_batch(delivery);
 	if (!delivery->beyond)
 		drop_events(delivery);
-	delivery->cutoff = 0;
-	delivery->beyond = false;
 }
 
 /* ---- a delivery ---- */
@@ -295,13 +297,6 @@ acquire(const Current *current)
 				 "kept.")));
 }
 
-static bool
-may_try(const Current *current)
-{
-	return current->state == CURRENT_RUNNING ||
-		   (current->state == CURRENT_SUSPENDED && current->next_try_at <= current_now());
-}
-
 static void
 deliver(Delivery *delivery)
 {
@@ -311,9 +306,9 @@ deliver(Delivery *delivery)
 	delivery->target = decode_log_end();
 	delivery->current = delivery_load(delivery->connector_id);
 	delivery->outcome->position = delivery->current->delivered;
-	if (delivery->current->state == CURRENT_SUSPENDED)
-		look_at_clock(delivery);
-	while (may_try(delivery->current) && delivery->outcome->position < delivery->target)
+	if (delivery->current->state == CURRENT_SUSPENDED && !current_may_try(delivery->current))
+		current_warn(delivery->current);
+	while (current_may_try(delivery->current) && delivery->outcome->position < delivery->target)
 	{
 		current_check_tables(delivery->current);
 		run_batch(delivery);
@@ -332,15 +327,21 @@ is_failure(const ErrorData *error)
 		   error->sqlerrcode != ERRCODE_ADMIN_SHUTDOWN;
 }
 
+/* Outside of transactions; what the delivery had open is not to be used any more. */
 static void
-fail(const Delivery *delivery, const ErrorData *error)
+fail(Delivery *delivery, const ErrorData *error)
 {
+	bool suspends = error->sqlerrcode == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
+
 	if (delivery->batch != NULL)
 		batch_set_error(delivery->batch, error);
-	if (delivery->records && delivery->current != NULL && is_failure(error))
-		current_failed(delivery->current, error,
-					   error->sqlerrcode == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION);
-	decode_release();
+	delivery->batch = NULL;
+	delivery->decoder = NULL;
+	if (!delivery->records || delivery->current == NULL || !is_failure(error))
+		return;
+	current_failed(delivery->current, error, suspends);
+	if (suspends)
+		look_at_clock(delivery);
 }
 
 void
@@ -348,6 +349,7 @@ delivery_attempt(Delivery *delivery, void (*work)(Delivery *delivery))
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData *volatile error = NULL;
 
 	PG_TRY();
 	{
@@ -355,19 +357,19 @@ delivery_attempt(Delivery *delivery, void (*work)(Delivery *delivery))
 	}
 	PG_CATCH();
 	{
-		ErrorData *error;
-
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
 		AbortOutOfAnyTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
-		fail(delivery, error);
-		ReThrowError(error);
 	}
 	PG_END_TRY();
+	if (error != NULL)
+		fail(delivery, error);
 	decode_release();
+	if (error != NULL)
+		ReThrowError(error);
 	delivery->outcome->state = pstrdup(current_state_name(delivery->current->state));
 }
 

@@ -106,7 +106,13 @@ copy_tables(const Current *current, Batch *batch)
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	foreach (cell, current->tables)
-		copy_table(batch, lfirst(cell));
+	{
+		const CurrentTable *table = lfirst(cell);
+
+		/* One that was removed before this launch may be there no more. */
+		if (table->removed_lsn == InvalidXLogRecPtr)
+			copy_table(batch, table);
+	}
 	SPI_finish();
 	AtEOXact_GUC(false, nest_level);
 	SetUserIdAndSecContext(userid, sec_context);

@@ -270,7 +270,7 @@ SELECT connector, state, events, files, bytes, events_dropped, error IS NOT NULL
 SELECT * FROM s3export.deliver('unreachable');
 SELECT state, failures, error_code, error_message IS NOT NULL AS has_message, suspended_at, next_try_at FROM s3export.currents WHERE name = 'unreachable';
 SELECT event, detail ->> 'state' AS state, detail ->> 'code' AS code, detail ? 'message' AS has_message FROM s3export.current_events;
--- the clock of drop_after: warnings at 50 % and 90 %, each once, and what is too old goes
+-- the clock of drop_after: warnings at 50 % and 90 %, each once; what is too old stays while S3 does not refuse it
 \set VERBOSITY terse
 UPDATE s3export.current SET state = 'suspended', suspended_at = now(), next_try_at = now() + interval '100 hours' WHERE state = 'running';
 SELECT deadline - suspended_at AS allowed, next_try_at - suspended_at AS pause FROM s3export.currents WHERE name = 'unreachable';
@@ -285,6 +285,7 @@ SET s3export.clock_offset = '44 h';
 SELECT state, events_dropped FROM s3export.deliver();
 SELECT count(*) FROM s3export.deliver();
 SET s3export.clock_offset = '49 h';
+\set VERBOSITY sqlstate
 SELECT state, events_dropped FROM s3export.deliver();
 SELECT state, events_sent, events_dropped FROM s3export.currents WHERE name = 'unreachable';
 SELECT event, detail - 'position' - 'suspended_at' - 'deadline' - 'lag_bytes' - 'message' AS detail FROM s3export.current_events;

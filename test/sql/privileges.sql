@@ -32,7 +32,8 @@ SELECT relname FROM pg_class
 		'base_identity', 'external_id', 'installation', 'connectors', 'connector_connector_id_seq', 'credential_credential_id_seq',
 		'current', 'current_table', 'current_batch', 'current_event', 'current_event_event_id_seq', 'currents', 'current_events')
 	AND CASE relkind WHEN 'S' THEN has_sequence_privilege('public', oid, 'USAGE, SELECT, UPDATE')
-		ELSE has_table_privilege('public', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER') END;
+		ELSE has_table_privilege('public', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER') END
+	ORDER BY relname COLLATE "C";
 SET ROLE regress_s3export_alice;
 SELECT s3export.create_connector('alice', 'my-bucket', role_arn => 'arn:aws:iam::123456789012:role/r', validate => false);
 SELECT * FROM s3export.test_credentials(bucket => 'my-bucket', role_arn => 'arn:aws:iam::123456789012:role/r');

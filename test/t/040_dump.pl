@@ -2,9 +2,10 @@
 # connector says so, and works again with new credentials.
 use strict;
 use warnings;
-
+use lib 'test/lib';
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use S3Currents;
 use Test::More;
 
 my $secret = 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY';
@@ -12,9 +13,8 @@ my $token = 'FwoGZXIvYXdzEXAMPLETOKEN';
 my $role = 'arn:aws:iam::123456789012:role/export';
 
 my $node = PostgreSQL::Test::Cluster->new('main');
-my ($known) = run_command([ 'postgres', '--describe-config' ]);
 $node->init(allows_streaming => 'logical');
-$node->append_conf('postgresql.conf', "output_plugin_libraries = 's3export'\n") if $known =~ /^output_plugin_libraries\t/m;
+$node->append_conf('postgresql.conf', "$_\n") foreach currents_settings();
 $node->start;
 
 $node->safe_psql(

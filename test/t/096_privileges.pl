@@ -6,15 +6,14 @@ use warnings;
 use lib 'test/lib';
 use IPC::Run;
 use PostgreSQL::Test::Utils;
+use S3Currents;
 use S3Export;
 use S3Faults;
 use ScriptedS3;
 use Test::More;
 
 my $s3 = scripted_s3();
-my ($known) = run_command([ 'postgres', '--describe-config' ]);
-my $node = s3export_node('main', q(s3export.retry_timeout = '0'), q(s3export.part_size = '5MB'), 'wal_level = logical', 'max_replication_slots = 4',
-	$known =~ /^output_plugin_libraries\t/m ? q(output_plugin_libraries = 's3export') : ());
+my $node = currents_node('main', q(s3export.retry_timeout = '0'), q(s3export.part_size = '5MB'));
 my %keys = scripted_user($s3);
 my $role = scripted_role($s3, 'exporter');
 my $url = sql_literal($s3->url);

@@ -383,6 +383,12 @@ TEXT
 	send_changes('several');
 	fine('several', 'tables');
 	is(sql(q(SELECT count(*) > 0 FROM s3export.current_events WHERE connector = 'several' AND event = 'tables_changed')), 't', 'changes of the tables are among the events of the connector');
+	sql(q(SELECT s3export.alter_connector('several', tables => '{uno}', validate => false)));
+	sql(q(SELECT pg_drop_replication_slot(slot_name) FROM s3export.currents WHERE name = 'several'));
+	sql('DROP TABLE two');
+	launch($node, 'several', copy_existing => 1);
+	is_deeply([ sort map { "$_->{type} $_->{values}{id}" } grep { $_->{op} eq 'copy' } events(files('several')) ], [ map { "public.uno $_" } 1, 3, 5, 6 ],
+		'one that was removed is not copied by another launch');
 }
 
 # ---- the size of files
@@ -596,6 +602,20 @@ foreach my $case ([ "$folder/all", 'the same' ], [ "$folder/all/below", 'one bel
 }
 create_connector($node, 'beside', kind => 'currents', folder_path => "$folder/all2", validate => \'false');
 pass('one beside may begin alike');
+# Of two sessions at the same time the second waits for the first, and then sees what that has saved.
+foreach my $case ([ 'currents', 'data_export', '' ], [ 'data_export', 'currents', '' ], [ 'currents', 'data_export', 'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM s3export.connectors;' ])
+{
+	my ($first, $second, $before) = @$case;
+	my $locks = q(SELECT %s FROM pg_locks WHERE relation = 's3export.connector'::regclass AND %s);
+	my $session = start_psql($node, 'BEGIN', 'SELECT ' . connector_sql('first', kind => $first, folder_path => "$folder/race/below", validate => \'false'),
+		'DO $$ BEGIN FOR i IN 1 .. 500 LOOP EXIT WHEN (' . sprintf($locks, 'count(*) > 0', 'NOT granted') . '); PERFORM pg_sleep(0.02); END LOOP; END $$', 'COMMIT');
+
+	poll_until(sub { sql(sprintf $locks, 'count(*) > 0', q(mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock'))) eq 't' }, 'the first connector');
+	error_like($node, 'SELECT ' . connector_sql('second', kind => $second, folder_path => "$folder/race", validate => \'false'), { sqlstate => '42710' },
+		"folders within one another are not made at the same time: $first, then $second", before => $before);
+	ok((finish_psql($session))[0] == 0, 'the first one is');
+	sql(q(SELECT s3export.drop_connector('first')));
+}
 
 # ---- where there is no logical decoding
 {

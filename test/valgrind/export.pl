@@ -126,7 +126,7 @@ my %flow = (kind => 'currents', tables => '{rows,whole,split}', operations => '{
 	q(INSERT INTO rows (i) VALUES (1000)),
 	q(SELECT 'refused', state, error IS NOT NULL FROM s3export.deliver() WHERE connector = 'off'),
 	q(SET s3export.clock_offset = '3d'),
-	q(SELECT 'dropped', state, events_dropped FROM s3export.deliver('off')),
+	q(SELECT 'dropped', state, events_dropped FROM s3export.deliver() WHERE connector = 'off'),
 	'RESET s3export.clock_offset',
 	q(SELECT s3export.pause('off')),
 	q(SELECT s3export.drop_connector('flow')));
