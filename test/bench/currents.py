@@ -50,8 +50,8 @@ class Log:
         chunk = int(setting("BENCH_CURRENTS_TRANSACTION"))
         rows = (self.query % self.rows).replace(
             "generate_series(1::bigint, %d)" % self.rows,
-            "generate_series(first::bigint, least(first + %d, %d)::bigint)" % (chunk - 1, self.rows))
-        self.session.run(("DO $do$ BEGIN FOR first IN 1..%d BY %d LOOP INSERT INTO %s %s; COMMIT;"
+            "generate_series(low::bigint, least(low + %d, %d)::bigint)" % (chunk - 1, self.rows))
+        self.session.run(("DO $do$ BEGIN FOR low IN 1..%d BY %d LOOP INSERT INTO %s %s; COMMIT;"
                           " END LOOP; END $do$") % (self.rows, chunk, self.table, rows))
 
     def deliver(self, number):

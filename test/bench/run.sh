@@ -123,24 +123,14 @@ build() {
     export BENCH_PROBE=$DIR/probe/csv_probe BENCH_THROTTLE=$DIR/throttle
 }
 
-decoding_settings() {
-    echo "wal_level = logical"
-    echo "max_replication_slots = 100"
-    # Minor releases from late 2026 on have to be told.
-    ! as_server "$PG_BIN/postgres" --describe-config | grep -q '^output_plugin_libraries' ||
-        echo "output_plugin_libraries = 'test_decoding, wal2json, s3export'"
-}
-
 # A table larger than a quarter of the shared buffers would be read through a
 # small ring of them.
 start_postgres() {
-    local memory buffers=$((6 * BENCH_MB)) decoding=
+    local memory buffers=$((6 * BENCH_MB))
 
     memory=$(awk '/^MemTotal/ {print int($2 / 1024)}' /proc/meminfo)
     [ "$buffers" -lt $((memory * 2 / 5)) ] || buffers=$((memory * 2 / 5))
     [ "$buffers" -gt 256 ] || buffers=256
-    # The log is no larger for it, unless there is something to decode.
-    ! wants currents || decoding=$(decoding_settings)
     PG_CONF="shared_buffers = ${buffers}MB
 max_wal_size = 8GB
 checkpoint_timeout = 1h
@@ -148,7 +138,7 @@ autovacuum = off
 jit = off
 max_parallel_workers_per_gather = 0
 s3export.ca_file = '$DIR/sink/ca.pem'
-$decoding
+max_replication_slots = 100
 " bash "$LIB/pg.sh" start "$DIR/pg"
     # shellcheck disable=SC1091
     . "$DIR/pg/env.sh"

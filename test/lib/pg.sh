@@ -44,7 +44,7 @@ ${PG_CONF:-}
 E
     # Where the server has a list of the libraries that may decode.
     ! "$PG_BIN/postgres" --describe-config | grep '^output_plugin_libraries' >/dev/null ||
-        echo "output_plugin_libraries = 's3export'"
+        echo "output_plugin_libraries = 'pgoutput, test_decoding, wal2json, s3export'"
 }
 
 start() {
