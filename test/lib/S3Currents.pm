@@ -26,7 +26,7 @@ use Test::More;
 our @EXPORT = qw(
   currents_node currents_settings launch deliver deliver_all start_psql finish_psql current_of
   files_in_bucket files_in_scripted parse_csv parse_file events wrong_files wrong_events replay
-  worker_pid committed_at_oracle
+  worker_pid
 );
 
 my $id_pattern = qr/[0-9A-F]{8}-[0-9A-F]{16}-[0-9A-F]{8}/;
@@ -289,12 +289,6 @@ sub replay
 		}
 	}
 	return \%rows;
-}
-
-# SQL for the _committed_at of a row, as files have it; needs track_commit_timestamp.
-sub committed_at_oracle
-{
-	return q(to_char(pg_xact_commit_timestamp(xmin) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'));
 }
 
 1;
