@@ -23,7 +23,8 @@
 #           BENCH_EXPORT_TABLES  lineitem events
 #           BENCH_SINKS          http https rgw
 #           BENCH_RIVALS         aws rclone psql; ratios are to aws
-#           BENCH_PARALLEL       scan processes of a parallel export; one for each core
+#           BENCH_PARALLEL       scan processes of a parallel export, the session's among
+#                                them; one for each core
 #           BENCH_CHARTS         rows columns workers latency
 #           BENCH_ROWS           100000, times BENCH_FACTORS (1 10 100 1000)
 #           BENCH_WORKERS        0, 1, ... twice the cores
