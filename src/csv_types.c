@@ -105,36 +105,6 @@ write_float4(char *dst, Datum value, void *state pg_attribute_unused())
 	return dst + float_to_shortest_decimal_bufn(number, dst);
 }
 
-/*
- * A number of hundredths is common, and its text can be had without a search
- * for the shortest one: with at most 15 digits no two decimals are the same
- * double, so the one with two places that gives this double is the shortest.
- */
-static inline char *
-put_hundredths(char *dst, float8 number)
-{
-	int64  hundredths;
-	uint64 positive;
-	uint32 rest;
-
-	if (!(fabs(number) < 1e13))
-		return NULL;
-	hundredths = (int64) (number * 100.0 + (number < 0 ? -0.5 : 0.5));
-	if ((float8) hundredths / 100.0 != number || hundredths == 0)
-		return NULL;
-
-	positive = hundredths < 0 ? -hundredths : hundredths;
-	if (hundredths < 0)
-		*dst++ = '-';
-	dst = csv_put_uint64(dst, positive / 100);
-	rest = positive % 100;
-	if (rest == 0)
-		return dst;
-	*dst++ = '.';
-	dst = csv_put_pair(dst, rest);
-	return rest % 10 == 0 ? dst - 1 : dst;
-}
-
 /* The binary exponents of numbers from 1/1024 to below 2^43 */
 #define FIRST_EXPONENT (-10)
 #define LAST_EXPONENT 42
@@ -171,20 +141,42 @@ places_of(int exponent)
 	return Min(14 - before, PLACES);
 }
 
-/* Digits after the point, to the last one that is not 0; there is one. */
+/* How many of eight digits there are without the zeros at their end; one is not 0. */
+static inline int
+count_digits(const char *digits)
+{
+	int count = 8;
+
+#ifdef WORDS_BIGENDIAN
+	while (digits[count - 1] == '0')
+		count--;
+#else
+	uint64 word;
+
+	memcpy(&word, digits, 8);
+	count = pg_leftmost_one_pos64(word ^ UINT64CONST(0x3030303030303030)) / 8 + 1;
+#endif
+	return count;
+}
+
+/* PLACES digits after the point, but for zeros at their end; one is not 0. */
 static inline char *
 put_places(char *dst, uint64 fraction)
 {
-	dst = csv_put_eight(dst, (uint32) (fraction / 100000000));
-	dst = csv_put_eight(dst, (uint32) (fraction % 100000000));
-	while (dst[-1] == '0')
-		dst--;
-	return dst;
+	uint32 second = (uint32) (fraction % 100000000);
+
+	csv_put_eight(dst, (uint32) (fraction / 100000000));
+	if (second == 0)
+		return dst + count_digits(dst);
+	csv_put_eight(dst + 8, second);
+	return dst + 8 + count_digits(dst + 8);
 }
 
 /*
- * The same with as many places as 15 digits leave, for most of what people
- * write down, and for sums of not too small powers of two.
+ * Most numbers that people write down have a text of at most 15 digits, and it
+ * can be had without a search for the shortest one.  With that many digits no
+ * two decimals are the same double; so if one with as many places as they leave
+ * is this double, it is the shortest, but for zeros at its end.
  */
 static inline char *
 put_decimal(char *dst, float8 number)
@@ -225,9 +217,7 @@ write_float8(char *dst, Datum value, void *state pg_attribute_unused())
 
 	if (extra_float_digits <= 0)
 		return NULL;
-	end = put_hundredths(dst, number);
-	if (end == NULL)
-		end = put_decimal(dst, number);
+	end = put_decimal(dst, number);
 	if (end != NULL)
 		return end;
 	if (isnan(number) || isinf(number))
