@@ -50,14 +50,16 @@ OBJS = \
 	src/names.o \
 	src/path.o \
 	src/csv.o \
+	src/csv_options.o \
 	src/csv_scan.o \
 	src/csv_layout.o \
 	src/csv_types.o \
+	src/csv_numeric.o \
 	src/csv_time.o \
 	src/csv_jsonb.o \
 	src/csv_array.o \
 	src/csv_text.o \
-	src/csv_text_avx2.o \
+	src/csv_text_x86.o \
 	src/csv_toast.o \
 	src/csv_block.o \
 	src/csv_partition.o \

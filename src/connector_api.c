@@ -393,6 +393,7 @@ s3export_set_identity(PG_FUNCTION_ARGS)
 						errmsg("must be superuser to set the base identity")));
 	args_read_keys(&keys, fcinfo, 0);
 	connector_set_identity(keys.access_key_id, keys.secret_access_key, keys.session_token);
+	current_wake_roles();
 	PG_RETURN_VOID();
 }
 

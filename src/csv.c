@@ -13,12 +13,11 @@
 #include "access/transam.h"
 #include "access/tupdesc.h"
 #include "catalog/namespace.h"
-#include "commands/copy.h"
 #include "executor/tuptable.h"
 #include "mb/pg_wchar.h"
-#include "nodes/makefuncs.h"
 #include "utils/builtins.h"
 #include "utils/bytea.h"
+#include "utils/date.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -30,9 +29,12 @@
 #include "csv_digits.h"
 #include "csv_jsonb.h"
 #include "csv_layout.h"
+#include "csv_numeric.h"
+#include "csv_options.h"
 #include "csv_partition.h"
 #include "csv_scan.h"
 #include "csv_text.h"
+#include "csv_time.h"
 #include "csv_toast.h"
 #include "csv_types.h"
 #include "guc.h"
@@ -40,9 +42,13 @@
 /* How the values of a column are written. */
 typedef enum Method
 {
-	BY_OUTPUT_FUNCTION,
 	BY_WRITER,
+	AS_INT4, /* these are written in line where they are stored, else by their writers */
+	AS_INT8,
+	AS_NUMERIC,
+	AS_DATE,
 	BY_WRITER_IN_QUOTES,
+	BY_OUTPUT_FUNCTION,
 	AS_TEXT, /* the output function would return the stored bytes */
 	AS_NAME,
 	AS_HEX, /* bytea */
@@ -56,10 +62,11 @@ typedef struct Column
 	Method    method;
 	bool      force_quote;
 	bool      may_be_external;
-	CsvWrite  write; /* NULL: there is no writer */
-	size_t    width; /* of what it writes */
-	void     *state; /* its own */
-	CsvArray *array; /* of AS_ARRAY */
+	bool      short_text; /* AS_TEXT: nothing but the text itself can make it need quotes */
+	CsvWrite  write;      /* NULL: there is no writer */
+	size_t    width;      /* of what it writes */
+	void     *state;      /* its own */
+	CsvArray *array;      /* of AS_ARRAY */
 	FmgrInfo  output;
 } Column;
 
@@ -89,57 +96,6 @@ typedef struct CsvReceiver
 	CsvPartitions *partitions; /* NULL: none */
 	FmgrInfo       partition_output;
 } CsvReceiver;
-
-static DefElem *
-option(char *name, const char *value)
-{
-	return makeDefElem(name, (Node *) makeString(pstrdup(value)), -1);
-}
-
-static List *
-force_quote_strings(List *names)
-{
-	List     *strings = NIL;
-	ListCell *cell;
-
-	foreach (cell, names)
-		strings = lappend(strings, makeString((char *) lfirst(cell)));
-	return strings;
-}
-
-CsvOptions *
-csv_options(bool header, const char *delimiter, const char *quote, const char *escape,
-			const char *null_print, List *force_quote, const char *encoding)
-{
-	CsvOptions       *result = palloc0(sizeof(CsvOptions));
-	CopyFormatOptions copy = {0};
-	List             *list = list_make1(option("format", "csv"));
-
-	if (delimiter)
-		list = lappend(list, option("delimiter", delimiter));
-	if (quote)
-		list = lappend(list, option("quote", quote));
-	if (escape)
-		list = lappend(list, option("escape", escape));
-	if (null_print)
-		list = lappend(list, option("null", null_print));
-	if (encoding)
-		list = lappend(list, option("encoding", encoding));
-	if (list_length(force_quote) == 1 && strcmp(linitial(force_quote), "*") == 0)
-		result->force_quote_all = true;
-	else
-		result->force_quote = force_quote;
-
-	ProcessCopyOptions(NULL, &copy, false, list);
-
-	result->header = header;
-	result->delimiter = copy.delim[0];
-	result->quote = copy.quote[0];
-	result->escape = copy.escape[0];
-	result->null_print = pstrdup(copy.null_print);
-	result->encoding = copy.file_encoding >= 0 ? copy.file_encoding : PG_UTF8;
-	return result;
-}
 
 /*
  * No ASCII character is changed by a conversion that comes with the server.
@@ -287,7 +243,7 @@ put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
 	struct varlena *text;
 
 	/* leaves what is stored elsewhere to the output function */
-	if (column->method == BY_WRITER)
+	if (column->method <= AS_DATE)
 		return put_by_writer(r, dst, column, value);
 
 	if (column->may_be_external && VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(value)))
@@ -314,11 +270,9 @@ put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
 			return put_jsonb(r, dst, column, value);
 		case AS_ARRAY:
 			return put_array(r, dst, column, value);
-		case BY_WRITER:
-		case BY_OUTPUT_FUNCTION:
-			break;
+		default:
+			return put_by_output_function(r, dst, column, value);
 	}
-	return put_by_output_function(r, dst, column, value);
 }
 
 static inline char *
@@ -345,20 +299,85 @@ put_slot(CsvReceiver *r, char *dst, TupleTableSlot *slot)
 	return dst;
 }
 
-/* Writes a stored value and a delimiter, and steps over it. */
+/*
+ * A stored value, and "data" past it.  What is not as it nearly always is goes
+ * the long way.
+ */
 static pg_attribute_always_inline char *
-put_stored(CsvReceiver *r, char *dst, const CsvAttribute *attribute, const char **data)
+put_stored_slowly(CsvReceiver *r, char *dst, Column *column, const CsvAttribute *attribute,
+				  const char **data)
 {
 	const char *value = csv_attribute_align(attribute, *data);
 
-	if (attribute->column >= 0)
-	{
-		dst = put_value(r, dst, &r->columns[attribute->column],
-						fetch_att(value, attribute->byval, attribute->len));
-		*dst++ = r->marks.delimiter;
-	}
+	dst = put_value(r, dst, column, fetch_att(value, attribute->byval, attribute->len));
 	*data = att_addlength_pointer(value, attribute->len, value);
 	return dst;
+}
+
+static pg_noinline char *
+put_stored_otherwise(CsvReceiver *r, char *dst, Column *column, const CsvAttribute *attribute,
+					 const char *data)
+{
+	return put_stored_slowly(r, dst, column, attribute, &data);
+}
+
+/* Is it short, whole, and not compressed? */
+static inline bool
+is_short(const char *data)
+{
+	return VARATT_IS_1B(data) && !VARATT_IS_1B_E(data);
+}
+
+static pg_attribute_always_inline char *
+put_stored_column(CsvReceiver *r, char *dst, Column *column, const CsvAttribute *attribute,
+				  const char **data)
+{
+	const char *value;
+	char       *end;
+	size_t      len;
+
+	switch (column->method)
+	{
+		case AS_INT4:
+			value = (const char *) INTALIGN(*data);
+			*data = value + sizeof(int32);
+			return csv_put_int32(dst, *(const int32 *) value);
+		case AS_INT8:
+			value = (const char *) DOUBLEALIGN(*data);
+			*data = value + sizeof(int64);
+			return csv_put_int64(dst, *(const int64 *) value);
+		case AS_DATE:
+			value = (const char *) INTALIGN(*data);
+			*data = value + sizeof(DateADT);
+			end = csv_put_date(dst, *(const DateADT *) value);
+			if (likely(end != NULL))
+				return end;
+			return put_stored_otherwise(r, dst, column, attribute, value);
+		case AS_NUMERIC:
+			value = *data;
+			if (!is_short(value))
+				break;
+			*data = value + VARSIZE_1B(value);
+			end =
+				csv_put_numeric_within(dst, VARDATA_1B(value), VARSIZE_1B(value) - VARHDRSZ_SHORT);
+			if (likely(end != NULL))
+				return end;
+			return put_stored_otherwise(r, dst, column, attribute, value);
+		case AS_TEXT:
+			value = *data;
+			if (!is_short(value) || !column->short_text)
+				break;
+			*data = value + VARSIZE_1B(value);
+			len = VARSIZE_1B(value) - VARHDRSZ_SHORT;
+			dst = csv_block_room(&r->block, dst, len);
+			if (likely(len != r->null_len &&
+					   csv_copy_plain(dst, VARDATA_1B(value), len, &r->marks, r->convert)))
+				return dst + len;
+			return put_stored_otherwise(r, dst, column, attribute, value);
+		default:
+			break;
+	}
+	return put_stored_slowly(r, dst, column, attribute, data);
 }
 
 static pg_noinline char *
@@ -369,14 +388,19 @@ put_tuple_with_nulls(CsvReceiver *r, char *dst, const CsvLayout *layout, HeapTup
 	for (int i = 0; i < layout->natts; i++)
 	{
 		const CsvAttribute *attribute = &layout->attributes[i];
+		bool                null = att_isnull(i, tuple->t_bits);
 
-		if (!att_isnull(i, tuple->t_bits))
-			dst = put_stored(r, dst, attribute, &data);
-		else if (attribute->column >= 0)
+		if (attribute->column < 0)
 		{
-			dst = put_null(r, dst);
-			*dst++ = r->marks.delimiter;
+			if (!null)
+				data = csv_attribute_skip(attribute, data);
+			continue;
 		}
+		if (null)
+			dst = put_null(r, dst);
+		else
+			dst = put_stored_column(r, dst, &r->columns[attribute->column], attribute, &data);
+		*dst++ = r->marks.delimiter;
 	}
 	return dst - 1;
 }
@@ -394,14 +418,24 @@ put_tuple(CsvReceiver *r, char *dst, const CsvLayout *layout, HeapTupleHeader tu
 	if (tuple->t_infomask & HEAP_HASNULL)
 		return put_tuple_with_nulls(r, dst, layout, tuple);
 	for (const CsvAttribute *attribute = layout->attributes; attribute < end; attribute++)
-		dst = put_stored(r, dst, attribute, &data);
+	{
+		if (attribute->column < 0)
+		{
+			data = csv_attribute_skip(attribute, data);
+			continue;
+		}
+		dst = put_stored_column(r, dst, &r->columns[attribute->column], attribute, &data);
+		*dst++ = r->marks.delimiter;
+	}
 	return dst - 1; /* there is no delimiter after the last */
 }
 
 static inline MemoryContext
 begin_row(CsvReceiver *r, char **dst)
 {
-	MemoryContextReset(r->row_context);
+	/* most rows leave nothing behind */
+	if (!r->row_context->isReset || r->row_context->firstchild != NULL)
+		MemoryContextReset(r->row_context);
 	*dst = csv_block_room(&r->block, r->block.row, 0);
 	return MemoryContextSwitchTo(r->row_context);
 }
@@ -512,10 +546,8 @@ csv_receiver_watch(DestReceiver *self, PlanState *plan)
 static void
 mark_force_quote(CsvReceiver *r, TupleDesc desc)
 {
-	List *quoted = NIL;
+	List *quoted = csv_forced_columns(r->options, desc);
 
-	if (r->options->force_quote != NIL)
-		quoted = CopyGetAttnums(desc, NULL, force_quote_strings(r->options->force_quote));
 	for (int i = 0; i < r->natts; i++)
 		r->columns[i].force_quote =
 			r->options->force_quote_all || list_member_int(quoted, r->columns[i].att + 1);
@@ -560,8 +592,27 @@ suits(const CsvReceiver *r, const char *alphabet, bool force_quote)
 	return null_print[0] == '\0' || null_print[strspn(null_print, alphabet)] != '\0';
 }
 
+/* How a value without quotes is written that has a writer: in line, if it is stored as it should be. */
+static Method
+writer_method(PGFunction output, Form_pg_attribute attribute)
+{
+	if (attribute->attalign == TYPALIGN_INT && attribute->attlen == sizeof(int32))
+	{
+		if (output == int4out)
+			return AS_INT4;
+		if (output == date_out)
+			return AS_DATE;
+	}
+	if (output == int8out && attribute->attalign == TYPALIGN_DOUBLE &&
+		attribute->attlen == sizeof(int64))
+		return AS_INT8;
+	if (output == numeric_out && attribute->attlen == -1)
+		return AS_NUMERIC;
+	return BY_WRITER;
+}
+
 static void
-choose_method(const CsvReceiver *r, Column *column, Oid column_type)
+choose_method(const CsvReceiver *r, Column *column, Form_pg_attribute attribute)
 {
 	PGFunction     output = column->output.fn_addr;
 	const CsvType *type = csv_type_find(output);
@@ -570,9 +621,13 @@ choose_method(const CsvReceiver *r, Column *column, Oid column_type)
 	if (!guc_fast_output)
 		return;
 	if (output == array_out && r->ascii_as_is)
-		column->array = csv_array_create(column_type, &r->marks, r->options->null_print);
+		column->array = csv_array_create(attribute->atttypid, &r->marks, r->options->null_print);
 	if (output == textout || output == varcharout || output == bpcharout)
+	{
 		column->method = AS_TEXT;
+		column->short_text = attribute->attlen == -1 && !column->force_quote && r->ascii_as_is &&
+							 r->natts > 1 && r->marks.mblen_encoding < 0;
+	}
 	else if (output == nameout)
 		column->method = AS_NAME;
 	else if (output == byteaout && suits(r, "\\x0123456789abcdef", column->force_quote))
@@ -584,7 +639,8 @@ choose_method(const CsvReceiver *r, Column *column, Oid column_type)
 		column->method = AS_ARRAY;
 	else if (type != NULL && suits(r, type->alphabet, column->force_quote))
 	{
-		column->method = column->force_quote ? BY_WRITER_IN_QUOTES : BY_WRITER;
+		column->method =
+			column->force_quote ? BY_WRITER_IN_QUOTES : writer_method(output, attribute);
 		column->write = type->write;
 		column->width = type->width;
 		column->state = palloc0(type->state_size);
@@ -625,7 +681,7 @@ prepare_columns(CsvReceiver *r, TupleDesc desc)
 
 		column->may_be_external =
 			find_output(desc, column->att, &column->output) && guc_fast_output;
-		choose_method(r, column, TupleDescAttr(desc, column->att)->atttypid);
+		choose_method(r, column, TupleDescAttr(desc, column->att));
 	}
 }
 

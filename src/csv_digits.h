@@ -4,12 +4,17 @@
  *	  Integers as decimal digits, four at a time; bytes as two that are not.
  *
  * Functions that say nothing else write a few bytes more than they return the
- * end of: there must be room for four.
+ * end of: there must be room for eight.
+ *
+ * How many digits a number has is as random as the number, so most is done with
+ * no branch that depends on it.
  *
  *-------------------------------------------------------------------------
  */
 #ifndef CSV_DIGITS_H
 #define CSV_DIGITS_H
+
+#include "port/pg_bitutils.h"
 
 /* "0000" to "9999", and three bytes that may be read after the last */
 extern char csv_quads[4 * 10000 + 4];
@@ -46,37 +51,71 @@ csv_put_head(char *dst, uint32 value)
 	return dst + digits;
 }
 
+/* The eight digits of two numbers below 10,000 each, one after the other, without leading zeros. */
+static inline char *
+csv_put_quads_head(char *dst, uint32 first, uint32 second)
+{
+#ifdef WORDS_BIGENDIAN
+	return first == 0 ? csv_put_head(dst, second) : csv_put_quad(csv_put_head(dst, first), second);
+#else
+	uint32 quads[2];
+	uint64 digits;
+	int    zeros; /* bits of them, but never of the last digit */
+
+	memcpy(&quads[0], csv_quads + 4 * first, 4);
+	memcpy(&quads[1], csv_quads + 4 * second, 4);
+	digits = (uint64) quads[1] << 32 | quads[0];
+	zeros =
+		pg_rightmost_one_pos64((digits ^ UINT64CONST(0x3030303030303030)) | UINT64CONST(1) << 56) &
+		~7;
+	digits >>= zeros;
+	memcpy(dst, &digits, 8);
+	return dst + 8 - zeros / 8;
+#endif
+}
+
+/* All of them. */
+static inline char *
+csv_put_eight(char *dst, uint32 value)
+{
+	return csv_put_quad(csv_put_quad(dst, value / 10000), value % 10000);
+}
+
 static inline char *
 csv_put_uint32(char *dst, uint32 value)
 {
-	if (value < 10000)
-		return csv_put_head(dst, value);
-	if (value < 100000000)
-		return csv_put_quad(csv_put_head(dst, value / 10000), value % 10000);
+	if (likely(value < 100000000))
+		return csv_put_quads_head(dst, value / 10000, value % 10000);
 	dst = csv_put_head(dst, value / 100000000);
-	value %= 100000000;
-	return csv_put_quad(csv_put_quad(dst, value / 10000), value % 10000);
+	return csv_put_eight(dst, value % 100000000);
 }
 
 static inline char *
 csv_put_uint64(char *dst, uint64 value)
 {
-	uint32 low;
+	uint64 high;
 
 	if (value <= PG_UINT32_MAX)
 		return csv_put_uint32(dst, (uint32) value);
-	low = (uint32) (value % 100000000);
-	value /= 100000000;
-	if (value <= PG_UINT32_MAX)
-		dst = csv_put_uint32(dst, (uint32) value);
+	high = value / 100000000;
+	if (high <= PG_UINT32_MAX)
+		dst = csv_put_uint32(dst, (uint32) high);
 	else
 	{
-		uint32 middle = (uint32) (value % 100000000);
-
-		dst = csv_put_uint32(dst, (uint32) (value / 100000000));
-		dst = csv_put_quad(csv_put_quad(dst, middle / 10000), middle % 10000);
+		dst = csv_put_uint32(dst, (uint32) (high / 100000000));
+		dst = csv_put_eight(dst, (uint32) (high % 100000000));
 	}
-	return csv_put_quad(csv_put_quad(dst, low / 10000), low % 10000);
+	return csv_put_eight(dst, (uint32) (value % 100000000));
+}
+
+static inline char *
+csv_put_int32(char *dst, int32 value)
+{
+	uint32 positive = (uint32) value;
+
+	*dst = '-';
+	dst += value < 0;
+	return csv_put_uint32(dst, value < 0 ? 0 - positive : positive);
 }
 
 static inline char *

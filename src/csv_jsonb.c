@@ -20,7 +20,8 @@
 #include "compat.h"
 #include "csv_chunk.h"
 #include "csv_jsonb.h"
-#include "csv_types.h"
+#include "csv_numeric.h"
+#include "csv_text_x86.h"
 
 /* what JSON has outside of strings */
 #define STRUCTURE "{}[]:, 0123456789-+.eEtrufalsn"
@@ -140,13 +141,34 @@ put_piece(char *dst, const char *src, size_t len)
 	return dst;
 }
 
+/* A short one of which no character has to be escaped; NULL if one has. */
+static inline char *
+put_short_string(Writer *w, char **dst, const char *src, size_t len)
+{
+#ifdef CSV_TEXT_X86
+	if (len <= CSV_JSON_SHORT && csv_has_avx512())
+	{
+		*dst = csv_block_room(w->block, *dst, len + 4);
+		memcpy(*dst, "\"\"", 2);
+		memcpy(*dst + 2 + len, "\"\"", 2);
+		if (csv_copy_json_avx512(*dst + 2, src, len))
+			return *dst + len + 4;
+	}
+#endif
+	return NULL;
+}
+
 static char *
 put_string(Writer *w, char *dst, const char *src, size_t len)
 {
 	size_t n = Min(len, PIECE);
+	char  *end = put_short_string(w, &dst, src, len);
+
+	w->needs_quotes = true;
+	if (end != NULL)
+		return end;
 
 	/* one question for room is enough for most strings, marks and all */
-	w->needs_quotes = true;
 	dst = csv_block_room(w->block, dst, n * ESCAPED + CHUNK + 4);
 	*dst++ = '"';
 	*dst++ = '"';
@@ -172,7 +194,7 @@ put_number(Writer *w, char *dst, const char *src)
 	size_t      len;
 
 	dst = csv_block_room(w->block, dst, CSV_NUMERIC_WIDTH);
-	end = csv_put_numeric(dst, VARDATA_ANY(src), VARSIZE_ANY_EXHDR(src));
+	end = csv_put_numeric_within(dst, VARDATA_ANY(src), VARSIZE_ANY_EXHDR(src));
 	if (end != NULL)
 		return end;
 	text = DatumGetCString(DirectFunctionCall1(numeric_out, number));
@@ -182,7 +204,7 @@ put_number(Writer *w, char *dst, const char *src)
 	return dst + len;
 }
 
-static char *
+static inline char *
 put_word(Writer *w, char *dst, const char *word, size_t len)
 {
 	dst = csv_block_room(w->block, dst, len);

@@ -56,4 +56,12 @@ csv_attribute_align(const CsvAttribute *attribute, const char *data)
 						   ~(uintptr_t) attribute->align_mask);
 }
 
+static inline const char *
+csv_attribute_skip(const CsvAttribute *attribute, const char *data)
+{
+	const char *value = csv_attribute_align(attribute, data);
+
+	return att_addlength_pointer(value, attribute->len, value);
+}
+
 #endif /* CSV_LAYOUT_H */

@@ -18,7 +18,7 @@
 
 #include "csv_chunk.h"
 #include "csv_text.h"
-#include "csv_text_avx2.h"
+#include "csv_text_x86.h"
 
 /* Values that are worth a call of another function. */
 #define LONG_VALUE 128
@@ -51,8 +51,8 @@ copy_chunk(char *dst, const char *src, const Marks *m)
 	return chunk_marks(chunk, m);
 }
 
-bool
-csv_copy_plain(char *dst, const char *src, size_t len, const CsvMarks *marks, bool ascii_only)
+static pg_noinline bool
+copy_plain(char *dst, const char *src, size_t len, const CsvMarks *marks, bool ascii_only)
 {
 	const Marks m = {.delimiter = chunk_of(marks->delimiter),
 					 .quote = chunk_of(marks->quote),
@@ -62,10 +62,6 @@ csv_copy_plain(char *dst, const char *src, size_t len, const CsvMarks *marks, bo
 	Chunk       hit;
 	size_t      i = 0;
 
-#ifdef CSV_TEXT_AVX2
-	if (len >= LONG_VALUE && csv_has_avx2())
-		return csv_copy_plain_avx2(dst, src, len, marks, ascii_only);
-#endif
 	if (len < CHUNK)
 	{
 		chunk_copy_short(dst, src, len);
@@ -89,6 +85,18 @@ csv_copy_plain(char *dst, const char *src, size_t len, const CsvMarks *marks, bo
 	for (; i + CHUNK < len; i += CHUNK)
 		hit = chunk_or(hit, copy_chunk(dst + i, src + i, &m));
 	return !chunk_any(hit);
+}
+
+bool
+csv_copy_plain(char *dst, const char *src, size_t len, const CsvMarks *marks, bool ascii_only)
+{
+#ifdef CSV_TEXT_X86
+	if (csv_has_avx512())
+		return csv_copy_plain_avx512(dst, src, len, marks, ascii_only);
+	if (len >= LONG_VALUE && csv_has_avx2())
+		return csv_copy_plain_avx2(dst, src, len, marks, ascii_only);
+#endif
+	return copy_plain(dst, src, len, marks, ascii_only);
 }
 
 void

@@ -18,12 +18,7 @@
 #include "csv_digits.h"
 #include "csv_time.h"
 
-/* 0001-01-01 and 9999-12-31, as days from 2000-01-01 */
-#define FIRST_DAY (-730119)
-#define LAST_DAY 2921939
-
-/* from 0000-03-01 to 2000-01-01, and from 1970-01-01 */
-#define DAYS_FROM_MARCH_0 730425
+/* from 1970-01-01 to 2000-01-01 */
 #define EPOCH_SHIFT ((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)
 
 /* Length of the time that one entry of the cache of a zone is for. */
@@ -32,8 +27,7 @@
 /* From here on, an interval's hours have three digits. */
 #define MAX_CLOCK (100 * USECS_PER_HOUR)
 
-/* "-MM-DD" of the days of a year that begins in March */
-static char month_days[366][8];
+char csv_month_days[366][8];
 
 void
 csv_time_init(void)
@@ -41,7 +35,7 @@ csv_time_init(void)
 	static const int lengths[] = {31, 30, 31, 30, 31, 31, 30, 31, 30, 31, 31, 29};
 	int              day = 0;
 
-	if (month_days[365][0] != '\0')
+	if (csv_month_days[365][0] != '\0')
 		return;
 	for (int i = 0; i < 12; i++)
 	{
@@ -49,7 +43,7 @@ csv_time_init(void)
 
 		for (int d = 1; d <= lengths[i]; d++)
 		{
-			char *text = month_days[day++];
+			char *text = csv_month_days[day++];
 
 			text[1] = '0' + month / 10;
 			text[2] = '0' + month % 10;
@@ -61,35 +55,10 @@ csv_time_init(void)
 	}
 }
 
-/*
- * The year and the day in it by multiplication, as in Neri and Schneider,
- * "Euclidean affine functions and their application to calendar algorithms"
- * (2022).  Years begin in March, so that the leap day is the last.
- */
-static inline void
-put_day(char *dst, int32 day)
-{
-	uint32 quarters = 4 * (uint32) (day + DAYS_FROM_MARCH_0) + 3;
-	uint32 century = quarters / 146097;
-	uint32 in_century = (quarters % 146097) | 3;
-	uint64 scaled = UINT64CONST(2939745) * in_century;
-	uint32 year = 100 * century + (uint32) (scaled >> 32);
-	uint32 in_year = (uint32) scaled / 2939745 / 4;
-
-	year += in_year >= 306; /* January and February */
-	csv_put_quad(dst, year);
-	memcpy(dst + 4, month_days[in_year], 8);
-}
-
 char *
 csv_write_date(char *dst, Datum value, void *state pg_attribute_unused())
 {
-	DateADT day = DatumGetDateADT(value);
-
-	if (DateStyle != USE_ISO_DATES || day < FIRST_DAY || day > LAST_DAY)
-		return NULL;
-	put_day(dst, day);
-	return dst + 10;
+	return csv_put_date(dst, DatumGetDateADT(value));
 }
 
 /* "HH:MM:SS.ffffff" */
@@ -121,7 +90,7 @@ put_time(char *dst, int32 day, int64 micros, CsvTimeState *state)
 {
 	if (day != state->day || state->day_text[0] == '\0')
 	{
-		put_day(state->day_text, day);
+		csv_put_day(state->day_text, day);
 		state->day_text[10] = ' ';
 		state->day = day;
 	}
@@ -133,7 +102,8 @@ put_time(char *dst, int32 day, int64 micros, CsvTimeState *state)
 static inline bool
 split(int64 micros, int32 *day, int64 *rest)
 {
-	if (micros < FIRST_DAY * USECS_PER_DAY || micros >= (LAST_DAY + INT64CONST(1)) * USECS_PER_DAY)
+	if (micros < CSV_FIRST_DAY * USECS_PER_DAY ||
+		micros >= (CSV_LAST_DAY + INT64CONST(1)) * USECS_PER_DAY)
 		return false;
 	*day = (int32) (micros / USECS_PER_DAY);
 	*rest = micros % USECS_PER_DAY;
@@ -222,6 +192,14 @@ csv_write_timestamptz(char *dst, Datum value, void *state)
 	int64         rest;
 	int32         day;
 
+	if (likely(micros >= cache->from && micros < cache->until && cache->zone == session_timezone &&
+			   DateStyle == USE_ISO_DATES))
+	{
+		memcpy(dst, cache->day_text, CSV_DATE_WIDTH);
+		dst = put_clock(dst + 11, micros - cache->midnight);
+		memcpy(dst, cache->offset, sizeof(cache->offset));
+		return dst + cache->offset_len;
+	}
 	if (DateStyle != USE_ISO_DATES || !split(micros, &day, &rest))
 		return NULL;
 	if (cache->zone != session_timezone)
@@ -229,6 +207,7 @@ csv_write_timestamptz(char *dst, Datum value, void *state)
 		memset(cache->spans, 0, sizeof(cache->spans));
 		cache->zone = session_timezone;
 	}
+	cache->from = cache->until = 0;
 
 	second = (int64) day * SECS_PER_DAY + rest / USECS_PER_SEC;
 	span = &cache->spans[(uint64) second / SPAN_SECONDS % CSV_ZONE_SPANS];
@@ -242,6 +221,11 @@ csv_write_timestamptz(char *dst, Datum value, void *state)
 		return NULL;
 	dst = put_time(dst, day, rest, cache);
 	memcpy(dst, span->text, sizeof(span->text));
+	cache->midnight = micros - rest;
+	cache->from = Max(cache->midnight, span->from * USECS_PER_SEC);
+	cache->until = Min(cache->midnight + USECS_PER_DAY, span->until * USECS_PER_SEC);
+	cache->offset_len = span->len;
+	memcpy(cache->offset, span->text, sizeof(span->text));
 	return dst + span->len;
 }
 

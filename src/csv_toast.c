@@ -67,11 +67,12 @@ typedef struct Spot
 typedef struct Table
 {
 	Oid         relid;
-	BlockNumber blocks; /* that it has at least: nothing is cut off while we hold a lock */
-	Spot        next;   /* after the chunk that was read last */
-	Spot        other;  /* after one that was read before */
-	int         skip;   /* values to leave to the server */
-	int         failed; /* values in a row that were */
+	BlockNumber blocks;   /* that it has at least: nothing is cut off while we hold a lock */
+	Spot        next;     /* after the chunk that was read last */
+	Spot        other;    /* after one that was read before */
+	bool        in_order; /* pages have been in buffers one after the other */
+	int         skip;     /* values to leave to the server */
+	int         failed;   /* values in a row that were */
 } Table;
 
 struct CsvToast
@@ -203,18 +204,32 @@ pin_block(Relation rel, Table *table, BlockNumber block, Buffer guess)
 	if (!RelationUsesLocalBuffers(rel) && guess > 0 && guess <= NBuffers &&
 		ReadRecentBuffer(compat_rel_locator(rel), MAIN_FORKNUM, block, guess))
 		return guess;
+	table->in_order = false;
 	return has_block(rel, table, block) ? ReadBuffer(rel, block) : InvalidBuffer;
 }
 
-/*
- * Finds out, once a page, which buffer has the next page.  Returns how far away
- * that is in memory.
- */
+/* The buffer that should have the next page.  In a table that was read in order it comes next. */
+static Buffer
+find_next(Relation rel, Table *table, const Spot *spot)
+{
+	Buffer after = spot->buffer + 1;
+	Buffer next;
+
+	if (table->in_order && after <= NBuffers)
+		return after;
+	if (RelationUsesLocalBuffers(rel) || !has_block(rel, table, spot->block + 1))
+		return InvalidBuffer;
+	next = PrefetchBuffer(rel, MAIN_FORKNUM, spot->block + 1).recent_buffer;
+	table->in_order = next == after;
+	return next;
+}
+
+/* Finds that out once a page.  Returns how far away it is in memory. */
 static ptrdiff_t
 look_ahead(Relation rel, Table *table, Spot *spot)
 {
-	if (!spot->looked && !RelationUsesLocalBuffers(rel) && has_block(rel, table, spot->block + 1))
-		spot->next = PrefetchBuffer(rel, MAIN_FORKNUM, spot->block + 1).recent_buffer;
+	if (!spot->looked)
+		spot->next = find_next(rel, table, spot);
 	spot->looked = true;
 	if (!BufferIsValid(spot->next))
 		return 0;

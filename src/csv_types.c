@@ -17,6 +17,7 @@
 
 #include "compat.h"
 #include "csv_digits.h"
+#include "csv_numeric.h"
 #include "csv_time.h"
 #include "csv_types.h"
 
@@ -57,13 +58,13 @@ write_bool(char *dst, Datum value, void *state pg_attribute_unused())
 static char *
 write_int2(char *dst, Datum value, void *state pg_attribute_unused())
 {
-	return csv_put_int64(dst, DatumGetInt16(value));
+	return csv_put_int32(dst, DatumGetInt16(value));
 }
 
 static char *
 write_int4(char *dst, Datum value, void *state pg_attribute_unused())
 {
-	return csv_put_int64(dst, DatumGetInt32(value));
+	return csv_put_int32(dst, DatumGetInt32(value));
 }
 
 static char *
@@ -104,34 +105,108 @@ write_float4(char *dst, Datum value, void *state pg_attribute_unused())
 	return dst + float_to_shortest_decimal_bufn(number, dst);
 }
 
+/* The binary exponents of numbers from 1/1024 to below 2^43 */
+#define FIRST_EXPONENT (-10)
+#define LAST_EXPONENT 42
+
+/* The most places after the point that are tried */
+#define PLACES 16
+
+/* 10^0 to 10^PLACES */
+static const int64 powers[PLACES + 1] = {INT64CONST(1),
+										 INT64CONST(10),
+										 INT64CONST(100),
+										 INT64CONST(1000),
+										 INT64CONST(10000),
+										 INT64CONST(100000),
+										 INT64CONST(1000000),
+										 INT64CONST(10000000),
+										 INT64CONST(100000000),
+										 INT64CONST(1000000000),
+										 INT64CONST(10000000000),
+										 INT64CONST(100000000000),
+										 INT64CONST(1000000000000),
+										 INT64CONST(10000000000000),
+										 INT64CONST(100000000000000),
+										 INT64CONST(1000000000000000),
+										 INT64CONST(10000000000000000)};
+
+/* The places after the point with which a number of an exponent has at most 15 digits. */
+static inline int
+places_of(int exponent)
+{
+	/* log10(2), rounded up, for what is below 2^(exponent + 1) */
+	int before = (exponent + 1) * 1234 >> 12;
+
+	return Min(14 - before, PLACES);
+}
+
+/* How many of eight digits there are without the zeros at their end; one is not 0. */
+static inline int
+count_digits(const char *digits)
+{
+	int count = 8;
+
+#ifdef WORDS_BIGENDIAN
+	while (digits[count - 1] == '0')
+		count--;
+#else
+	uint64 word;
+
+	memcpy(&word, digits, 8);
+	count = pg_leftmost_one_pos64(word ^ UINT64CONST(0x3030303030303030)) / 8 + 1;
+#endif
+	return count;
+}
+
+/* PLACES digits after the point, but for zeros at their end; one is not 0. */
+static inline char *
+put_places(char *dst, uint64 fraction)
+{
+	uint32 second = (uint32) (fraction % 100000000);
+
+	csv_put_eight(dst, (uint32) (fraction / 100000000));
+	if (second == 0)
+		return dst + count_digits(dst);
+	csv_put_eight(dst + 8, second);
+	return dst + 8 + count_digits(dst + 8);
+}
+
 /*
- * A number of hundredths is common, and its text can be had without a search
- * for the shortest one: with at most 15 digits no two decimals are the same
- * double, so the one with two places that gives this double is the shortest.
+ * Most numbers that people write down have a text of at most 15 digits, and it
+ * can be had without a search for the shortest one.  With that many digits no
+ * two decimals are the same double; so if one with as many places as they leave
+ * is this double, it is the shortest, but for zeros at its end.
  */
 static inline char *
-put_hundredths(char *dst, float8 number)
+put_decimal(char *dst, float8 number)
 {
-	int64  hundredths;
-	uint64 positive;
-	uint32 rest;
+	float8 positive = fabs(number);
+	int    exponent;
+	int    places;
+	int64  scaled;
+	int64  whole;
+	int64  fraction;
+	uint64 bits;
 
-	if (!(fabs(number) < 1e13))
+	memcpy(&bits, &positive, sizeof(bits));
+	exponent = (int) (bits >> 52) - 1023;
+	if (exponent < FIRST_EXPONENT || exponent > LAST_EXPONENT)
 		return NULL;
-	hundredths = (int64) (number * 100.0 + (number < 0 ? -0.5 : 0.5));
-	if ((float8) hundredths / 100.0 != number || hundredths == 0)
+	places = places_of(exponent);
+	scaled = (int64) (positive * (float8) powers[places] + 0.5);
+	if ((float8) scaled / (float8) powers[places] != positive)
 		return NULL;
 
-	positive = hundredths < 0 ? -hundredths : hundredths;
-	if (hundredths < 0)
+	whole = (int64) positive;
+	fraction = scaled - whole * powers[places];
+	if (number < 0)
 		*dst++ = '-';
-	dst = csv_put_uint64(dst, positive / 100);
-	rest = positive % 100;
-	if (rest == 0)
+	dst = csv_put_uint64(dst, (uint64) whole);
+	if (fraction == 0)
 		return dst;
 	*dst++ = '.';
-	dst = csv_put_pair(dst, rest);
-	return rest % 10 == 0 ? dst - 1 : dst;
+	return put_places(dst, (uint64) (fraction * powers[PLACES - places]));
 }
 
 static char *
@@ -142,94 +217,12 @@ write_float8(char *dst, Datum value, void *state pg_attribute_unused())
 
 	if (extra_float_digits <= 0)
 		return NULL;
-	end = put_hundredths(dst, number);
+	end = put_decimal(dst, number);
 	if (end != NULL)
 		return end;
 	if (isnan(number) || isinf(number))
 		return NULL;
 	return dst + double_to_shortest_decimal_bufn(number, dst);
-}
-
-/*
- * The stored form of a numeric: a word of flags, in most cases with scale and
- * weight in it, and groups of four decimal digits without those that are zero
- * at either end.  It has been the same since 9.1, and pg_upgrade relies on it.
- */
-#define KIND(header) ((header) &0xC000)
-#define KIND_NEGATIVE 0x4000
-#define KIND_SHORT 0x8000
-#define KIND_SPECIAL 0xC000
-#define SHORT_NEGATIVE 0x2000
-#define SHORT_SCALE(header) (((header) >> 7) & 0x3F)
-#define SHORT_WEIGHT(header) (((header) &0x3F) - ((header) &0x40))
-#define LONG_SCALE(header) ((header) &0x3FFF)
-
-typedef struct Groups
-{
-	const char *data;
-	int         count;
-	int         weight; /* of the first, as a power of 10,000 */
-} Groups;
-
-/* The group at an index from the first one, in which there may be no digits. */
-static inline uint32
-group(const Groups *groups, int index)
-{
-	uint16 digits;
-
-	if (index < 0 || index >= groups->count)
-		return 0;
-	memcpy(&digits, groups->data + 2 * index, 2);
-	return digits;
-}
-
-static inline uint16
-load_uint16(const char *src)
-{
-	uint16 word;
-
-	memcpy(&word, src, 2);
-	return word;
-}
-
-char *
-csv_put_numeric(char *dst, const char *data, size_t len)
-{
-	uint16 header = load_uint16(data);
-	Groups groups;
-	int    scale;
-	bool   negative;
-
-	if (KIND(header) == KIND_SHORT)
-	{
-		negative = (header & SHORT_NEGATIVE) != 0;
-		scale = SHORT_SCALE(header);
-		groups = (Groups){data + 2, (int) (len - 2) / 2, SHORT_WEIGHT(header)};
-	}
-	else if (KIND(header) == KIND_SPECIAL)
-		return NULL;
-	else
-	{
-		negative = KIND(header) == KIND_NEGATIVE;
-		scale = LONG_SCALE(header);
-		groups = (Groups){data + 4, (int) (len - 4) / 2, (int16) load_uint16(data + 2)};
-	}
-	if (4 * Max(groups.weight + 1, 1) + scale > CSV_NUMERIC_WIDTH - 8)
-		return NULL;
-
-	if (negative)
-		*dst++ = '-';
-	dst = csv_put_head(dst, groups.weight < 0 ? 0 : group(&groups, 0));
-	for (int i = 1; i <= groups.weight; i++)
-		dst = csv_put_quad(dst, group(&groups, i));
-	if (scale > 0)
-	{
-		*dst++ = '.';
-		for (int i = 0; i < scale; i += 4)
-			csv_put_quad(dst + i, group(&groups, groups.weight + 1 + i / 4));
-		dst += scale;
-	}
-	return dst;
 }
 
 static char *
@@ -251,7 +244,7 @@ static const CsvType types[] = {
 	{oidout, write_oid, 16, 0, DIGITS},
 	{boolout, write_bool, 1, 0, "tf"},
 	{numeric_out, write_numeric, CSV_NUMERIC_WIDTH, 0, DIGITS "-."},
-	{float8out, write_float8, DOUBLE_SHORTEST_DECIMAL_LEN + 7, 0, DIGITS "-+.e"},
+	{float8out, write_float8, DOUBLE_SHORTEST_DECIMAL_LEN + PLACES, 0, DIGITS "-+.e"},
 	{float4out, write_float4, FLOAT_SHORTEST_DECIMAL_LEN, 0, DIGITS "-+.e"},
 	{uuid_out, write_uuid, 36, 0, DIGITS "abcdef-"},
 	{date_out, csv_write_date, CSV_DATE_WIDTH, 0, DIGITS "-"},

@@ -34,11 +34,4 @@ typedef struct CsvType
  */
 extern const CsvType *csv_type_find(PGFunction output);
 
-/*
- * The text of a numeric, as stored: "data" is what follows the length.  NULL
- * for NaN and infinities, and if it takes more than CSV_NUMERIC_WIDTH bytes.
- */
-#define CSV_NUMERIC_WIDTH 128
-extern char *csv_put_numeric(char *dst, const char *data, size_t len);
-
 #endif /* CSV_TYPES_H */

@@ -156,6 +156,9 @@ extern void current_delete(const Connector *connector);
  */
 extern void current_wake(const Connector *connector, bool validated);
 
+/* The base identity is another one: currents whose roles it assumes are tried again. */
+extern void current_wake_roles(void);
+
 /* Raise ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE when there is nothing to pause or resume. */
 extern void current_pause(const Connector *connector);
 extern void current_resume(const Connector *connector);

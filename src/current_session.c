@@ -341,6 +341,22 @@ current_wake(const Connector *connector, bool validated)
 	catalog_leave(&scope);
 }
 
+void
+current_wake_roles(void)
+{
+	CatalogScope scope;
+
+	catalog_enter(&scope);
+	if (catalog_execute(
+			"UPDATE s3export.current u SET next_try_at = NULL"
+			" FROM s3export.connector c JOIN s3export.credential k USING (credential_id)"
+			" WHERE c.connector_id = u.connector_id AND k.role_arn IS NOT NULL"
+			" AND u.state = 'suspended'",
+			"") > 0)
+		note_change();
+	catalog_leave(&scope);
+}
+
 /* ---------------------------------------------------------------- the due */
 
 List *

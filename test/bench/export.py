@@ -48,7 +48,8 @@ def cases(session, sink, table):
     serial, ways = {}, []
     if has_argument(session, "parallel"):
         serial = {"parallel": 0}
-        ways = [("s3export, parallel => %d" % scans, {"parallel": scans})]
+        # The session scans, too.
+        ways = [("s3export, parallel => %d" % (scans - 1), {"parallel": scans - 1})]
     ways.insert(0, ("s3export", serial))
 
     def to_program(tools):
@@ -77,9 +78,15 @@ def cases(session, sink, table):
                 yield Case(name + ", bodies not signed",
                            copy_to(sink + "-unsigned", query, os.path.basename(key), **options),
                            key=key)
-        yield Case("COPY TO PROGRAM '%saws s3 cp -'" % pack, to_program(aws), key=key, gzip=gzip)
-        yield Case("COPY TO PROGRAM '%srclone rcat'" % pack, to_program(rclone), key=key, gzip=gzip)
-        yield Case("psql | %saws s3 cp -" % pack, shell=from_psql(aws), key=key, gzip=gzip)
+        rivals = setting("BENCH_RIVALS").split()
+        if "aws" in rivals:
+            yield Case("COPY TO PROGRAM '%saws s3 cp -'" % pack, to_program(aws), key=key,
+                       gzip=gzip)
+        if "rclone" in rivals:
+            yield Case("COPY TO PROGRAM '%srclone rcat'" % pack, to_program(rclone), key=key,
+                       gzip=gzip)
+        if "psql" in rivals:
+            yield Case("psql | %saws s3 cp -" % pack, shell=from_psql(aws), key=key, gzip=gzip)
 
 
 class Store:

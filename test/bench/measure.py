@@ -63,6 +63,9 @@ class Session:
     def close(self):
         self.psql.stdin.close()
         self.psql.wait()
+        # The postmaster is charged for it when it has ended, which takes a moment longer.
+        while os.path.exists("/proc/%d" % self.pid):
+            time.sleep(0.005)
 
     def __enter__(self):
         return self

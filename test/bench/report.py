@@ -123,8 +123,10 @@ def export():
           "the rounds; processes with less than 1 MiB are left out.\n")
     for sink in runs.values(0):
         for name in runs.values(1):
-            rows = []
-            for key in (key for key in runs.keys if key[:2] == (sink, name)):
+            rows, keys = [], [key for key in runs.keys if key[:2] == (sink, name)]
+            if not keys:
+                continue
+            for key in keys:
                 gzip = runs.keys[key][0]["gzip"]
                 base = (sink, name,
                         "COPY TO PROGRAM '%saws s3 cp -'" % ("gzip -1 | " if gzip else ""))
@@ -132,8 +134,7 @@ def export():
                 if "s3export" in key[2]:
                     bars.append(("%s, %s: %s" % (name, sink, key[2]), [runs.ratio(base, key)]))
             print("#### %s, %.0f MB, into %s\n" % (
-                name, next(runs.keys[key][0]["bytes"] for key in runs.keys
-                           if key[:2] == (sink, name)) / 1e6, sinks[sink]))
+                name, runs.keys[keys[0]][0]["bytes"] / 1e6, sinks[sink]))
             table(["export", "s", "MB/s", "x aws", "x COPY", "CPU s/GB", "of each process",
                    "sink's CPU s/GB", "memory of each process, MiB"], rows)
     write("export.svg", svg.bars("Exports, times as fast as COPY TO PROGRAM 'aws s3 cp -' "

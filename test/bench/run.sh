@@ -23,7 +23,10 @@
 #           BENCH_TABLES         accounts lineitem events wide toasted quoted
 #           BENCH_EXPORT_TABLES  lineitem events
 #           BENCH_SINKS          http https rgw
-#           BENCH_PARALLEL       scan processes of a parallel export; one for each core
+#           BENCH_RIVALS         aws rclone psql; ratios are to aws
+#           BENCH_PARALLEL       scan processes of a parallel export, the session's among
+#                                them; one for each core
+#           BENCH_CHARTS         rows columns workers latency
 #           BENCH_ROWS           100000, times BENCH_FACTORS (1 10 100 1000)
 #           BENCH_WORKERS        0, 1, ... twice the cores
 #           BENCH_DELAYS         milliseconds of the store; 0 10 30 100
@@ -65,6 +68,8 @@ export BENCH_RESULTS=${BENCH_RESULTS:-${TMPDIR:-/tmp}/s3export-bench-$(date +%Y%
 export BENCH_TABLES=${BENCH_TABLES:-accounts lineitem events wide toasted quoted}
 export BENCH_EXPORT_TABLES=${BENCH_EXPORT_TABLES:-lineitem events}
 export BENCH_SINKS=${BENCH_SINKS:-http https rgw}
+export BENCH_RIVALS=${BENCH_RIVALS:-aws rclone psql}
+export BENCH_CHARTS=${BENCH_CHARTS:-rows columns workers latency}
 export BENCH_PARALLEL=${BENCH_PARALLEL:-$CORES}
 export BENCH_ROWS=${BENCH_ROWS:-100000}
 export BENCH_FACTORS=${BENCH_FACTORS:-1 10 100 1000}

@@ -105,14 +105,21 @@ def measure_latency(results, session, size):
 
 def main():
     results = Results("scaling")
+    charts = setting("BENCH_CHARTS").split()
     with Session("LOAD 's3export'") as session:
-        measure_rows(results, session)
-        measure_columns(results, session)
+        if "rows" in charts:
+            measure_rows(results, session)
+        if "columns" in charts:
+            measure_columns(results, session)
+        if "workers" not in charts and "latency" not in charts:
+            return
         say("scaling: making lineitem")
         _, size = data.make(session, "lineitem", float(setting("BENCH_MB")),
                             setting("BENCH_SERVER_FILES"))
-        measure_workers(results, session, size)
-        measure_latency(results, session, size)
+        if "workers" in charts:
+            measure_workers(results, session, size)
+        if "latency" in charts:
+            measure_latency(results, session, size)
         session.run("DROP TABLE lineitem")
 
 

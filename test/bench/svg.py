@@ -37,7 +37,8 @@ def number(value):
 
 def bars(title, series, groups):
     """groups: (label, [value of each of the series]).  A line marks 1, the rival's own speed."""
-    left, right, top, bar, gap = 290, 70, 64, 17, 11
+    right, top, bar, gap = 70, 64, 17, 11
+    left = 24 + 7 * max(len(label) for label, _ in groups)
     width, plot = 900, 900 - left - right
     marks = ticks(max(value for _, values in groups for value in values))
     height = top + len(groups) * (bar * len(series) + gap) + 34

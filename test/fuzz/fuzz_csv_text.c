@@ -10,9 +10,9 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 
-#include "csv_text_avx2.h"
+#include "csv_text_x86.h"
 #ifdef FUZZ_WORDS
-#undef CSV_TEXT_AVX2
+#undef CSV_TEXT_X86
 #undef __SSE2__
 #endif
 #include "csv_text.c"

@@ -70,7 +70,7 @@ http {
             if (\$request_method = POST) { return 200 \$answer; }
         }
         location /null/ {
-            client_body_buffer_size 4m;
+            client_body_buffer_size 32m; # what does not fit goes to a file
             add_header ETag '$etag';
             if (\$request_method = DELETE) { return 204; }
             echo_read_request_body;

@@ -299,6 +299,15 @@ SELECT s3export.resume('unreachable');
 SELECT state, suspended_at IS NOT NULL AS suspended, next_try_at FROM s3export.currents WHERE name = 'unreachable';
 SELECT s3export.pause('unreachable');
 SELECT state, suspended_at, next_try_at, failures, error_code FROM s3export.currents WHERE name = 'unreachable';
+-- another base identity has roles tried again
+BEGIN;
+SELECT s3export.create_connector('assumed', 'my-bucket', 'currents', role_arn => 'arn:aws:iam::123456789012:role/r',
+	folder_path => 'assumed', validate => false) > 0 AS created;
+UPDATE s3export.current u SET state = 'suspended', next_try_at = now() + interval '1 hour'
+	FROM s3export.connector c WHERE c.connector_id = u.connector_id AND c.name = 'assumed';
+SELECT s3export.set_identity('AKIAIOSFODNN7EXAMPLE', 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY');
+SELECT state, next_try_at FROM s3export.current u JOIN s3export.connector c USING (connector_id) WHERE name = 'assumed';
+ROLLBACK;
 RESET s3export.retry_timeout;
 
 SELECT s3export.drop_connector(name) FROM unnest('{plain,fuller,export,unreachable}'::text[]) AS name;

@@ -16,6 +16,7 @@
 #include "mb/pg_wchar.h"
 
 #include "csv_text.h"
+#include "csv_text_x86.h"
 #include "tap.h"
 
 #define MAX_LEN 260
@@ -66,6 +67,37 @@ expect_plain(const char *src, size_t len, const CsvMarks *m, bool ascii_only)
 	return true;
 }
 
+#ifdef CSV_TEXT_X86
+
+/* What csv_copy_plain does on processors that have less than this one. */
+static bool
+avx2_agrees(char *dst, const char *src, size_t len, const CsvMarks *m, bool ascii_only, bool plain)
+{
+	if (len < 32 || !csv_has_avx2())
+		return true;
+	memset(dst, '#', len);
+	return csv_copy_plain_avx2(dst, src, len, m, ascii_only) == plain &&
+		   (!plain || memcmp(dst, src, len) == 0);
+}
+
+static bool
+json_agrees(char *dst, const char *src, size_t len)
+{
+	bool plain = true;
+
+	if (len > CSV_JSON_SHORT || !csv_has_avx512())
+		return true;
+	for (size_t i = 0; i < len; i++)
+		plain &= (unsigned char) src[i] >= ' ' && src[i] != '"' && src[i] != '\\';
+	memset(dst, '#', len);
+	return csv_copy_json_avx512(dst, src, len) == plain && (!plain || memcmp(dst, src, len) == 0);
+}
+
+#else
+#define avx2_agrees(dst, src, len, m, ascii_only, plain) true
+#define json_agrees(dst, src, len) true
+#endif
+
 static size_t
 expect_quoted(char *dst, const char *src, size_t len, const CsvMarks *m)
 {
@@ -103,7 +135,11 @@ agrees(const Fence *from, const Fence *to, const char *value, size_t len, const 
 			return false;
 		if (plain && memcmp(dst, value, len) != 0)
 			return false;
+		if (!avx2_agrees(dst, src, len, m, ascii_only, plain))
+			return false;
 	}
+	if (!json_agrees(at_end(to, len, end), src, len))
+		return false;
 	if (csv_needs_quotes(src, len, m) == expect_plain(value, len, m, false) ||
 		csv_quoted_size(src, len, m) != size)
 		return false;
@@ -204,6 +240,8 @@ main(void)
 	test_one_byte('\n', "newline");
 	test_one_byte('\r', "carriage return");
 	test_one_byte('\\', "backslash");
+	test_one_byte('\x1F', "control character");
+	test_one_byte(' ', "blank");
 	test_one_byte('\xE4', "byte beyond ASCII");
 	test_random();
 	test_trailing_bytes();
