@@ -227,13 +227,18 @@ drop_events(Delivery *delivery)
 	batch_close(delivery->batch);
 	delivery->batch = NULL;
 	close_decoder(delivery);
-	if (events == 0)
+
+	/* The log goes where it had no event, too, or where a batch has just been given up. */
+	if (position <= current->delivered)
 		return;
-	delivery->outcome->events_dropped += events;
 	delivery->outcome->position = position;
-	current_dropped(current, position, events);
+	if (events > 0)
+	{
+		delivery->outcome->events_dropped += events;
+		current_dropped(current, position, events);
+		delivery->current = delivery_load(delivery->connector_id);
+	}
 	decode_confirm(position);
-	delivery->current = delivery_load(delivery->connector_id);
 }
 
 /*

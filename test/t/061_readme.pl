@@ -17,7 +17,10 @@ use Test::More;
 my $readme = slurp_file(dirname(abs_path(__FILE__)) . '/../../README.md');
 my $account = '111122223333';
 my $s3 = scripted_s3();
-my $node = currents_node('main', aws_settings($s3));
+# What the README has for postgresql.conf, but for pg_cron, which is played here.
+my ($conf) = $readme =~ /^ +# postgresql\.conf\n((?: +\w+ = .*\n){2,})/m or die 'README has no settings for currents';
+my @settings = grep { !/shared_preload|output_plugin/ } map { s/^ +//r } split /\n/, $conf;
+my $node = currents_node('main', aws_settings($s3), @settings);
 my $secret_file = $node->basedir . '/identity.secret';
 my %secrets = map { $_ => join '', map { ('a' .. 'z', 'A' .. 'Z', 0 .. 9)[rand 62] } 1 .. 40 } qw(user identity current);
 
