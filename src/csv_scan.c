@@ -51,14 +51,14 @@ struct CsvScan
 	DestReceiver *receiver;
 	PlanState    *plan;
 	MemoryContext context;
-	SeqScanState *node;     /* that the last row came from; NULL: none yet */
-	CsvLayout    *layout;   /* of its rows; NULL: they have to be computed */
-	bool          moves;    /* to pages that follow, itself */
-	Buffer        next;     /* that should have the next page; InvalidBuffer: not known */
-	bool          in_order; /* pages have been in buffers one after the other */
-	const char   *ahead;    /* of the next page, what has not been asked for */
-	size_t        left;     /* bytes of it */
-	size_t        step;     /* with each row */
+	SeqScanState *node;   /* that the last row came from; NULL: none yet */
+	CsvLayout    *layout; /* of its rows; NULL: they have to be computed */
+	bool          moves;  /* to pages that follow, itself */
+	Buffer        next;   /* that should have the next page; InvalidBuffer: not known */
+	int           stride; /* from one page's buffer to the next one's; 0: not known */
+	const char   *ahead;  /* of the next page, what has not been asked for */
+	size_t        left;   /* bytes of it */
+	size_t        step;   /* with each row */
 	int           patience;
 };
 
@@ -131,7 +131,7 @@ enter(CsvScan *scan, SeqScanState *node)
 		pfree(scan->layout);
 	scan->node = node;
 	scan->patience = 0;
-	scan->in_order = false;
+	scan->stride = 0;
 	scan->moves = may_move((HeapScanDesc) node->ss.ss_currentScanDesc);
 	scan->layout = csv_layout_of_targets(RelationGetDescr(node->ss.ss_currentRelation),
 										 node->ss.ps.plan->targetlist, scan->context);
@@ -166,18 +166,19 @@ give_row(CsvScan *scan, HeapScanDesc heap)
 
 /*
  * The buffer that should have the next page.  A table that was read in order is
- * in buffers one after the other, which saves the search for them.
+ * in buffers one after the other, upwards or, where those of a dropped table were
+ * used again, downwards, which saves the search for them.
  */
 static Buffer
 find_next(CsvScan *scan, HeapScanDesc heap)
 {
-	Buffer after = heap->rs_cbuf + 1;
+	Buffer after = heap->rs_cbuf + scan->stride;
 	Buffer next;
 
 	if (heap->rs_cblock + 1 >= heap->rs_nblocks)
 		return InvalidBuffer;
 	/* only read_block finds out where that is not so */
-	if (scan->moves && scan->in_order && after <= NBuffers)
+	if (scan->moves && scan->stride != 0 && after > 0 && after <= NBuffers)
 		return after;
 	if (scan->patience > 0)
 	{
@@ -187,7 +188,7 @@ find_next(CsvScan *scan, HeapScanDesc heap)
 	next = PrefetchBuffer(heap->rs_base.rs_rd, MAIN_FORKNUM, heap->rs_cblock + 1).recent_buffer;
 	if (!BufferIsValid(next))
 		scan->patience = PATIENCE;
-	scan->in_order = next == after;
+	scan->stride = BufferIsValid(next) ? csv_stride(heap->rs_cbuf, next) : 0;
 	return next;
 }
 
@@ -276,7 +277,7 @@ read_block(CsvScan *scan, HeapScanDesc heap, BlockNumber block)
 		pgstat_count_buffer_hit(rel);
 		return scan->next;
 	}
-	scan->in_order = false;
+	scan->stride = 0;
 	return ReadBufferExtended(rel, MAIN_FORKNUM, block, RBM_NORMAL, heap->rs_strategy);
 }
 

@@ -33,6 +33,7 @@
 #include "utils/snapmgr.h"
 
 #include "compat.h"
+#include "csv_scan.h"
 #include "csv_text.h"
 #include "csv_toast.h"
 
@@ -67,12 +68,12 @@ typedef struct Spot
 typedef struct Table
 {
 	Oid         relid;
-	BlockNumber blocks;   /* that it has at least: nothing is cut off while we hold a lock */
-	Spot        next;     /* after the chunk that was read last */
-	Spot        other;    /* after one that was read before */
-	bool        in_order; /* pages have been in buffers one after the other */
-	int         skip;     /* values to leave to the server */
-	int         failed;   /* values in a row that were */
+	BlockNumber blocks; /* that it has at least: nothing is cut off while we hold a lock */
+	Spot        next;   /* after the chunk that was read last */
+	Spot        other;  /* after one that was read before */
+	int         stride; /* from one page's buffer to the next one's; 0: not known */
+	int         skip;   /* values to leave to the server */
+	int         failed; /* values in a row that were */
 } Table;
 
 struct CsvToast
@@ -204,23 +205,23 @@ pin_block(Relation rel, Table *table, BlockNumber block, Buffer guess)
 	if (!RelationUsesLocalBuffers(rel) && guess > 0 && guess <= NBuffers &&
 		ReadRecentBuffer(compat_rel_locator(rel), MAIN_FORKNUM, block, guess))
 		return guess;
-	table->in_order = false;
+	table->stride = 0;
 	return has_block(rel, table, block) ? ReadBuffer(rel, block) : InvalidBuffer;
 }
 
-/* The buffer that should have the next page.  In a table that was read in order it comes next. */
+/* The buffer that should have the next page.  In a table that was read in order it is beside this one. */
 static Buffer
 find_next(Relation rel, Table *table, const Spot *spot)
 {
-	Buffer after = spot->buffer + 1;
+	Buffer after = spot->buffer + table->stride;
 	Buffer next;
 
-	if (table->in_order && after <= NBuffers)
+	if (table->stride != 0 && after > 0 && after <= NBuffers)
 		return after;
 	if (RelationUsesLocalBuffers(rel) || !has_block(rel, table, spot->block + 1))
 		return InvalidBuffer;
 	next = PrefetchBuffer(rel, MAIN_FORKNUM, spot->block + 1).recent_buffer;
-	table->in_order = next == after;
+	table->stride = BufferIsValid(next) ? csv_stride(spot->buffer, next) : 0;
 	return next;
 }
 
