@@ -43,7 +43,7 @@
  */
 #define PATIENCE 64
 
-/* How many pages to give before the executor is asked for a row again, which notices what ends a query. */
+/* How many pages to give before the executor is asked again: it notices what ends a query. */
 #define PAGES 64
 
 struct CsvScan
@@ -176,7 +176,8 @@ find_next(CsvScan *scan, HeapScanDesc heap)
 
 	if (heap->rs_cblock + 1 >= heap->rs_nblocks)
 		return InvalidBuffer;
-	if (scan->in_order && after <= NBuffers)
+	/* only read_block finds out where that is not so */
+	if (scan->moves && scan->in_order && after <= NBuffers)
 		return after;
 	if (scan->patience > 0)
 	{

@@ -147,7 +147,7 @@ CHARTS = {
     "rows": ("Rows", "rows", "nanoseconds per row", lambda s, n: s * 1e9 / n),
     "columns": ("Columns (the same number of values)", "columns", "nanoseconds per value",
                 lambda s, n: s * 1e9 / n),
-    "workers": ("Scan processes asked for", "parallel", "MB/s", lambda s, n: n / 1e6 / s),
+    "workers": ("Parallel workers asked for", "parallel", "MB/s", lambda s, n: n / 1e6 / s),
     "latency": ("Delay of the store, %s MB/s per connection"
                 % os.environ.get("BENCH_CONNECTION_MB", "?"), "milliseconds", "MB/s",
                 lambda s, n: n / 1e6 / s),
