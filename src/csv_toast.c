@@ -209,7 +209,7 @@ pin_block(Relation rel, Table *table, BlockNumber block, Buffer guess)
 	return has_block(rel, table, block) ? ReadBuffer(rel, block) : InvalidBuffer;
 }
 
-/* The buffer that should have the next page.  In a table that was read in order it is beside this one. */
+/* The buffer that should have the next page: in a table that was read in order, the one beside. */
 static Buffer
 find_next(Relation rel, Table *table, const Spot *spot)
 {
