@@ -404,12 +404,15 @@ sub one_object
 	my %good = (bucket => 'exports', kind => 'data_export', access_key_id => $keys{access_key_id}, secret_access_key => $keys{secret_access_key}, session_token => 'FwoGZXIvYXdzTokenOfTheSecuritySuite',
 		folder_path => 'x', region => 'us-east-1', endpoint_url => 'http://store.test:1', sts_endpoint_url => 'http://store.test:1', addressing => 'path', payload_signing => 'auto',
 		expected_bucket_owner => '111122223333', server_side_encryption => 'aws:kms', kms_key_id => 'alias/x', storage_class => 'STANDARD', acl => 'private', content_type => 'text/csv', name => 'x');
+	my %current = (compression => 'gzip');
+	# An interval may have white space around it, and S3 never sees it.
+	my %elsewhere = (drop_after => '48 hours');
 	my %other = (role_arn => $role, secret_file => "$dir/secret", credentials_from => 'paths', auth_method => 'secret_key');
 	my @arguments = split /\n/, sql(q(SELECT name FROM pg_proc, unnest(proargnames, proargtypes::oid[]) AS a(name, type)
 		WHERE oid = 's3export.create_connector'::regproc AND type = 'text'::regtype ORDER BY 1));
 
-	is_deeply(\@arguments, [ sort keys %good, keys %other ], 'the arguments that are text');
-	foreach my $argument (@arguments)
+	is_deeply(\@arguments, [ sort keys %good, keys %other, keys %current, keys %elsewhere ], 'the arguments that are text');
+	foreach my $argument (grep { !exists $elsewhere{$_} } @arguments)
 	{
 		my %all = (%good, validate => \'false');
 
@@ -420,6 +423,7 @@ sub one_object
 			delete $all{access_key_id} unless $argument eq 'secret_file';
 			%all = (%all, $argument => $other{$argument});
 		}
+		%all = (%all, kind => 'currents', $argument => $current{$argument}) if exists $current{$argument};
 		foreach my $more ("\r\nx-amz-acl: public-read", "\n", "\t", "\x01", "\x7f")
 		{
 			my %wrong = (%all, $argument => $all{$argument} . $more);
