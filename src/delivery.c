@@ -164,7 +164,7 @@ static void
 run_batch(Delivery *delivery)
 {
 	Current     *current = delivery->current;
-	bool         again = current->batch.end != InvalidXLogRecPtr;
+	bool         again = current->batch.end > current->delivered;
 	CurrentBatch settings = current->batch;
 	XLogRecPtr   start;
 

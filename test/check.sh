@@ -261,20 +261,10 @@ check_faults() {
     [ "$failed" -eq 0 ]
 }
 
-# The one that mostly waits begins first, rather than alone at the end.
-all_tests() {
-    local file
-
-    tests=(test/t/104_currents_cron.pl)
-    for file in test/t/*.pl; do
-        [ "$file" = "${tests[0]}" ] || tests+=("$file")
-    done
-}
-
 tap() {
     local status=0 tests=("$@")
 
-    [ $# -gt 0 ] || all_tests
+    [ $# -gt 0 ] || tests=(test/t/*.pl)
     copy_tests
     start_rgw
     # shellcheck disable=SC1091

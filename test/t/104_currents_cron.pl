@@ -95,8 +95,14 @@ my %jobs;
 foreach my $name ('first', 'second')
 {
 	$jobs{$name} = sql("SELECT count(*) FROM s3export.jobs WHERE connector = '$name' AND state = 'succeeded' AND rows > 0");
-	is($jobs{$name}, scalar(@runs), "$name: a delivery for each run");
-	is(sql("SELECT count(*) FROM cron.job_run_details r WHERE (SELECT count(*) FROM s3export.jobs j WHERE j.connector = '$name' AND j.rows > 0 AND j.started_at BETWEEN r.start_time AND r.end_time) <> 1"), 0, "$name: one within each run");
+	# On a busy machine there may be a run with nothing to send, as no row is older than it by a minute of the fast clock.
+	cmp_ok($jobs{$name}, '>=', @runs - 2, "$name: nearly each run has something to deliver");
+	is(sql(<<"SQL"), 0, "$name: one delivery within each run that has something to deliver");
+WITH r AS (SELECT start_time, end_time, lag(end_time) OVER (ORDER BY start_time) AS before FROM cron.job_run_details),
+	d AS (SELECT r.*, (SELECT count(*) FROM s3export.jobs j WHERE j.connector = '$name' AND j.rows > 0 AND j.started_at BETWEEN r.start_time AND r.end_time) AS deliveries FROM r)
+SELECT count(*) FROM d WHERE deliveries > 1 OR deliveries = 0 AND EXISTS
+	(SELECT FROM $name t WHERE t.at > coalesce(d.before, '-infinity') AND t.at < d.start_time - interval '1 min')
+SQL
 
 	my @files = files_in_scripted($s3, $folder{$name});
 	my @before = map { $_->{values}{id} } events(@files);
