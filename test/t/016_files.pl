@@ -1,5 +1,6 @@
 # The files of an export: templates, splitting, header lines, partitions and the
-# manifest, alone and together.  All files appear, or none does.
+# manifest, alone and together.  All files appear, or none does.  The server has
+# preloaded the library, which it need not.
 use strict;
 use warnings;
 use lib 'test/lib';
@@ -12,7 +13,7 @@ use S3Export;
 use Test::More;
 
 s3_or_skip();
-my $node = s3export_node('main', 'max_parallel_workers = 4');
+my $node = s3export_node('main', 'max_parallel_workers = 4', "shared_preload_libraries = 's3export'");
 my $top = unique_folder();
 my $exports = 0;
 
@@ -24,6 +25,8 @@ SQL
 my $all = 'SELECT * FROM t ORDER BY id';
 my $header = "id,label,filler\n";
 my $oracle = copy_oracle($node, $all);
+
+is($node->safe_psql('postgres', 'SHOW s3export.part_size'), '8MB', 'a session that has called nothing has the library');
 
 # ---- helpers
 
