@@ -105,7 +105,7 @@ build() {
 }
 
 check_cppcheck() {
-    cppcheck --quiet --enable=warning,performance,portability --error-exitcode=1 \
+    cppcheck --quiet -j2 --enable=warning,performance,portability --error-exitcode=1 \
         --inline-suppr --std=c11 --library=posix --include=test/lib/cppcheck.h src
 }
 
@@ -144,7 +144,7 @@ unit() {
 
     export PYTHON
     {
-        make -s -C test/unit PG_CONFIG="$PG_CONFIG" check || status=$?
+        make -s -j2 -C test/unit PG_CONFIG="$PG_CONFIG" check || status=$?
         "$PYTHON" test/lib/test_s3_server.py || status=$?
         perl test/lib/test_scripted_s3.pl || status=$?
     } >"$log" 2>&1
@@ -156,7 +156,7 @@ sanitize() {
     local status=0 log=$WORK/sanitize.log
 
     export PYTHON
-    make -s -C test/unit PG_CONFIG="$PG_CONFIG" sanitize >"$log" 2>&1 || status=$?
+    make -s -j2 -C test/unit PG_CONFIG="$PG_CONFIG" sanitize >"$log" 2>&1 || status=$?
     count_tap "$status" "$log"
 }
 

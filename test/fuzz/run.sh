@@ -1,5 +1,5 @@
 #!/bin/bash
-# run.sh: builds the fuzz targets and runs them, one after the other.
+# run.sh: builds the fuzz targets and runs them, as many at a time as there are cores.
 #
 # usage: run.sh SECONDS [TARGET...]
 #
@@ -56,14 +56,21 @@ run() {
     else
         echo "not ok $1 - $2: exit status $status after ${runs:-0} runs"
         tail -n 40 "$log" | sed 's/^/# /'
-        FAILED=1
+        return 1
     fi
 }
 
-number=0
+# They take the same time, so the oldest is the first to end.
+JOBS=$(nproc)
+pids=()
 for target in "${TARGETS[@]}"; do
-    run $((++number)) "$target"
+    [ ${#pids[@]} -lt "$JOBS" ] || wait "${pids[-JOBS]}" || true
+    run $((${#pids[@]} + 1)) "$target" &
+    pids+=($!)
 done
-echo "1..$number"
+for pid in "${pids[@]}"; do
+    wait "$pid" || FAILED=1
+done
+echo "1..${#pids[@]}"
 [ "$FAILED" -ne 0 ] || [ -n "${FUZZ_DIR:-}" ] || rm -rf "$DIR"
 exit "$FAILED"
