@@ -15,6 +15,16 @@ def probe(query, path="NULL"):
             % (literal(query), path))
 
 
+def probe_session():
+    """The module of the tests has the setting of the extension's name, so that one session
+    cannot load both."""
+    module = literal(setting("BENCH_PROBE"))
+    return Session("CREATE OR REPLACE FUNCTION csv_probe(query text, path text, header bool,"
+                   " delimiter text, quote text, escape text, nul text, force_quote text[],"
+                   " encoding text, block_size int) RETURNS bigint LANGUAGE c AS " + module,
+                   "LOAD " + module)
+
+
 def filtered(session, name):
     """The first column of each is a number from 0 or 1 up."""
     column = session.value("SELECT attname FROM pg_attribute WHERE attnum = 1 AND attrelid = %s"
@@ -36,13 +46,7 @@ def same_bytes(session, name, directory):
 def main():
     directory = setting("BENCH_SERVER_FILES")
     results = Results("formatter")
-    # The module of the tests has the setting of the extension's name, so that
-    # one session cannot load both.
-    with Session("CREATE FUNCTION csv_probe(query text, path text, header bool, delimiter text,"
-                 " quote text, escape text, nul text, force_quote text[], encoding text,"
-                 " block_size int) RETURNS bigint LANGUAGE c AS %s"
-                 % literal(setting("BENCH_PROBE")), "LOAD %s" % literal(setting("BENCH_PROBE"))
-                 ) as session:
+    with probe_session() as session:
         for name in setting("BENCH_TABLES").split():
             say("formatter: making %s" % name)
             rows, size = data.make(session, name, float(setting("BENCH_MB")), directory)
@@ -65,4 +69,5 @@ def main():
             session.run("DROP TABLE %s" % name)
 
 
-main()
+if __name__ == "__main__":
+    main()

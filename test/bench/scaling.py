@@ -3,6 +3,7 @@ import subprocess
 
 import data
 from export import copy_to
+from formatter import probe, probe_session
 from measure import Results, Session, has_argument, interleaved, literal, say, setting
 
 
@@ -31,13 +32,15 @@ def connect(session, name, url):
                 % (literal(name), literal(url)))
 
 
-def run_rounds(results, session, chart, x, size, cases):
+def run_rounds(results, session, chart, x, size, cases, sessions=None):
+    """Cases run in "session", or in that of "sessions" by their name."""
     for number, (case, settings, sql) in interleaved(cases):
+        where = (sessions or {}).get(case, session)
         for name, value in settings.items():
-            session.run("SET %s = %s" % (name, literal(str(value))))
-        _, seconds = session.run(sql)
+            where.run("SET %s = %s" % (name, literal(str(value))))
+        _, seconds = where.run(sql)
         for name in settings:
-            session.run("RESET %s" % name)
+            where.run("RESET %s" % name)
         if number > 0:
             results.add(chart=chart, x=x, case=case, size=size, round=number, seconds=seconds)
 
@@ -55,11 +58,15 @@ def measure_rows(results, session):
              " (n %% 10000 / 100.0)::numeric(8,2) AS amount, 'item ' || n %% 1000 AS item"
              " FROM generate_series(1::bigint, %d) n")
     base = int(setting("BENCH_ROWS"))
-    for rows in [1] + [base * int(factor) for factor in setting("BENCH_FACTORS").split()]:
-        say("scaling: making %d rows" % rows)
-        data.fill(session, "rows_n", query, rows)
-        run_rounds(results, session, "rows", rows, rows, pair(session, "rows_n"))
-        session.run("DROP TABLE rows_n")
+    alone = "formatting alone"
+    with probe_session() as formatter:
+        for rows in [1] + [base * int(factor) for factor in setting("BENCH_FACTORS").split()]:
+            say("scaling: making %d rows" % rows)
+            data.fill(session, "rows_n", query, rows)
+            run_rounds(results, session, "rows", rows, rows,
+                       pair(session, "rows_n") + [(alone, {}, probe("SELECT * FROM rows_n"))],
+                       {alone: formatter})
+            session.run("DROP TABLE rows_n")
 
 
 def measure_columns(results, session):
