@@ -166,12 +166,13 @@ def scaling():
         values = {case: {x: value(runs.median((chart, x, case)), sizes[x]) for x in points}
                   for case in cases}
         if chart == "rows":
-            start = runs.median((chart, 1, "s3export"))
             points.remove(1)
-            values["s3export, less its time for one row"] = {
-                x: value(runs.median((chart, x, "s3export")) - start, sizes[x]) for x in points}
+            for case in ("s3export", "s3export, bodies not signed"):
+                start = runs.median((chart, 1, case))
+                values[case + ", less its time for one row"] = {
+                    x: value(runs.median((chart, x, case)) - start, sizes[x]) for x in points}
             print("An export of one row takes %.1f ms: an uploader starts, connects, and ends.\n"
-                  % (start * 1e3))
+                  % (runs.median((chart, 1, "s3export")) * 1e3))
         print("#### %s: %s\n" % (title, up))
         table([across] + ["{:,}".format(x) for x in points],
               [[case] + ["%.1f" % line[x] for x in points] for case, line in values.items()])

@@ -45,12 +45,15 @@ def run_rounds(results, session, chart, x, size, cases, sessions=None):
             results.add(chart=chart, x=x, case=case, size=size, round=number, seconds=seconds)
 
 
+def serial(session):
+    return {"parallel": 0} if has_argument(session, "parallel") else {}
+
+
 def pair(session, table):
     """COPY to nowhere, and the export to a sink that drops what it gets."""
     query = "SELECT * FROM %s" % table
-    serial = {"parallel": 0} if has_argument(session, "parallel") else {}
     return [("COPY TO '/dev/null'", {}, "COPY (%s) TO '/dev/null' (FORMAT csv, HEADER)" % query),
-            ("s3export", {}, copy_to("http", query, "o.csv", **serial))]
+            ("s3export", {}, copy_to("http", query, "o.csv", **serial(session)))]
 
 
 def measure_rows(results, session):
@@ -58,14 +61,16 @@ def measure_rows(results, session):
              " (n %% 10000 / 100.0)::numeric(8,2) AS amount, 'item ' || n %% 1000 AS item"
              " FROM generate_series(1::bigint, %d) n")
     base = int(setting("BENCH_ROWS"))
+    unsigned = copy_to("http-unsigned", "SELECT * FROM rows_n", "o.csv", **serial(session))
     alone = "formatting alone"
     with probe_session() as formatter:
         for rows in [1] + [base * int(factor) for factor in setting("BENCH_FACTORS").split()]:
             say("scaling: making %d rows" % rows)
             data.fill(session, "rows_n", query, rows)
             run_rounds(results, session, "rows", rows, rows,
-                       pair(session, "rows_n") + [(alone, {}, probe("SELECT * FROM rows_n"))],
-                       {alone: formatter})
+                       pair(session, "rows_n") + [
+                           ("s3export, bodies not signed", {}, unsigned),
+                           (alone, {}, probe("SELECT * FROM rows_n"))], {alone: formatter})
             session.run("DROP TABLE rows_n")
 
 
@@ -92,18 +97,17 @@ def measure_workers(results, session, size):
 def measure_latency(results, session, size):
     query = "SELECT * FROM lineitem"
     bandwidth = int(setting("BENCH_CONNECTION_MB")) * 1000000
-    serial = {"parallel": 0} if has_argument(session, "parallel") else {}
     for delay in setting("BENCH_DELAYS").split():
         with Throttle(bandwidth, delay) as throttle:
             name = "throttled_%s" % delay
             connect(session, name, throttle.url)
-            cases = [("s3export, default settings", {}, copy_to(name, query, "o.csv", **serial))]
+            export = copy_to(name, query, "o.csv", **serial(session))
+            cases = [("s3export, default settings", {}, export)]
             for parts in setting("BENCH_PARTS").split():
                 # Parts of 16 MB, and one that is being filled.
                 settings = {"s3export.max_concurrent_parts": parts, "s3export.part_size": "16MB",
                             "s3export.upload_memory": "%dMB" % (16 * (int(parts) + 1))}
-                cases.append(("s3export, parts in flight: " + parts, settings,
-                              copy_to(name, query, "o.csv", **serial)))
+                cases.append(("s3export, parts in flight: " + parts, settings, export))
             aws = "%s/aws-http %s %s" % (setting("BENCH_PROGRAMS"), "bench/o.csv", throttle.url)
             cases.append(("COPY TO PROGRAM 'aws s3 cp -'", {},
                           "COPY (%s) TO PROGRAM %s (FORMAT csv, HEADER)" % (query, literal(aws))))
