@@ -33,7 +33,7 @@ our @EXPORT = qw(
   s3_assume s3_user s3_role s3_secret
   rgw_start rgw_stop rgw_kill rgw_resume with_s3
   s3export_node create_connector connector_sql copy_oracle
-  sql_error error_like poll_until sql_literal unique_folder
+  sql_error error_like try_query server_answers poll_until sql_literal unique_folder
 );
 
 my $lib = dirname(abs_path(__FILE__));
@@ -430,6 +430,28 @@ sub error_like
 	my $result = ok(!@wrong, $name);
 	diag(join "\n", @wrong, map { "$_: $error->{$_}" } sort keys %$error) unless $result;
 	return $result;
+}
+
+# A query of a server that may be down: psql's status, and the rows.  Its text is no
+# input of psql's: one that ends before it has read that is an error to IPC::Run.
+sub try_query
+{
+	my ($node, $sql) = @_;
+	my ($out, $err) = ('', '');
+
+	IPC::Run::run([ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'), '-c', $sql ], '<', \undef, '>', \$out, '2>', \$err);
+	my $status = $? >> 8;
+	chomp $out;
+	return ($status, $out);
+}
+
+# It is up, and has recovered.
+sub server_answers
+{
+	my ($node) = @_;
+	my ($status, $out) = try_query($node, 'SELECT NOT pg_is_in_recovery()');
+
+	return $status == 0 && $out eq 't';
 }
 
 # Calls a block every 50 ms until it returns true, which is then returned; dies

@@ -448,7 +448,7 @@ error_like($node, 'SELECT s3export.wait(' . queue('SELECT 1 / (3 - g) FROM gener
 	wait_for_state($jobs[1], 'running');
 	kill 'KILL', sql(q(SELECT pid FROM pg_stat_activity WHERE backend_type = 's3export dispatcher'));
 	eval { $hold->finish };
-	poll_until(sub { my ($status) = $node->psql('postgres', 'SELECT 1'); $status == 0 }, 'the end of the recovery');
+	poll_until(sub { server_answers($node) }, 'the end of the recovery');
 	is(state($_), 'queued', 'a crash leaves what is queued') foreach @jobs[ 2, 3 ];
 	error_like($node, "SELECT s3export.wait($jobs[0])", { sqlstate => '08006', message => "the processes of job $jobs[0] have died", hint => qr/recover/ }, 'wait does not wait for the dead');
 	sql(q(SELECT rows_uploaded FROM s3export.copy_to('lake', 'VALUES (1)', 'after-crash.csv')));

@@ -84,7 +84,7 @@ sub uploads_of
 
 sub wait_until_up
 {
-	poll_until(sub { ($node->psql('postgres', 'SELECT 1'))[0] == 0 }, 'the server');
+	poll_until(sub { server_answers($node) }, 'the server');
 	return;
 }
 

@@ -30,11 +30,11 @@ my $node = currents_node('main', 'restart_after_crash = on', 'max_connections = 
 	"s3export.retry_timeout = '20s'", "s3export.connect_timeout = '2s'", "s3export.stall_timeout = '3s'");
 my $base = $node->basedir;
 
-sub try { return ($node->psql('postgres', @_))[0 .. 1]; }
+sub try { return try_query($node, @_); }
 
 sub server_is_up
 {
-	poll_until(sub { my ($status, $out) = try('SELECT NOT pg_is_in_recovery()'); $status == 0 && $out eq 't' }, 'the server', 60);
+	poll_until(sub { server_answers($node) }, 'the server', 60);
 	return;
 }
 
