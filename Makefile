@@ -28,6 +28,8 @@ OBJS = \
 	src/delivery_launch.o \
 	src/batch.o \
 	src/batch_event.o \
+	src/batch_source.o \
+	src/publication.o \
 	src/decode.o \
 	src/connector_args.o \
 	src/connector_args_credentials.o \
@@ -37,8 +39,10 @@ OBJS = \
 	src/connector_wire.o \
 	src/current.o \
 	src/current_events.o \
+	src/current_publication.o \
 	src/current_rows.o \
 	src/current_session.o \
+	src/current_slot.o \
 	src/current_tables.o \
 	src/job.o \
 	src/job_queue.o \

@@ -163,8 +163,9 @@ CREATE VIEW s3export.connectors WITH (security_barrier) AS
 --     GRANT EXECUTE ON FUNCTION s3export.create_connector TO alice;
 -- It is also what test_credentials(bucket => ...) asks for.  An auth_method is
 -- 'secret_key', 'role_arn' or 'ambient'; the first two follow from the arguments.
--- The last five arguments are for kind => 'currents' alone, and drop_after is an
--- interval or 'infinity', which intervals cannot be before PostgreSQL 17.
+-- The last six arguments are for kind => 'currents' alone: a publication, or the tables
+-- and operations of one that is made.  drop_after is an interval or 'infinity', which
+-- intervals cannot be before PostgreSQL 17.
 CREATE FUNCTION s3export.create_connector(
 	name text,
 	bucket text,
@@ -192,6 +193,7 @@ CREATE FUNCTION s3export.create_connector(
 	content_type text DEFAULT NULL,
 	validate boolean DEFAULT true,
 	wait interval DEFAULT '15 s',
+	publication text DEFAULT NULL,
 	tables text[] DEFAULT NULL,
 	operations text[] DEFAULT NULL,
 	compression text DEFAULT NULL,
@@ -305,6 +307,7 @@ CREATE FUNCTION s3export.alter_connector(
 	content_type text DEFAULT NULL,
 	owner regrole DEFAULT NULL,
 	validate boolean DEFAULT true,
+	publication text DEFAULT NULL,
 	tables text[] DEFAULT NULL,
 	operations text[] DEFAULT NULL,
 	compression text DEFAULT NULL,
@@ -549,24 +552,29 @@ AS 'MODULE_PATHNAME', 's3export_recover';
 
 -- ------------------------------------------------------------------ currents
 
--- What a connector of kind 'currents' has besides being a connector.  The four
--- columns from system_identifier on say on which server, and in which database,
--- the slot, the position and the OIDs of tables mean something: a copy of these
--- rows elsewhere, from a dump or a backup, is paused there.
+-- What a connector of kind 'currents' has besides being a connector.
 CREATE TABLE s3export.current (
 	connector_id bigint PRIMARY KEY,
-	operations integer NOT NULL CHECK (operations BETWEEN 1 AND 15), -- 1 insert, 2 update, 4 delete, 8 truncate
+	publication text COLLATE "C" NOT NULL,
+	owns_publication boolean NOT NULL,   -- the connector made it, and drops it
 	compression text NOT NULL,
 	max_events_per_file integer NOT NULL,
-	drop_after interval,         -- NULL: never
-	state text NOT NULL DEFAULT 'created'
-		CHECK (state IN ('created', 'running', 'paused', 'suspended', 'lost')),
-	slot_name text,
+	drop_after interval,                 -- NULL: never
+	versions integer NOT NULL DEFAULT 0  -- of tables' columns: numbers that have been given
+);
+
+-- What a launch has made, and how the current has fared since.  It means something on
+-- this server and in this database alone, and is not dumped.
+CREATE TABLE s3export.current_state (
+	connector_id bigint PRIMARY KEY,
+	state text NOT NULL
+		CHECK (state IN ('launching', 'running', 'paused', 'stopped', 'suspended', 'lost')),
+	slot_name text,              -- NULL: it is stopped
 	system_identifier bigint NOT NULL,
-	data_directory text NOT NULL,
-	database oid NOT NULL,
-	timeline integer NOT NULL,
+	publication_oid oid NOT NULL,
 	delivered_lsn pg_lsn,        -- what commits before it is delivered
+	last_timeline integer NOT NULL DEFAULT 0, -- in the _id of the last event
+	timelines integer NOT NULL DEFAULT 0, -- to be added to the server's, so that _ids go on growing
 	launched_at timestamptz,
 	caught_up_at timestamptz,    -- all that had been committed then is delivered
 	last_delivery_at timestamptz,
@@ -586,8 +594,8 @@ CREATE TABLE s3export.current (
 	error_hint text
 );
 
--- A table that was removed keeps its row, so that the versions of its columns
--- never repeat.  The names are what a dump is restored by.
+-- The tables and partitions that the publication had when a delivery last looked, and the
+-- versions of their columns in files.
 CREATE TABLE s3export.current_table (
 	connector_id bigint NOT NULL,
 	relid oid NOT NULL,
@@ -595,20 +603,22 @@ CREATE TABLE s3export.current_table (
 	table_name text COLLATE "C" NOT NULL,
 	version integer NOT NULL DEFAULT 0,
 	columns text,
-	removed_lsn pg_lsn           -- what commits from there on is not sent
+	since_lsn pg_lsn,            -- what commits before is in a copy
+	copying boolean NOT NULL DEFAULT false, -- the copy is not known to be in place
+	gone_lsn pg_lsn,             -- it was seen then that the publication does not have it any more
+	PRIMARY KEY (connector_id, relid)
 );
-CREATE INDEX current_table_connector_id_idx ON s3export.current_table (connector_id);
 
 -- A batch that was begun and is not known to be in place as a whole.
 CREATE TABLE s3export.current_batch (
 	connector_id bigint PRIMARY KEY,
 	end_lsn pg_lsn NOT NULL,
-	operations integer NOT NULL,
 	events_per_file integer NOT NULL,
 	open_files integer NOT NULL,
 	block_size integer NOT NULL,
 	compression text NOT NULL,
 	tables jsonb NOT NULL,
+	versions integer NOT NULL,
 	events bigint NOT NULL,
 	committed_at timestamptz NOT NULL
 );
@@ -617,12 +627,16 @@ CREATE TABLE s3export.current_event (
 	connector_id bigint NOT NULL,
 	event_id bigint GENERATED ALWAYS AS IDENTITY,
 	at timestamptz NOT NULL,
+	last_at timestamptz NOT NULL,
+	repeats integer NOT NULL DEFAULT 1,
 	event text NOT NULL,
 	detail jsonb NOT NULL,
 	PRIMARY KEY (connector_id, event_id)
 );
 
 CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current
+	EXECUTE FUNCTION s3export.refuse_direct_writes();
+CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current_state
 	EXECUTE FUNCTION s3export.refuse_direct_writes();
 CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current_table
 	EXECUTE FUNCTION s3export.refuse_direct_writes();
@@ -632,58 +646,64 @@ CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3expor
 	EXECUTE FUNCTION s3export.refuse_direct_writes();
 
 SELECT pg_catalog.pg_extension_config_dump('s3export.current', '');
-SELECT pg_catalog.pg_extension_config_dump('s3export.current_table', '');
 
--- NULL on a standby.
-CREATE FUNCTION s3export.current_is_here(
-	system_identifier bigint,
-	data_directory text,
-	database oid,
-	timeline integer)
-	RETURNS boolean LANGUAGE C STABLE STRICT PARALLEL SAFE
-	AS 'MODULE_PATHNAME', 's3export_current_is_here';
+-- Slots are no part of an extension: DROP EXTENSION would leave them, and the WAL that
+-- they keep.
+CREATE FUNCTION s3export.refuse_drop_extension() RETURNS event_trigger
+	LANGUAGE C AS 'MODULE_PATHNAME', 's3export_refuse_drop_extension';
+REVOKE ALL ON FUNCTION s3export.refuse_drop_extension FROM PUBLIC;
+CREATE EVENT TRIGGER s3export_refuse_drop_extension ON ddl_command_start
+	WHEN TAG IN ('DROP EXTENSION') EXECUTE FUNCTION s3export.refuse_drop_extension();
 
+-- Position and lag are of what is delivered.  lag_bytes is the WAL that has been written
+-- since, of whatever tables; lag_seconds the time since all that had been committed was
+-- delivered, and 0 where no WAL has been written since.  A standby shows states as they are stored.
 CREATE VIEW s3export.currents WITH (security_barrier) AS
 	SELECT u.connector_id, c.name, c.owner,
-		   CASE WHEN u.state = 'created' THEN u.state
-				WHEN NOT h.here THEN 'paused'
-				WHEN h.here AND (s.slot_name IS NULL OR s.wal_status = 'lost') THEN 'lost'
-				ELSE u.state END AS state,
-		   ARRAY(SELECT coalesce((SELECT format('%I.%I', n.nspname, r.relname)
-									FROM pg_class r JOIN pg_namespace n ON n.oid = r.relnamespace
-								   WHERE r.oid = t.relid AND h.here IS DISTINCT FROM false),
-								 CASE WHEN h.here IS DISTINCT FROM false THEN t.relid::text
-									  ELSE format('%I.%I', t.schema_name, t.table_name) END)
-				   FROM s3export.current_table t
-				  WHERE t.connector_id = u.connector_id AND t.removed_lsn IS NULL
-				  ORDER BY t.schema_name, t.table_name) AS tables,
-		   ARRAY(SELECT o.name FROM (VALUES (1, 'insert'), (2, 'update'), (4, 'delete'), (8, 'truncate')) AS o (bit, name)
-				  WHERE u.operations & o.bit <> 0 ORDER BY o.bit) AS operations,
+		   CASE WHEN NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = c.owner) THEN 'orphaned'
+				WHEN t.state IS NULL THEN 'created'
+				WHEN pg_is_in_recovery() OR t.state IN ('stopped', 'launching', 'lost')
+					OR s.wal_status <> 'lost' THEN t.state
+				WHEN s.slot_name IS NULL AND t.system_identifier IS DISTINCT FROM y.system_identifier
+					OR t.slot_name <> n.slot_name THEN 'elsewhere'
+				ELSE 'lost' END AS state,
+		   u.publication,
+		   ARRAY(SELECT format('%I.%I', p.schemaname, p.tablename) FROM pg_publication_tables p
+				  WHERE p.pubname = u.publication AND p.schemaname <> 's3export' ORDER BY 1) AS tables,
+		   ARRAY(SELECT o.name FROM pg_publication p
+				  CROSS JOIN LATERAL (VALUES (1, p.pubinsert, 'insert'), (2, p.pubupdate, 'update'),
+						(3, p.pubdelete, 'delete'), (4, p.pubtruncate, 'truncate')) AS o (number, published, name)
+				  WHERE p.pubname = u.publication AND o.published ORDER BY o.number) AS operations,
 		   u.compression, u.max_events_per_file,
 		   coalesce(u.drop_after::text, 'infinity') AS drop_after,
-		   u.slot_name, s.active_pid,
-		   p.position,
-		   CASE WHEN h.here AND p.position IS NOT NULL THEN greatest(pg_current_wal_lsn() - p.position, 0) END AS lag_bytes,
-		   CASE WHEN NOT h.here OR u.caught_up_at IS NULL THEN NULL
-				WHEN CASE WHEN h.here THEN p.position >= pg_current_wal_lsn() END THEN 0
-				ELSE greatest(extract(epoch FROM clock_timestamp() - u.caught_up_at), 0)::bigint END AS lag_seconds,
-		   u.last_file, u.last_delivery_at, u.events_sent, u.events_dropped, u.files_sent, u.bytes_sent,
-		   u.suspended_at, u.suspended_at + u.drop_after AS deadline, u.next_try_at, u.failures,
-		   u.error_code, u.error_message, u.error_detail, u.error_hint, u.launched_at
+		   t.slot_name, s.active_pid,
+		   t.delivered_lsn AS position,
+		   CASE WHEN NOT pg_is_in_recovery()
+				THEN greatest(pg_current_wal_lsn() - greatest(t.delivered_lsn, s.confirmed_flush_lsn), 0) END AS lag_bytes,
+		   CASE WHEN pg_is_in_recovery() OR t.caught_up_at IS NULL THEN NULL
+				WHEN greatest(t.delivered_lsn, s.confirmed_flush_lsn) >= pg_current_wal_lsn() THEN 0
+				ELSE greatest(extract(epoch FROM clock_timestamp() - t.caught_up_at), 0)::bigint END AS lag_seconds,
+		   t.last_file, t.last_delivery_at, coalesce(t.events_sent, 0) AS events_sent,
+		   coalesce(t.events_dropped, 0) AS events_dropped, coalesce(t.files_sent, 0) AS files_sent,
+		   coalesce(t.bytes_sent, 0) AS bytes_sent,
+		   t.suspended_at, t.suspended_at + u.drop_after AS deadline, t.next_try_at,
+		   coalesce(t.failures, 0) AS failures,
+		   t.error_code, t.error_message, t.error_detail, t.error_hint, t.launched_at
 	  FROM s3export.connectors c
 	  JOIN s3export.current u USING (connector_id)
-	 CROSS JOIN LATERAL (SELECT s3export.current_is_here(u.system_identifier, u.data_directory, u.database,
-														 u.timeline) AS here) h
+	  LEFT JOIN s3export.current_state t USING (connector_id)
+	 CROSS JOIN pg_control_system() y
+	 CROSS JOIN LATERAL (SELECT format('s3export_%s_%s', d.oid, u.connector_id) AS slot_name
+						   FROM pg_database d WHERE d.datname = current_database()) n
 	  LEFT JOIN pg_replication_slots s
-			 ON s.slot_name = u.slot_name AND s.database = current_database() AND s.plugin = 's3export'
-	-- Where there were no events, only the slot has been moved on.
-	CROSS JOIN LATERAL (SELECT CASE WHEN h.here THEN greatest(u.delivered_lsn, s.confirmed_flush_lsn)
-									ELSE u.delivered_lsn END AS position) p;
+			 ON s.slot_name = n.slot_name AND s.database = current_database() AND s.plugin = 's3export';
 
--- The last 100 of each connector.  Each is also a notification on channel
--- "s3export", which whoever listens in this database hears.
+-- The last events of each connector: 100 about what is lost for ever, and 100 others.
+-- An event that comes again and again is a row, with how often and when last.  Each is also a
+-- notification on channel "s3export", which has no more than ids, event and state, as
+-- every role in this database can listen.
 CREATE VIEW s3export.current_events WITH (security_barrier) AS
-	SELECT c.name AS connector, e.at, e.event, e.detail
+	SELECT c.name AS connector, e.at, e.event, e.detail, e.repeats, e.last_at
 	  FROM s3export.connectors c
 	  JOIN s3export.current_event e USING (connector_id)
 	 ORDER BY e.connector_id, e.event_id;
@@ -691,24 +711,41 @@ CREATE VIEW s3export.current_events WITH (security_barrier) AS
 -- For the owner of the connector, members of the owner, and superusers.
 
 -- Makes the slot; returns the position from which on what commits is sent.
-CREATE FUNCTION s3export.launch(name text, copy_existing boolean DEFAULT false)
+CREATE FUNCTION s3export.launch(connector text, copy_existing boolean DEFAULT false)
 	RETURNS pg_lsn LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_launch';
 
-CREATE FUNCTION s3export.pause(name text)
+-- Adds a table to the publication, and sends its rows; returns how many.
+CREATE FUNCTION s3export.add_table(connector text, relation regclass, copy_existing boolean DEFAULT true)
+	RETURNS bigint LANGUAGE C VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 's3export_add_table';
+
+CREATE FUNCTION s3export.pause(connector text)
 	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_pause';
 
--- One that is suspended is tried again with the next delivery.
-CREATE FUNCTION s3export.resume(name text)
+-- A current that is suspended is tried again with the next delivery.
+CREATE FUNCTION s3export.resume(connector text)
 	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_resume';
 
--- One connector, whose error is raised; or all of the caller's that are due, where
--- an error is a warning and does not keep the others.
-CREATE FUNCTION s3export.deliver(name text DEFAULT NULL)
-	RETURNS TABLE (connector text, state text, events bigint, files bigint, bytes bigint, events_dropped bigint, error text)
-	LANGUAGE C VOLATILE PARALLEL UNSAFE
+-- Gives the slot back, and keeps the rest.
+CREATE FUNCTION s3export.stop(connector text)
+	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 's3export_stop';
+
+-- One connector, or all of the caller's.  An error of one is a warning and does not keep the
+-- others; then it is raised, unless "raise" is false.
+CREATE FUNCTION s3export.deliver(
+	INOUT connector text DEFAULT NULL,
+	"raise" boolean DEFAULT true,
+	OUT state text,
+	OUT events bigint,
+	OUT files bigint,
+	OUT bytes bigint,
+	OUT events_dropped bigint,
+	OUT error text)
+	RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_deliver';
 
 -- ------------------------------------------------------------------ privileges

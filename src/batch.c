@@ -12,10 +12,10 @@
  */
 #include "postgres.h"
 
-#include "access/sysattr.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/hsearch.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
@@ -24,6 +24,7 @@
 #include "batch_internal.h"
 #include "csv.h"
 #include "path.h"
+#include "publication.h"
 #include "uploader.h"
 
 /* What is to appear together; bytes of CSV, files. */
@@ -32,6 +33,9 @@
 
 /* A transaction may have any number of events: its files become larger instead of many more. */
 #define FILES_BEFORE_DOUBLING 1000
+
+/* How many relations with changes are remembered, so that those that come and go take no memory. */
+#define MAX_SOURCES 10000
 
 struct Batch
 {
@@ -43,8 +47,14 @@ struct Batch
 	MemoryContext       event_context;
 	ResourceOwner       owner;
 
-	HTAB *sources;
-	List *targets; /* of Target */
+	HTAB         *sources;         /* of Source, by relid */
+	MemoryContext sources_context; /* of the table and what its entries have */
+	List         *targets;         /* of Target */
+	int           versions;        /* given to columns of tables so far */
+	Oid           publication;     /* 0: there was none at this place of the WAL */
+	uint64        publication_seen; /* publication_generation() that this is of */
+	List         *withheld_tables; /* names (char *) */
+	uint64        withheld;
 
 	DecodeTransaction transaction;
 	uint32            number; /* of the last event of the transaction */
@@ -119,8 +129,8 @@ send_of(Batch *batch, const Target *target, PipeBlockKind kind, const char *data
 
 /* ---- files ---- */
 
-static void
-end_file(Target *target)
+void
+batch_end_file(Target *target)
 {
 	Batch *batch = target->batch;
 
@@ -143,7 +153,7 @@ begin_in_store(Target *target)
 	if (batch->pipe == NULL)
 		open_pipe(batch);
 	if (batch->nbegun == batch->settings->open_files)
-		end_file(dlist_container(Target, node, dlist_tail_node(&batch->begun)));
+		batch_end_file(dlist_container(Target, node, dlist_tail_node(&batch->begun)));
 	dlist_push_head(&batch->begun, &target->node);
 	batch->nbegun++;
 	target->begun = true;
@@ -204,15 +214,31 @@ events_per_file(const Batch *batch)
 	return (uint64) batch->settings->events_per_file << doublings;
 }
 
+/*
+ * With the first event that has other columns: what was passed over before is not
+ * read again where the batch is, and must not have taken a number.
+ */
+static void
+choose_version(Batch *batch, Target *target)
+{
+	CurrentTable *table = target->table;
+
+	if (table->columns != NULL && strcmp(table->columns, target->columns) == 0)
+		return;
+	table->columns = MemoryContextStrdup(batch->context, target->columns);
+	table->version = ++batch->versions;
+}
+
 static void
 choose_file(Batch *batch, Target *target)
 {
 	int64 hour = batch->transaction.committed_at / USECS_PER_HOUR;
 
 	if (target->file != NULL && (target->hour != hour || target->events >= events_per_file(batch)))
-		end_file(target);
+		batch_end_file(target);
 	if (target->file != NULL)
 		return;
+	choose_version(batch, target);
 	target->file = name_file(batch, target);
 	if (batch->last_file != NULL)
 		pfree(batch->last_file);
@@ -235,13 +261,19 @@ put_hex(char *dst, uint64 value, int digits)
 	return dst + digits;
 }
 
+static TimeLineID
+timeline_of(const Batch *batch)
+{
+	return batch->transaction.timeline + (TimeLineID) batch->current->timelines;
+}
+
 static void
 next_id(Batch *batch)
 {
 	char *dst = batch->id.bytes + VARHDRSZ;
 
 	batch->number++;
-	dst = put_hex(dst, batch->transaction.timeline, 8);
+	dst = put_hex(dst, timeline_of(batch), 8);
 	*dst++ = '-';
 	dst = put_hex(dst, batch->transaction.lsn, 16);
 	*dst++ = '-';
@@ -279,33 +311,230 @@ put_event(Batch *batch, Target *target, int operation)
 	ExecClearTuple(slot);
 }
 
+/* ---- which tables ---- */
+
+Target *
+batch_find_target(const Batch *batch, Oid relid)
+{
+	ListCell *cell;
+
+	foreach (cell, batch->targets)
+	{
+		Target *target = lfirst(cell);
+
+		if (target->relid == relid)
+			return target;
+	}
+	return NULL;
+}
+
+static const CurrentTable *
+find_table(List *tables, Oid relid)
+{
+	ListCell *cell;
+
+	foreach (cell, tables)
+	{
+		const CurrentTable *table = lfirst(cell);
+
+		if (table->relid == relid)
+			return table;
+	}
+	return NULL;
+}
+
+/* The settings keep the versions of the beginning: what changes is a copy. */
+Target *
+batch_get_target(Batch *batch, Oid relid)
+{
+	Target             *target = batch_find_target(batch, relid);
+	const CurrentTable *table = find_table(batch->settings->tables, relid);
+	MemoryContext       old;
+
+	if (target != NULL)
+		return target;
+	old = MemoryContextSwitchTo(batch->context);
+	target = palloc0(sizeof(Target));
+	target->relid = relid;
+	target->before = table != NULL ? *table : (CurrentTable){.relid = relid};
+	target->table = palloc(sizeof(CurrentTable));
+	*target->table = target->before;
+	target->batch = batch;
+	batch->targets = lappend(batch->targets, target);
+	MemoryContextSwitchTo(old);
+	return target;
+}
+
 static void
-put_row(Batch *batch, const Source *source, const DecodeChange *change, DecodeOperation operation,
-		HeapTuple tuple)
+make_sources(Batch *batch)
+{
+	HASHCTL control = {.keysize = sizeof(Oid), .entrysize = sizeof(Source)};
+
+	batch->sources_context =
+		AllocSetContextCreate(batch->context, "s3export sources", ALLOCSET_DEFAULT_SIZES);
+	control.hcxt = batch->sources_context;
+	batch->sources =
+		hash_create("s3export sources", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+void
+batch_forget_sources(Batch *batch)
+{
+	MemoryContextDelete(batch->sources_context);
+	make_sources(batch);
+}
+
+/* The publication of this place in the WAL. */
+static Oid
+find_publication(Batch *batch, uint64 generation)
+{
+	if (batch->publication_seen != generation)
+		batch->publication =
+			publication_resolve(batch->current->publication_oid, batch->current->publication);
+	batch->publication_seen = generation;
+	return batch->publication;
+}
+
+/*
+ * How changes of the relation are published.  What has been heard so far is noted
+ * before, as the look-up may hear of more.
+ */
+static Source *
+find_source(Batch *batch, Relation relation)
+{
+	Oid     relid = RelationGetRelid(relation);
+	uint64  generation = publication_generation();
+	bool    found;
+	Source *source;
+
+	if (hash_get_num_entries(batch->sources) >= MAX_SOURCES)
+		batch_forget_sources(batch);
+	source = hash_search(batch->sources, &relid, HASH_ENTER, &found);
+	if (!found)
+	{
+		source->seen = 0;
+		source->attnums = NULL;
+	}
+	if (source->seen != generation)
+	{
+		source->seen = 0;
+		batch_refresh_source(batch, source, relation, find_publication(batch, generation),
+							 batch->sources_context);
+		source->seen = generation;
+	}
+	return source;
+}
+
+/* ---- changes ---- */
+
+static void
+withhold(Batch *batch, Relation relation)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+	char         *name = quote_qualified_identifier(
+		get_namespace_name(RelationGetNamespace(relation)), RelationGetRelationName(relation));
+	ListCell *cell;
+
+	batch->withheld++;
+	foreach (cell, batch->withheld_tables)
+	{
+		if (strcmp(lfirst(cell), name) == 0)
+			break;
+	}
+	if (cell == NULL)
+		batch->withheld_tables = lappend(batch->withheld_tables, name);
+	else
+		pfree(name);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Is the change an event?  A truncation is an event of the partitioned table only where all
+ * of that is emptied.
+ */
+static bool
+is_event(const Source *source, const DecodeChange *change)
+{
+	const Target *target = source->target;
+
+	if (target == NULL || (source->operations & OPERATION_BIT(change->operation)) == 0)
+		return false;
+	if (change->transaction->lsn < target->table->since_lsn)
+		return false;
+	return change->operation != DECODE_TRUNCATE ||
+		   target->relid == RelationGetRelid(change->relation);
+}
+
+static void
+put_row(Batch *batch, const Source *source, DecodeOperation operation, const EventRow *row)
 {
 	if (batch->counts)
 	{
 		batch->events++;
 		return;
 	}
-	event_set_values(source->target, source, change->relation, tuple,
-					 operation == DECODE_UPDATE ? change->old : NULL);
+	event_set_values(source->target, source, row);
 	put_event(batch, source->target, operation);
 }
 
-/* An event of the partitioned table only where all of it is emptied. */
-static bool
-is_event(const Batch *batch, const Source *source, const DecodeChange *change)
+/*
+ * A condition of the publication makes an insert of an update whose row comes to fulfil
+ * it, and a delete where the row does not any more, as pgoutput does.  An update that changes
+ * the key is a delete and an insert.
+ */
+static void
+put_update(Batch *batch, const Source *source, const DecodeChange *change)
 {
-	const Target *target = source->target;
+	EventRow old_row;
+	EventRow new_row;
+	bool     has_old = change->old_row != NULL;
+	bool     was;
+	bool     is;
 
-	if (target == NULL || (batch->settings->operations & (1 << change->operation)) == 0)
-		return false;
-	if (target->table->removed_lsn != InvalidXLogRecPtr &&
-		change->transaction->lsn >= target->table->removed_lsn)
-		return false;
-	return change->operation != DECODE_TRUNCATE ||
-		   target->relid == RelationGetRelid(change->relation);
+	if (has_old)
+		event_read(&old_row, change->relation, change->old_row, NULL);
+	event_read(&new_row, change->relation, change->new_row, has_old ? &old_row : NULL);
+	is = event_matches(source->target, source, &new_row);
+	was = has_old ? event_matches(source->target, source, &old_row) : is;
+	if (was && is &&
+		!(has_old && event_changes_identity(change->relation, &old_row, &new_row)))
+	{
+		put_row(batch, source, DECODE_UPDATE, &new_row);
+		return;
+	}
+	if (was)
+		put_row(batch, source, DECODE_DELETE, &old_row);
+	if (is)
+		put_row(batch, source, DECODE_INSERT, &new_row);
+}
+
+/* PostgreSQL refuses updates and deletes without an identity in a table that publishes them. */
+static HeapTuple
+required_row(const DecodeChange *change)
+{
+	HeapTuple tuple = change->operation == DECODE_DELETE ? change->old_row : change->new_row;
+
+	if (tuple == NULL)
+		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
+						errmsg("the WAL has no row for a change of table %s",
+							   RelationGetRelationName(change->relation)),
+						errdetail("The table had no replica identity when the row was changed.")));
+	return tuple;
+}
+
+static void
+put_change(Batch *batch, const Source *source, const DecodeChange *change)
+{
+	EventRow row;
+
+	if (change->operation == DECODE_TRUNCATE)
+	{
+		put_row(batch, source, DECODE_TRUNCATE, NULL);
+		return;
+	}
+	event_read(&row, change->relation, required_row(change), NULL);
+	if (event_matches(source->target, source, &row))
+		put_row(batch, source, change->operation, &row);
 }
 
 void
@@ -318,23 +547,19 @@ batch_begin(Batch *batch, const DecodeTransaction *transaction)
 void
 batch_put(Batch *batch, const DecodeChange *change)
 {
-	MemoryContext caller = MemoryContextSwitchTo(batch->context);
-	Source       *source = batch_find_source(batch->sources, batch->targets, change->relation,
-											 batch->settings->operations, end_file);
+	MemoryContext caller = MemoryContextSwitchTo(batch->event_context);
+	Source       *source;
 
-	if (is_event(batch, source, change))
+	MemoryContextReset(batch->event_context);
+	source = find_source(batch, change->relation);
+	if (source->withheld && (source->operations & OPERATION_BIT(change->operation)) != 0)
+		withhold(batch, change->relation);
+	else if (is_event(source, change))
 	{
-		MemoryContextReset(batch->event_context);
-		MemoryContextSwitchTo(batch->event_context);
-		if (change->operation == DECODE_UPDATE &&
-			event_changes_identity(change->relation, change->old, change->new))
-		{
-			put_row(batch, source, change, DECODE_DELETE, change->old);
-			put_row(batch, source, change, DECODE_INSERT, change->new);
-		}
+		if (change->operation == DECODE_UPDATE)
+			put_update(batch, source, change);
 		else
-			put_row(batch, source, change, change->operation,
-					change->operation == DECODE_DELETE ? change->old : change->new);
+			put_change(batch, source, change);
 	}
 	MemoryContextSwitchTo(caller);
 }
@@ -342,13 +567,10 @@ batch_put(Batch *batch, const DecodeChange *change)
 void
 batch_put_copy(Batch *batch, Relation relation, TupleTableSlot *slot)
 {
-	MemoryContext caller = MemoryContextSwitchTo(batch->context);
-	Source       *source = batch_find_source(batch->sources, batch->targets, relation,
-											 batch->settings->operations, end_file);
-	Target       *target = source->target;
+	MemoryContext caller = MemoryContextSwitchTo(batch->event_context);
+	Target       *target = find_source(batch, relation)->target;
 
 	MemoryContextReset(batch->event_context);
-	MemoryContextSwitchTo(batch->event_context);
 	slot_getallattrs(slot);
 	memcpy(target->slot->tts_values + EVENT_COLUMNS, slot->tts_values,
 		   target->ncolumns * sizeof(Datum));
@@ -358,6 +580,24 @@ batch_put_copy(Batch *batch, Relation relation, TupleTableSlot *slot)
 		target->slot->tts_isnull[EVENT_COLUMNS + target->ncolumns] = true;
 	put_event(batch, target, OPERATION_COPY);
 	MemoryContextSwitchTo(caller);
+}
+
+char *
+batch_columns(Batch *batch, Relation relation)
+{
+	MemoryContext  caller = MemoryContextSwitchTo(batch->event_context);
+	const Source  *source = find_source(batch, relation);
+	const Target  *target = source->target;
+	TupleDesc      desc = RelationGetDescr(relation);
+	StringInfoData list;
+
+	MemoryContextSwitchTo(caller);
+	initStringInfo(&list);
+	for (int i = 0; target != NULL && i < target->ncolumns; i++)
+		appendStringInfo(
+			&list, "%s%s", i > 0 ? ", " : "",
+			quote_identifier(NameStr(TupleDescAttr(desc, target->attnums[i] - 1)->attname)));
+	return target != NULL ? list.data : NULL;
 }
 
 uint64
@@ -380,37 +620,17 @@ batch_is_full(const Batch *batch)
 
 /* ---- beginning and end ---- */
 
-static List *
-make_targets(Batch *batch)
-{
-	List     *targets = NIL;
-	ListCell *cell;
-
-	foreach (cell, batch->settings->tables)
-	{
-		Target *target = palloc0(sizeof(Target));
-
-		/* A copy: what is saved of the settings has the versions of the beginning. */
-		target->table = palloc(sizeof(CurrentTable));
-		*target->table = *(const CurrentTable *) lfirst(cell);
-		target->relid = target->table->relid;
-		target->batch = batch;
-		targets = lappend(targets, target);
-	}
-	return targets;
-}
-
 Batch *
 batch_open_to_count(const Current *current, const CurrentBatch *settings)
 {
 	static const char *const operations[] = {"insert", "update", "delete", "truncate", "copy"};
 
 	Batch        *batch = palloc0(sizeof(Batch));
-	HASHCTL       control = {.keysize = sizeof(Oid), .entrysize = sizeof(Source)};
 	MemoryContext old;
 
 	batch->current = current;
 	batch->settings = settings;
+	batch->versions = settings->versions;
 	batch->counts = true;
 	batch->owner = CurrentResourceOwner;
 	batch->context =
@@ -418,15 +638,11 @@ batch_open_to_count(const Current *current, const CurrentBatch *settings)
 	batch->event_context =
 		AllocSetContextCreate(batch->context, "s3export event", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(batch->context);
-	control.hcxt = batch->context;
-	batch->sources =
-		hash_create("s3export sources", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	batch->targets = make_targets(batch);
+	make_sources(batch);
 	for (size_t i = 0; i < lengthof(operations); i++)
 		batch->operations[i] = cstring_to_text(operations[i]);
 	SET_VARSIZE(&batch->id.value, VARHDRSZ + EVENT_ID_LENGTH);
 	dlist_init(&batch->begun);
-	batch_init_sources();
 	MemoryContextSwitchTo(old);
 	return batch;
 }
@@ -466,7 +682,7 @@ batch_seal(Batch *batch)
 		if (target->file != NULL && few)
 			csv_receiver_flush(target->receiver);
 		else
-			end_file(target);
+			batch_end_file(target);
 	}
 }
 
@@ -479,6 +695,32 @@ list_tables(const Batch *batch)
 	foreach (cell, batch->targets)
 		tables = lappend(tables, ((Target *) lfirst(cell))->table);
 	return tables;
+}
+
+/* A table with a copy has changes that are no events, also where it has no target. */
+List *
+batch_tables_before(const Batch *batch)
+{
+	List     *tables = NIL;
+	ListCell *cell;
+
+	foreach (cell, batch->targets)
+		tables = lappend(tables, &((Target *) lfirst(cell))->before);
+	foreach (cell, batch->settings->tables)
+	{
+		CurrentTable *table = lfirst(cell);
+
+		if (table->since_lsn != InvalidXLogRecPtr && batch_find_target(batch, table->relid) == NULL)
+			tables = lappend(tables, table);
+	}
+	return tables;
+}
+
+uint64
+batch_withheld(const Batch *batch, List **tables)
+{
+	*tables = batch->withheld_tables;
+	return batch->withheld;
 }
 
 static char *
@@ -507,6 +749,8 @@ batch_finish(Batch *batch, CurrentProgress *progress)
 	progress->job_id = totals.job_id;
 	progress->last_file = last_uri(batch);
 	progress->tables = list_tables(batch);
+	progress->versions = batch->versions;
+	progress->timeline = (int) timeline_of(batch);
 }
 
 void

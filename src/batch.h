@@ -5,7 +5,7 @@
  *
  * A file has events of one table, of one hour and of one version of the table's
  * columns, and is called after its first event.  Which event is in which file
- * follows from the settings of the batch and the log alone, so that a batch that
+ * follows from the settings of the batch and the WAL alone, so that a batch that
  * is written again has the same files.  All of them appear together, at the end.
  *
  *-------------------------------------------------------------------------
@@ -41,13 +41,34 @@ extern void batch_put(Batch *batch, const DecodeChange *change);
  */
 extern void batch_put_copy(Batch *batch, Relation relation, TupleTableSlot *slot);
 
-/* The columns of a table that its events have: a list for SELECT, quoted; NULL: there are none. */
-extern char *batch_columns(Relation relation);
+/*
+ * The columns that the events of a table have, as a list for SELECT, quoted; NULL: the table
+ * has none.  For a table that the publication has by its own name.
+ */
+extern char *batch_columns(Batch *batch, Relation relation);
+
+/*
+ * Forgets which tables are published: a long stretch of the WAL may have changes of any
+ * number of tables that come and go.
+ */
+extern void batch_forget_sources(Batch *batch);
 
 extern uint64 batch_events(const Batch *batch);
 
 /* Of its last transaction with events. */
 extern TimestampTz batch_committed_at(const Batch *batch);
+
+/*
+ * The tables (CurrentTable *) that decide how the batch is written again, as they were
+ * before it.
+ */
+extern List *batch_tables_before(const Batch *batch);
+
+/*
+ * How many changes were passed over because the publication's owner did not own the
+ * table, and the names of such tables (char *).
+ */
+extern uint64 batch_withheld(const Batch *batch, List **tables);
 
 /* Has it as many events, bytes or files as are to appear together? */
 extern bool batch_is_full(const Batch *batch);

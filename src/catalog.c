@@ -18,6 +18,7 @@
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "replication/origin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/pg_lsn.h"
@@ -115,6 +116,9 @@ catalog_settle_session(const char *application_name)
 	for (size_t i = 0; i < lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 	pgstat_report_appname(application_name);
+
+	/* Logical replication can tell these commits from those of users. */
+	replorigin_session_origin = DoNotReplicateId;
 }
 
 static uint64

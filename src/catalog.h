@@ -55,7 +55,8 @@ extern void catalog_commit_transaction(CatalogTransaction *transaction);
 /*
  * In a background worker whose transactions touch the extension's own tables
  * alone: they must not wait for ever for a lock that whoever waits for the worker
- * may hold, nor depend on what the database sets for its users.
+ * may hold, nor depend on what the database sets for its users.  Their commits are marked in
+ * the WAL as not to be replicated.
  */
 #define CATALOG_LOCK_TIMEOUT "10s"
 extern void catalog_settle_session(const char *application_name);

@@ -121,6 +121,23 @@
 	 (slot)->data.invalidated_at != InvalidXLogRecPtr)
 #endif
 
+/* What a publication says of stored generated columns is asked from 18 on; before, they are published. */
+#if PG_VERSION_NUM >= 180000
+#define compat_publishes_generated(publication) \
+	((publication)->pubgencols_type == PUBLISH_GENCOLS_STORED)
+#define COMPAT_PUBLISH_GENERATED ", publish_generated_columns = stored"
+#else
+#define compat_publishes_generated(publication) ((void) (publication), true)
+#define COMPAT_PUBLISH_GENERATED ""
+#endif
+
+/* Stands first in a declaration; the server's own word for it has changed in 18. */
+#if PG_VERSION_NUM >= 180000
+#define COMPAT_NORETURN pg_noreturn
+#else
+#define COMPAT_NORETURN pg_attribute_noreturn()
+#endif
+
 /* Failover slots came with 17: a standby that is promoted goes on with them. */
 #if PG_VERSION_NUM >= 170000
 #define compat_slot_create(name) \

@@ -241,7 +241,6 @@ s3export_create_connector(PG_FUNCTION_ARGS)
 	validate = args_required_bool(fcinfo, ARG_VALIDATE, "validate");
 	wait = args_wait(fcinfo, ARG_WAIT);
 	(void) current_args_read(&current, fcinfo, ARG_CURRENT, connector);
-	current_check(connector, &current, false);
 	connector_require_unique(connector);
 
 	if (credentials.credentials_from == NULL)
@@ -300,8 +299,6 @@ s3export_alter_connector(PG_FUNCTION_ARGS)
 		/* Its role is assumed with another external ID now. */
 		changed |= connector->credentials.role_arn != NULL;
 	}
-	if (is_current(connector))
-		current_check(connector, &current, !PG_ARGISNULL(ALTER_ARG_OWNER));
 	if (changed)
 	{
 		connector_require_unique(connector);
@@ -311,8 +308,8 @@ s3export_alter_connector(PG_FUNCTION_ARGS)
 	if (new_name != NULL)
 		args_set_name(connector, "new_name", new_name);
 	connector_update(connector, validation);
-	if (current_changed)
-		current_update(connector, &current);
+	if (is_current(connector) && (current_changed || !PG_ARGISNULL(ALTER_ARG_OWNER)))
+		current_update(connector, &current, !PG_ARGISNULL(ALTER_ARG_OWNER));
 	if (changed && is_current(connector))
 		current_wake(connector, validation == CONNECTOR_VALIDATED);
 	if (elsewhere)

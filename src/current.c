@@ -8,17 +8,12 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "utils/syscache.h"
 
 #include "current_internal.h"
-#include "guc.h"
 
-static const char *const state_names[] = {"created", "running", "paused", "suspended", "lost"};
-
-TimestampTz
-current_now(void)
-{
-	return GetCurrentTimestamp() + guc_clock_offset * USECS_PER_SEC;
-}
+static const char *const state_names[] = {"created", "launching", "running",   "paused",  "stopped",
+										  "suspended", "lost",    "elsewhere", "orphaned"};
 
 TimestampTz
 current_deadline(const Current *current)
@@ -32,7 +27,7 @@ bool
 current_clock_has_run_out(const Current *current)
 {
 	return current->suspended_at != 0 && current->drop_after >= 0 &&
-		   current_now() - current->suspended_at >= current->drop_after * 1000;
+		   GetCurrentTimestamp() - current->suspended_at >= current->drop_after * 1000;
 }
 
 bool
@@ -40,7 +35,7 @@ current_may_try(const Current *current)
 {
 	return current->state == CURRENT_RUNNING ||
 		   (current->state == CURRENT_SUSPENDED &&
-			(current->next_try_at <= current_now() || current_clock_has_run_out(current)));
+			(current->next_try_at <= GetCurrentTimestamp() || current_clock_has_run_out(current)));
 }
 
 /* Slots of all databases share one namespace, and ids are of one database. */
@@ -67,6 +62,52 @@ current_parse_state(const char *name)
 	elog(ERROR, "unexpected state of a current: \"%s\"", name);
 }
 
+void
+current_refuse_delivery(const Current *current)
+{
+	const char *name = current->connector->name;
+
+	switch (current->state)
+	{
+		case CURRENT_LAUNCHING:
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("the launch of connector \"%s\" was interrupted", name),
+					 errdetail("Some files of its copy may be in place.  Its replication slot goes "
+							   "with the next launch."),
+					 errhint("Launch it again with s3export.launch(), with copy_existing => true "
+							 "for a whole copy.")));
+		case CURRENT_LOST:
+			ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+							errmsg("connector \"%s\" has lost its place in the WAL", name),
+							errhint(CURRENT_LAUNCH_AGAIN)));
+		case CURRENT_ELSEWHERE:
+			ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+							errmsg("connector \"%s\" was launched elsewhere", name),
+							errdetail("Its rows were copied from another server or database, and "
+									  "its replication slot is not here."),
+							errhint("If the original goes on, give this connector a folder of its "
+									"own with s3export.alter_connector(), then launch it with "
+									"s3export.launch().  If this is of no use here, drop it with "
+									"s3export.drop_connector().")));
+		case CURRENT_ORPHANED:
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("owner of connector \"%s\" does not exist", name),
+					 errdetail("The role was dropped, or does not exist on this server."),
+					 errhint("Give the connector an owner with s3export.alter_connector(owner => "
+							 "...), or drop it with s3export.drop_connector().")));
+		default:
+			ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+							current->state == CURRENT_STOPPED
+								? errmsg("connector \"%s\" is stopped", name)
+								: errmsg("connector \"%s\" has not been launched", name),
+							errhint("Launch it with s3export.launch().")));
+	}
+}
+
+/* ---- reading ---- */
+
 static CompressMethod
 parse_compression(const char *name)
 {
@@ -76,6 +117,38 @@ parse_compression(const char *name)
 	return options.method;
 }
 
+/* What belongs to the launch is null where there has been none. */
+static void
+read_launch(Current *current)
+{
+	const char *state = catalog_text(0, "state");
+
+	current->state = state != NULL ? current_parse_state(state) : CURRENT_CREATED;
+	current->slot = catalog_text(0, "slot_name");
+	current->elsewhere = state != NULL && catalog_int64(0, "here", NULL) == 0;
+	if (!current->elsewhere)
+		current->publication_oid = (Oid) catalog_int64(0, "publication_oid", NULL);
+	current->delivered = (XLogRecPtr) catalog_int64(0, "delivered_lsn", NULL);
+	current->caught_up_at = catalog_int64(0, "caught_up_at", NULL);
+	current->timelines = (int) catalog_int64(0, "timelines", NULL);
+	current->suspended_at = catalog_int64(0, "suspended_at", NULL);
+	current->next_try_at = catalog_int64(0, "next_try_at", NULL);
+	current->failures = (int) catalog_int64(0, "failures", NULL);
+	current->warned = (int) catalog_int64(0, "warned", NULL);
+	current->events_dropped = (uint64) catalog_int64(0, "events_dropped", NULL);
+}
+
+/* What is not seen from the stored state alone. */
+static CurrentState
+state_seen(const Current *current)
+{
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(current->connector->owner)))
+		return CURRENT_ORPHANED;
+	if (current->elsewhere && current->state != CURRENT_STOPPED)
+		return CURRENT_ELSEWHERE;
+	return current->state;
+}
+
 bool
 current_read(Current *current, MemoryContext context)
 {
@@ -83,34 +156,29 @@ current_read(Current *current, MemoryContext context)
 	bool  never;
 
 	if (catalog_execute_latest(
-			"SELECT operations, compression, max_events_per_file, state, slot_name, delivered_lsn,"
-			" (extract(epoch FROM drop_after) * 1000)::bigint AS drop_after, suspended_at,"
-			" next_try_at, failures, warned, events_sent, events_dropped,"
-			" current_database() AS database_name,"
-			" (system_identifier, data_directory, database, timeline) = ($2, $3, $4, $5) AS here"
-			" FROM s3export.current WHERE connector_id = $1",
-			"iiton", connector_id, CATALOG_THIS_SERVER) == 0)
+			"SELECT u.publication, u.owns_publication, u.compression, u.max_events_per_file,"
+			" (extract(epoch FROM u.drop_after) * 1000)::bigint AS drop_after, u.versions,"
+			" current_database() AS database_name, s.state, s.slot_name, s.publication_oid,"
+			" s.delivered_lsn, s.caught_up_at, s.timelines,"
+			" s.suspended_at, s.next_try_at, s.failures, s.warned, s.events_dropped,"
+			" (s.system_identifier, s.slot_name) = ($2, $3) AS here"
+			" FROM s3export.current u LEFT JOIN s3export.current_state s USING (connector_id)"
+			" WHERE connector_id = $1",
+			"iit", connector_id, (int64) GetSystemIdentifier(),
+			current_slot_name(connector_id)) == 0)
 		return false;
-	current->operations = (int) catalog_int64(0, "operations", NULL);
+	current->publication = catalog_text(0, "publication");
+	current->owns_publication = catalog_int64(0, "owns_publication", NULL) != 0;
 	current->compression = parse_compression(catalog_text(0, "compression"));
 	current->events_per_file = (int) catalog_int64(0, "max_events_per_file", NULL);
 	current->drop_after = catalog_int64(0, "drop_after", &never);
 	if (never)
 		current->drop_after = -1;
-	current->slot = catalog_text(0, "slot_name");
+	current->versions = (int) catalog_int64(0, "versions", NULL);
 	current->database = catalog_text(0, "database_name");
-	current->here = catalog_int64(0, "here", NULL) != 0;
-	current->state = current_parse_state(catalog_text(0, "state"));
-	if (!current->here && current->state != CURRENT_CREATED)
-		current->state = CURRENT_PAUSED;
-	current->delivered = (XLogRecPtr) catalog_int64(0, "delivered_lsn", NULL);
-	current->suspended_at = catalog_int64(0, "suspended_at", NULL);
-	current->next_try_at = catalog_int64(0, "next_try_at", NULL);
-	current->failures = (int) catalog_int64(0, "failures", NULL);
-	current->warned = (int) catalog_int64(0, "warned", NULL);
-	current->events_sent = (uint64) catalog_int64(0, "events_sent", NULL);
-	current->events_dropped = (uint64) catalog_int64(0, "events_dropped", NULL);
-	current->tables = current_read_tables(connector_id, current->here, current->delivered, context);
+	read_launch(current);
+	current->state = state_seen(current);
+	current->tables = current_read_tables(connector_id, context);
 	return true;
 }
 
@@ -136,18 +204,18 @@ read_batch(Current *current, MemoryContext context)
 	int64         connector_id = current->connector->connector_id;
 	CurrentBatch *batch = &current->batch;
 
-	if (catalog_execute("SELECT end_lsn, operations, events_per_file, open_files, block_size,"
-						" compression, events, committed_at FROM s3export.current_batch"
+	if (catalog_execute("SELECT end_lsn, events_per_file, open_files, block_size, compression,"
+						" versions, events, committed_at FROM s3export.current_batch"
 						" WHERE connector_id = $1",
 						"i", connector_id) == 0)
 		return;
 	*batch = (CurrentBatch){
 		.end = (XLogRecPtr) catalog_int64(0, "end_lsn", NULL),
-		.operations = (int) catalog_int64(0, "operations", NULL),
 		.events_per_file = (int) catalog_int64(0, "events_per_file", NULL),
 		.open_files = (int) catalog_int64(0, "open_files", NULL),
 		.block_size = (int) catalog_int64(0, "block_size", NULL),
 		.compression = parse_compression(catalog_text(0, "compression")),
+		.versions = (int) catalog_int64(0, "versions", NULL),
 		.events = (uint64) catalog_int64(0, "events", NULL),
 		.committed_at = catalog_int64(0, "committed_at", NULL),
 	};

@@ -4,9 +4,15 @@
  *	  The rows of currents: what a connector keeps flowing, how far it is, how it fares.
  *
  * A current is what a connector of kind 'currents' has besides being a connector:
- * tables, a replication slot, and a position in the write-ahead log up to which
- * everything has been delivered.  That position is this module's, committed
- * with what was delivered; the slot only keeps the log, and may lag behind.
+ * a publication, whose changes it sends, a replication slot, and a position in the
+ * WAL up to which everything has been delivered.  The position is kept here and
+ * committed with what was delivered.  The slot only keeps the WAL: it is told a
+ * position after that has been committed, and so is never ahead of it.
+ *
+ *	  created --launch--> launching --> running <--> suspended
+ *	  running, suspended --pause--> paused --resume--> running
+ *	  any but created --stop--> stopped --launch--> ...
+ *	  running, suspended --the slot is gone--> lost --launch--> ...
  *
  * Functions that say so run and commit a transaction of their own, in the
  * background worker that delivers; all others belong to the caller's transaction.
@@ -20,32 +26,33 @@
 #include "nodes/pg_list.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "compress.h"
 #include "connector.h"
-
-/* Which changes are events; bits. */
-#define CURRENT_INSERT 1
-#define CURRENT_UPDATE 2
-#define CURRENT_DELETE 4
-#define CURRENT_TRUNCATE 8
+#include "publication.h"
 
 typedef enum CurrentState
 {
-	CURRENT_CREATED, /* it has no slot yet */
+	CURRENT_CREATED,   /* it has never been launched in this database */
+	CURRENT_LAUNCHING, /* the files of its copy may be appearing */
 	CURRENT_RUNNING,
-	CURRENT_PAUSED,    /* by a person, or as its rows came from another server */
+	CURRENT_PAUSED,    /* by a person */
+	CURRENT_STOPPED,   /* by a person, who gave the slot back */
 	CURRENT_SUSPENDED, /* S3 refuses its credentials; it is tried again */
-	CURRENT_LOST       /* the server has removed log that was not delivered */
+	CURRENT_LOST,      /* changes that were not delivered cannot be read any more */
+
+	/* not stored, but seen when the row is read */
+	CURRENT_ELSEWHERE, /* it was launched on another server or in another database */
+	CURRENT_ORPHANED   /* the role that owned the connector does not exist */
 } CurrentState;
 
-/* A table whose changes are events. */
+/* A table whose changes are, or have been, events. */
 typedef struct CurrentTable
 {
-	Oid   relid;
-	int   version; /* of its columns, as last delivered; 0: none yet */
-	char *columns; /* what that version consists of, for comparison; NULL: none yet */
-	XLogRecPtr
-		removed_lsn; /* changes committed from here on are no events any more; 0: it has not been removed */
+	Oid        relid;
+	int        version;   /* of its columns, as last delivered; 0: none yet */
+	char      *columns;   /* what that version consists of, for comparison; NULL: none yet */
+	XLogRecPtr since_lsn; /* what commits before is in a copy, and no event; 0: there is no copy */
 } CurrentTable;
 
 /*
@@ -56,12 +63,12 @@ typedef struct CurrentTable
 typedef struct CurrentBatch
 {
 	XLogRecPtr     end; /* every transaction that commits before it; 0: there is no such batch */
-	int            operations;
 	int            events_per_file;
 	int            open_files; /* files that are written to at the same time */
 	int            block_size; /* bytes of CSV */
 	CompressMethod compression;
-	List          *tables; /* of CurrentTable */
+	List          *tables;   /* of CurrentTable, as before the batch */
+	int            versions; /* given to columns of tables before the batch */
 	uint64         events;
 	TimestampTz    committed_at; /* of its last transaction */
 } CurrentBatch;
@@ -69,23 +76,30 @@ typedef struct CurrentBatch
 typedef struct Current
 {
 	Connector     *connector;
-	CurrentState   state;
-	int            operations;
+	char          *database; /* the name of this one */
+	char          *publication;
+	bool           owns_publication; /* the connector made it, and drops it */
 	CompressMethod compression;
 	int            events_per_file;
-	int64          drop_after;   /* ms; -1: never */
-	List          *tables;       /* of CurrentTable, those being removed too */
-	char          *database;     /* the name of this one */
-	char          *slot;         /* NULL: none */
-	bool           here;         /* it was launched on this server, in this database */
-	XLogRecPtr     delivered;    /* 0: not launched */
-	CurrentBatch   batch;        /* that was interrupted */
-	TimestampTz    suspended_at; /* 0: credentials are in order */
-	TimestampTz    next_try_at;  /* 0: at once */
-	int            failures;     /* in a row, of whatever kind */
-	int            warned;       /* percent of drop_after: 0, 50, 90, 100 */
-	uint64         events_sent;
-	uint64         events_dropped;
+	int64          drop_after; /* ms; -1: never */
+	int            versions;   /* given to columns of tables so far */
+
+	/* of the launch */
+	CurrentState state;
+	char        *slot;            /* NULL: none */
+	bool         elsewhere;       /* the row was written on another server or in another database */
+	Oid          publication_oid; /* 0: to be found by the name */
+	XLogRecPtr   delivered;       /* 0: it has no slot */
+	TimestampTz  caught_up_at;    /* all that had been committed then is delivered; 0: never */
+	int          timelines;       /* to be added to the server's, so that _ids go on growing */
+	List        *tables;          /* of CurrentTable, those that have a version or a copy */
+	int          ntables;         /* in the publication, when they were last looked at */
+	CurrentBatch batch;           /* that was interrupted */
+	TimestampTz  suspended_at;    /* 0: credentials are in order */
+	TimestampTz  next_try_at;     /* 0: at once */
+	int          failures;        /* in a row, of whatever kind */
+	int          warned;          /* percent of drop_after: 0, 50, 90, 100 */
+	uint64       events_dropped;
 } Current;
 
 /* What one batch has brought; for current_delivered. */
@@ -98,29 +112,31 @@ typedef struct CurrentProgress
 	uint64      bytes; /* as stored */
 	int64       job_id;
 	char       *last_file; /* its URI */
-	List       *tables;    /* of CurrentTable: versions as they are now */
+	List       *tables;    /* of CurrentTable: versions as they are now, of the tables with events */
+	int         versions;  /* given to columns of tables by now */
+	int         timeline;  /* in the _id of the last event */
 } CurrentProgress;
 
-/* The server's clock, which developers may set forward (s3export.clock_offset). */
-extern TimestampTz current_now(void);
-
-/* Has a suspended one been owing something for longer than drop_after? */
+/* Has a suspended current been owing something for longer than drop_after? */
 extern bool current_clock_has_run_out(const Current *current);
 
 /*
- * Is S3 to be asked?  Of a suspended one when it is time; and always when the
- * clock has run out: nothing is dropped before it has been tried to send it.
+ * Is S3 to be asked by a delivery?  Of a suspended current when it is time; and always when
+ * the clock has run out: nothing is dropped before it has been tried to send it.
  */
 extern bool current_may_try(const Current *current);
 
 /* The name of the slot of a connector's current; palloc'd. */
 extern char *current_slot_name(int64 connector_id);
 
-/* When drop_after is over for one that is suspended; the end of time: never. */
+/* When drop_after is over for a current that is suspended; the end of time: never. */
 extern TimestampTz current_deadline(const Current *current);
 
-/* As the view and messages name them: "running". */
+/* As the view and messages name the state: "running". */
 extern const char *current_state_name(CurrentState state);
+
+/* Raises the error that says why a current in this state is not delivered, and what to do. */
+COMPAT_NORETURN extern void current_refuse_delivery(const Current *current);
 
 /* ---- in the session of a user: connectors of kind 'currents' alone ---- */
 
@@ -129,7 +145,8 @@ typedef struct CurrentSettings
 {
 	bool        set_tables;      /* what is not set stays as it is, or gets its default */
 	List       *tables;          /* OIDs */
-	int         operations;      /* 0: not set */
+	char       *publication;     /* NULL: not set */
+	int         operations;      /* OPERATION_BITs; 0: not set */
 	int         events_per_file; /* 0: not set */
 	bool        set_drop_after;
 	int64       drop_after;
@@ -137,64 +154,134 @@ typedef struct CurrentSettings
 } CurrentSettings;
 
 /*
- * The current user and the owner must own the tables, and they must be such that
- * their changes can be decoded; raises what CREATE PUBLICATION would.  What is not
- * set is as the connector's row has it, unless it is not saved yet.
+ * Saves the settings of a connector that has just been saved itself, and makes a publication
+ * for it unless the settings name one.  Raises what CREATE PUBLICATION would, and
+ * errors about tables whose changes cannot be sent.
  */
-extern void current_check(Connector *connector, const CurrentSettings *settings, bool new_owner);
-
-/* For settings that have been checked. */
-extern void current_insert(const Connector *connector, const CurrentSettings *settings);
-extern void current_update(const Connector *connector, const CurrentSettings *settings);
-
-/* Removes the rows; the slot goes when the transaction commits. */
-extern void current_delete(const Connector *connector);
+extern void current_insert(Connector *connector, const CurrentSettings *settings);
 
 /*
- * Whoever shares the credentials is tried again with the next delivery; "validated":
- * those of this connector are known to be right.  The connector may be of any kind.
+ * Changes the settings, and the connector's own publication; with "new_owner" the publication
+ * follows the connector to its owner.
+ */
+extern void current_update(Connector *connector, const CurrentSettings *settings, bool new_owner);
+
+/*
+ * Removes the rows and the connector's own publication; the slot goes when the
+ * transaction commits.  Raises ERRCODE_OBJECT_IN_USE during a delivery.
+ */
+extern void current_delete(Connector *connector);
+
+/*
+ * Currents that share the connector's credentials are tried again with the next delivery;
+ * "validated": those of this connector are known to be right.  It may be of any kind.
  */
 extern void current_wake(const Connector *connector, bool validated);
 
 /* The base identity is another one: currents whose roles it assumes are tried again. */
 extern void current_wake_roles(void);
 
-/* Raise ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE when there is nothing to pause or resume. */
-extern void current_pause(const Connector *connector);
-extern void current_resume(const Connector *connector);
+/* Raise ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE when there is nothing to pause, resume or stop. */
+extern void current_pause(Connector *connector);
+extern void current_resume(Connector *connector);
+
+/* Gives the slot back when the transaction commits.  Raises ERRCODE_OBJECT_IN_USE during a delivery. */
+extern void current_stop(Connector *connector);
 
 /*
- * As it is by now, whatever the transaction's snapshot, without its batch.  NULL when
- * it is gone and "missing_ok"; raises ERRCODE_UNDEFINED_OBJECT otherwise.
+ * The current as it is by now, whatever the transaction's snapshot, without its batch.
+ * NULL when it is gone and "missing_ok"; raises ERRCODE_UNDEFINED_OBJECT otherwise.
  */
 extern Current *current_get(Connector *connector, bool missing_ok);
 
+/* Raises ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE when it has been launched and can go on. */
+extern void current_require_not_launched(const Current *current);
+
 /*
- * Raises ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE when it has been launched and can go
- * on.  Drops, at once, a slot that is left of an earlier time.
+ * Raises an error unless owner, publication and tables are such that the changes can be
+ * read and sent.  Also in the worker, within a transaction.
  */
-extern void current_prepare_launch(const Current *current);
+extern void current_require_sendable(const Current *current);
+
+/* Adds a table to the publication, or removes it, as the current user. */
+extern void current_add_table(const Current *current, Oid relid);
+extern void current_remove_table(const Current *current, Oid relid);
 
 /* Has this transaction changed rows that a delivery, too, would change, and wait for? */
 extern bool current_is_locked_here(void);
 
-/* Names (char *) of the connectors that deliver() is to serve for the current user, in order. */
-extern List *current_list_due(void);
+/* A current that deliver() meets. */
+typedef struct CurrentDue
+{
+	char *name;
+	bool  due;     /* false: it failed, and it is not time yet to try it again */
+	char *state;   /* as current_state_name */
+	char *message; /* of its last failure; NULL: none */
+} CurrentDue;
+
+/*
+ * The currents (CurrentDue *) that deliver() meets for the current user: first those
+ * that did not fail last time, each group by name.
+ */
+extern List *current_list(void);
 
 /* ---- in the worker: each in a transaction of its own ---- */
 
 /* NULL: there is none of that id.  All that it returns is palloc'd in the current context. */
 extern Current *current_load(int64 connector_id);
 
-/* Raises ERRCODE_INSUFFICIENT_PRIVILEGE when the owner of the connector does not own a table any more. */
-extern void current_require_tables(const Current *current);
+/*
+ * current_require_sendable, and compares the tables of the publication with those
+ * that it had: what came, went, was renamed or attached with rows is recorded as an
+ * event, and warned of where changes will be missing.  "first": there is nothing to
+ * compare with.  Updates current->publication_oid and current->ntables.
+ */
+extern void current_check(Current *current, bool first);
 
-/* The same for one that is launched; it goes on without the tables that have been dropped. */
-extern void current_check_tables(const Current *current);
+/*
+ * The files of a launch's copy may appear from here on, or, without a copy, it is done:
+ * the current has a slot, and delivers what commits from "position" on.
+ */
+extern void current_launching(const Current *current, XLogRecPtr position, bool copies);
 
-/* It has a slot from here on, and delivers what commits from "position" on. */
-extern void
-current_launched(const Current *current, XLogRecPtr position, const CurrentProgress *copied);
+/* The files of the copy are in place. */
+extern void current_launched(const Current *current, const CurrentProgress *copied);
+
+/* The launch has failed after current_launching: the current has no slot any more. */
+extern void current_launch_failed(const Current *current, const ErrorData *error);
+
+/* A table, or a partition of a table, that a copy reads. */
+typedef struct CurrentSourceTable
+{
+	Oid   relid;
+	Oid   filenode; /* 0: it stores no rows itself */
+	char *name;     /* qualified and quoted */
+	char *filter;   /* the publication's condition on rows; NULL: none */
+	bool  copied;   /* its rows are asked for by its own name */
+} CurrentSourceTable;
+
+/*
+ * In a transaction, as its snapshot has them: the tables of the publication, or of those only
+ * table "joined" and what is below it, with their partitions.
+ */
+extern List *current_source_tables(const Current *current, Oid joined);
+
+/* Is the table stored in the file that it was stored in?  As the catalog is now. */
+extern bool current_is_stored_in(Oid relid, Oid filenode);
+
+/*
+ * How a table joins with its rows: before it is added to the publication; before the files
+ * of the copy of "tables" (CurrentSourceTable *) can appear; when they are in place.  Changes
+ * that commit before "position" are in the copy.
+ */
+extern void current_begin_table(const Current *current, Oid relid);
+extern void current_table_copying(const Current *current, List *tables, XLogRecPtr position);
+extern void current_table_copied(const Current *current, Oid relid, XLogRecPtr position,
+								 const CurrentProgress *copied);
+
+/* The copy has failed, and the table is not in the publication; "error" may be NULL. */
+extern void current_table_failed(const Current *current, Oid relid, List *tables,
+								 const ErrorData *error);
 
 /* Before the first file of a batch can appear. */
 extern void current_begin_batch(const Current *current, const CurrentBatch *batch);
@@ -205,8 +292,14 @@ extern void current_begin_batch(const Current *current, const CurrentBatch *batc
  */
 extern void current_delivered(const Current *current, const CurrentProgress *progress);
 
-/* Everything up to the target of this delivery is delivered: there is no lag. */
-extern void current_caught_up(const Current *current, TimestampTz since);
+/* There was nothing to deliver up to "position". */
+extern void current_moved(const Current *current, XLogRecPtr position);
+
+/* Everything up to "position", where this delivery ends, is delivered: there is no lag. */
+extern void current_caught_up(const Current *current, XLogRecPtr position, TimestampTz since);
+
+/* It was launched on the server that became this one by pg_upgrade, whose slot begins at "position". */
+extern void current_upgraded(const Current *current, XLogRecPtr position);
 
 /*
  * A delivery has failed.  "suspends": S3 refused the credentials, which starts the
@@ -215,13 +308,19 @@ extern void current_caught_up(const Current *current, TimestampTz since);
  */
 extern void current_failed(const Current *current, const ErrorData *error, bool suspends);
 
+/* A delivery has met it in a state in which nothing is sent. */
+extern void current_skipped(const Current *current);
+
+/* Rows of tables that the publication's owner did not own were not sent. */
+extern void current_withheld(const Current *current, List *tables, uint64 events);
+
 /* The oldest events have been given up: "events" of them, up to "position". */
 extern void current_dropped(const Current *current, XLogRecPtr position, uint64 events);
 
 /* Warnings of the clock, when one is due: at 50 % and 90 %. */
 extern void current_warn(const Current *current);
 
-/* The server has removed log that was needed. */
-extern void current_lost(const Current *current);
+/* Changes that were not delivered cannot be read any more: "reason" says why. */
+extern void current_lost(const Current *current, const char *reason);
 
 #endif /* CURRENT_H */

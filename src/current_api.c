@@ -9,8 +9,12 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "commands/event_trigger.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "replication/slot.h"
+#include "storage/lwlock.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -25,8 +29,10 @@
 SQL_FUNCTION(s3export_launch);
 SQL_FUNCTION(s3export_pause);
 SQL_FUNCTION(s3export_resume);
+SQL_FUNCTION(s3export_stop);
+SQL_FUNCTION(s3export_add_table);
 SQL_FUNCTION(s3export_deliver);
-SQL_FUNCTION(s3export_current_is_here);
+SQL_FUNCTION(s3export_refuse_drop_extension);
 
 static void
 require_currents(const Connector *connector)
@@ -38,32 +44,31 @@ require_currents(const Connector *connector)
 
 /* ----------------------------------------------------------------- launch */
 
-/* A slot keeps as much log as it takes. */
+/* The new slot waits for every transaction that has changed something. */
 static void
-require_replication(const Connector *connector)
-{
-	if (!has_rolreplication(connector->owner))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied to launch connector \"%s\"", connector->name),
-				 errdetail("A replication slot can fill the server's disk: the connector's owner "
-						   "must be a superuser or have the REPLICATION attribute."),
-				 errhint("A superuser can give it: ALTER ROLE %s REPLICATION.",
-						 quote_identifier(GetUserNameFromId(connector->owner, false)))));
-}
-
-static void
-require_logical(void)
+require_no_changes(const char *function)
 {
 	if (wal_level < WAL_LEVEL_LOGICAL)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("currents require wal_level = logical"),
 						errhint("Set \"wal_level\" to \"logical\", and restart the server.")));
-	/* The new slot waits for every transaction that has changed something. */
 	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
-		ereport(ERROR, (errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-						errmsg("launch() cannot run in a transaction that has made changes"),
-						errhint("Commit first.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s cannot run in a transaction that has made changes", function),
+				 errhint("Commit first.")));
+}
+
+/* What a current that is not delivered holds back is limited by this alone. */
+static void
+warn_of_unlimited_slots(const Connector *connector)
+{
+	if (max_slot_wal_keep_size_mb < 0)
+		ereport(WARNING,
+				(errmsg("the server keeps WAL for connector \"%s\" without a limit",
+						connector->name),
+				 errdetail("Whatever keeps its changes from being delivered can fill the disk."),
+				 errhint("Set \"max_slot_wal_keep_size\" to what the disk can spare.")));
 }
 
 Datum
@@ -75,22 +80,52 @@ s3export_launch(PG_FUNCTION_ARGS)
 	bool            copy_existing;
 
 	PreventCommandDuringRecovery("s3export.launch()");
-	connector = connector_load(args_required_text(fcinfo, 0, "name"), CONNECTOR_OWNER);
+	connector = connector_load(args_required_text(fcinfo, 0, "connector"), CONNECTOR_OWNER);
 	copy_existing = args_required_bool(fcinfo, 1, "copy_existing");
 	require_currents(connector);
-	require_replication(connector);
-	require_logical();
+	require_no_changes("launch()");
 	current = current_get(connector, false);
-	if (current->tables == NIL)
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						errmsg("connector \"%s\" has no tables", connector->name),
-						errhint("Name some with s3export.alter_connector(tables => ...).")));
-	current_prepare_launch(current);
+	current_require_sendable(current);
+	current_require_not_launched(current);
+	warn_of_unlimited_slots(connector);
 	current_worker_launch(connector->connector_id, copy_existing, &outcome);
 	PG_RETURN_LSN(outcome.position);
 }
 
-/* ------------------------------------------------------- pause and resume */
+/* -------------------------------------------------------------- add_table */
+
+Datum
+s3export_add_table(PG_FUNCTION_ARGS)
+{
+	Connector      *connector;
+	const Current  *current;
+	DeliveryOutcome outcome = {0};
+
+	PreventCommandDuringRecovery("s3export.add_table()");
+	connector = connector_load(args_required_text(fcinfo, 0, "connector"), CONNECTOR_OWNER);
+	if (PG_ARGISNULL(1))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("argument \"%s\" must not be null", "relation")));
+	require_currents(connector);
+	current = current_get(connector, false);
+	if (!args_required_bool(fcinfo, 2, "copy_existing"))
+		current_add_table(current, PG_GETARG_OID(1));
+	else
+	{
+		require_no_changes("add_table() with copy_existing");
+		if (current->state != CURRENT_RUNNING)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("cannot copy a table for connector \"%s\"", connector->name),
+					 errdetail("It is %s.", current_state_name(current->state)),
+					 errhint("A table is added without its rows with copy_existing => false.  "
+							 "launch() with copy_existing copies all tables.")));
+		current_worker_add_table(connector->connector_id, PG_GETARG_OID(1), &outcome);
+	}
+	PG_RETURN_INT64((int64) outcome.events);
+}
+
+/* -------------------------------------------------- pause, resume and stop */
 
 static Connector *
 lock_argument(FunctionCallInfo fcinfo, const char *function)
@@ -98,7 +133,7 @@ lock_argument(FunctionCallInfo fcinfo, const char *function)
 	Connector *connector;
 
 	PreventCommandDuringRecovery(function);
-	connector = connector_lock(args_required_text(fcinfo, 0, "name"), false);
+	connector = connector_lock(args_required_text(fcinfo, 0, "connector"), false);
 	require_currents(connector);
 	return connector;
 }
@@ -106,13 +141,22 @@ lock_argument(FunctionCallInfo fcinfo, const char *function)
 Datum
 s3export_pause(PG_FUNCTION_ARGS)
 {
-	const Connector *connector = lock_argument(fcinfo, "s3export.pause()");
+	Connector *connector = lock_argument(fcinfo, "s3export.pause()");
 
 	current_pause(connector);
 	ereport(NOTICE,
-			(errmsg("the server keeps its write-ahead log for connector \"%s\" while it is paused",
+			(errmsg("the server keeps WAL for connector \"%s\" while it is paused",
 					connector->name),
-			 errdetail("Nothing is dropped, however long that is.")));
+			 errdetail("It keeps old rows of the system catalogs, too.  Nothing is dropped, however "
+					   "long the pause is, unless \"max_slot_wal_keep_size\" limits it."),
+			 errhint("A connector that is stopped with s3export.stop() keeps nothing.")));
+	PG_RETURN_VOID();
+}
+
+Datum
+s3export_stop(PG_FUNCTION_ARGS)
+{
+	current_stop(lock_argument(fcinfo, "s3export.stop()"));
 	PG_RETURN_VOID();
 }
 
@@ -145,33 +189,33 @@ return_outcome(FunctionCallInfo fcinfo, const char *name, const DeliveryOutcome 
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
+/*
+ * What a person has decided is no error, but nothing is delivered: whoever looks at
+ * a session's messages alone is told.
+ */
 static void
-require_launched(const Current *current)
+warn_of_state(const char *name, const char *state)
 {
-	if (current->state == CURRENT_CREATED)
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						errmsg("connector \"%s\" has not been launched", current->connector->name),
-						errhint("Launch it with s3export.launch().")));
-	if (current->state == CURRENT_LOST)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("connector \"%s\" has lost its place in the write-ahead log",
-						current->connector->name),
-				 errhint("Launch it again with s3export.launch(), with copy_existing => true where "
-						 "what was missed matters.")));
+	bool paused = strcmp(state, current_state_name(CURRENT_PAUSED)) == 0;
+
+	if (!paused && strcmp(state, current_state_name(CURRENT_STOPPED)) != 0 &&
+		strcmp(state, current_state_name(CURRENT_CREATED)) != 0)
+		return;
+	ereport(WARNING, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					  errmsg("nothing is delivered to connector \"%s\": it is %s", name,
+							 paused || strcmp(state, current_state_name(CURRENT_STOPPED)) == 0
+								 ? state
+								 : "not launched"),
+					  paused ? errhint("Continue it with s3export.resume().")
+							 : errhint("Launch it with s3export.launch().")));
 }
 
-/* Whoever asks for one connector is told why nothing is sent. */
+/* Whoever asks for one connector is told why nothing is tried. */
 static void
-tell_why_not(const Current *current)
+tell_of_pause(const Current *current)
 {
-	const char *name = current->connector->name;
-
-	if (current->state == CURRENT_PAUSED)
-		ereport(NOTICE, (errmsg("connector \"%s\" is paused", name),
-						 errhint("Continue it with s3export.resume().")));
-	else if (current->state == CURRENT_SUSPENDED && !current_may_try(current))
-		ereport(NOTICE, (errmsg("connector \"%s\" is suspended", name),
+	if (current->state == CURRENT_SUSPENDED && !current_may_try(current))
+		ereport(NOTICE, (errmsg("connector \"%s\" is suspended", current->connector->name),
 						 errdetail("It will be tried again from %s on.",
 								   timestamptz_to_str(current->next_try_at)),
 						 errhint("s3export.resume() has it tried at once.")));
@@ -184,13 +228,12 @@ deliver(Connector *connector, bool alone, DeliveryOutcome *outcome)
 
 	require_currents(connector);
 	current = current_get(connector, false);
-	require_launched(current);
+	if (alone && (current->state == CURRENT_CREATED || current->state == CURRENT_STOPPED))
+		current_refuse_delivery(current);
 	if (alone)
-		tell_why_not(current);
-	if (current->state == CURRENT_PAUSED)
-		outcome->state = pstrdup(current_state_name(CURRENT_PAUSED));
-	else
-		current_worker_deliver(connector->connector_id, outcome);
+		tell_of_pause(current);
+	current_worker_deliver(connector->connector_id, outcome);
+	warn_of_state(connector->name, outcome->state);
 }
 
 /* What a person, or the end of the server, has interrupted. */
@@ -201,12 +244,9 @@ is_interruption(int sqlerrcode)
 		   sqlerrcode == ERRCODE_CRASH_SHUTDOWN;
 }
 
-/* Of one that is being delivered already nobody needs to be warned. */
 static void
 warn(const char *name, const ErrorData *error)
 {
-	if (error->sqlerrcode == ERRCODE_OBJECT_IN_USE)
-		return;
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
 			 errmsg("could not deliver the changes of connector \"%s\": %s", name, error->message),
@@ -216,7 +256,7 @@ warn(const char *name, const ErrorData *error)
 
 /* Returns the error, with what it has left behind in *outcome; NULL: there was none. */
 static ErrorData *
-try_deliver(const char *name, DeliveryOutcome *outcome)
+try_deliver(const char *name, bool alone, DeliveryOutcome *outcome)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -231,7 +271,7 @@ try_deliver(const char *name, DeliveryOutcome *outcome)
 	{
 		connector = connector_load(name, CONNECTOR_OWNER);
 		dropped = current_get(connector, false)->events_dropped;
-		deliver(connector, false, outcome);
+		deliver(connector, alone, outcome);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -257,22 +297,72 @@ try_deliver(const char *name, DeliveryOutcome *outcome)
 	return error;
 }
 
+/* What deliver() has not delivered, for the error at its end. */
+typedef struct Undelivered
+{
+	int              connectors; /* that were met */
+	int              failed;
+	int              sqlerrcode; /* of the first */
+	StringInfoData   detail;
+} Undelivered;
+
 static void
-deliver_due(FunctionCallInfo fcinfo)
+add_undelivered(Undelivered *undelivered, const char *name, int sqlerrcode, const char *message)
+{
+	if (undelivered->failed++ == 0)
+		undelivered->sqlerrcode = sqlerrcode;
+	appendStringInfo(&undelivered->detail, "%sconnector \"%s\": %s",
+					 undelivered->detail.len > 0 ? "\n" : "", name, message);
+}
+
+/* It failed before, and is left alone for a while. */
+static void
+skip(FunctionCallInfo fcinfo, const CurrentDue *current, Undelivered *undelivered)
+{
+	DeliveryOutcome outcome = {.state = current->state};
+	const char     *message = psprintf("it is not tried again yet after: %s",
+									   current->message ? current->message : "an error");
+
+	ereport(WARNING, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					  errmsg("nothing is delivered to connector \"%s\": %s", current->name, message),
+					  errhint("s3export.deliver('%s') has it tried at once%s.", current->name,
+							  strcmp(current->state, "suspended") == 0
+								  ? " after s3export.resume()"
+								  : "")));
+	return_outcome(fcinfo, current->name, &outcome, message);
+	add_undelivered(undelivered, current->name, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message);
+}
+
+/* Of a connector that is being delivered already nobody needs to be warned. */
+static void
+serve(FunctionCallInfo fcinfo, const char *name, bool alone, Undelivered *undelivered)
+{
+	DeliveryOutcome  outcome = {0};
+	const ErrorData *error = try_deliver(name, alone, &outcome);
+
+	if (error != NULL && error->sqlerrcode != ERRCODE_OBJECT_IN_USE)
+	{
+		warn(name, error);
+		add_undelivered(undelivered, name, error->sqlerrcode, error->message);
+	}
+	return_outcome(fcinfo, name, &outcome, error ? error->message : NULL);
+}
+
+static void
+deliver_all(FunctionCallInfo fcinfo, Undelivered *undelivered)
 {
 	ListCell *cell;
 
-	foreach (cell, current_list_due())
+	foreach (cell, current_list())
 	{
-		const char      *name = lfirst(cell);
-		DeliveryOutcome  outcome = {0};
-		const ErrorData *error;
+		const CurrentDue *current = lfirst(cell);
 
 		CHECK_FOR_INTERRUPTS();
-		error = try_deliver(name, &outcome);
-		if (error != NULL)
-			warn(name, error);
-		return_outcome(fcinfo, name, &outcome, error ? error->message : NULL);
+		undelivered->connectors++;
+		if (current->due)
+			serve(fcinfo, current->name, false, undelivered);
+		else
+			skip(fcinfo, current, undelivered);
 	}
 }
 
@@ -289,35 +379,92 @@ require_unlocked(void)
 						errhint("Commit first.")));
 }
 
+/* What was delivered stays: it was committed by the workers. */
 Datum
 s3export_deliver(PG_FUNCTION_ARGS)
 {
 	char           *name = args_text(fcinfo, 0);
+	bool            raises = args_required_bool(fcinfo, 1, "raise");
 	DeliveryOutcome outcome = {0};
+	Undelivered     undelivered = {0};
 
 	PreventCommandDuringRecovery("s3export.deliver()");
 	require_unlocked();
 	InitMaterializedSRF(fcinfo, 0);
+	initStringInfo(&undelivered.detail);
 	if (name == NULL)
-		deliver_due(fcinfo);
+		deliver_all(fcinfo, &undelivered);
+	else if (!raises)
+		serve(fcinfo, name, false, &undelivered);
 	else
 	{
 		deliver(connector_load(name, CONNECTOR_OWNER), true, &outcome);
 		return_outcome(fcinfo, name, &outcome, NULL);
 	}
+	if (raises && undelivered.failed > 0)
+		ereport(ERROR, (errcode(undelivered.sqlerrcode),
+						errmsg("could not deliver the changes of %d of %d connectors",
+							   undelivered.failed, undelivered.connectors),
+						errdetail("%s", undelivered.detail.data),
+						errhint("See s3export.currents and s3export.current_events.  With raise => "
+								"false, deliver() returns a row for each connector instead.")));
 	return (Datum) 0;
 }
 
-/* -------------------------------------------------------------- the views */
+/* ---------------------------------------------------------- DROP EXTENSION */
 
-/* As CATALOG_THIS_SERVER says it; NULL on a standby. */
-Datum
-s3export_current_is_here(PG_FUNCTION_ARGS)
+/* How many slots of the extension this database has. */
+static int
+count_slots(void)
 {
-	if (RecoveryInProgress())
-		PG_RETURN_NULL();
-	PG_RETURN_BOOL((uint64) PG_GETARG_INT64(0) == GetSystemIdentifier() &&
-				   strcmp(text_to_cstring(PG_GETARG_TEXT_PP(1)), DataDir) == 0 &&
-				   PG_GETARG_OID(2) == MyDatabaseId &&
-				   PG_GETARG_INT32(3) == (int32) GetWALInsertionTimeLine());
+	int count = 0;
+
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	for (int i = 0; i < max_replication_slots; i++)
+	{
+		const ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
+
+		if (slot->in_use && slot->data.database == MyDatabaseId &&
+			strcmp(NameStr(slot->data.plugin), "s3export") == 0)
+			count++;
+	}
+	LWLockRelease(ReplicationSlotControlLock);
+	return count;
+}
+
+static bool
+drops_extension(const Node *statement)
+{
+	const DropStmt *drop = (const DropStmt *) statement;
+	ListCell       *cell;
+
+	if (!IsA(statement, DropStmt) || drop->removeType != OBJECT_EXTENSION)
+		return false;
+	foreach (cell, drop->objects)
+	{
+		if (strcmp(strVal(lfirst(cell)), "s3export") == 0)
+			return true;
+	}
+	return false;
+}
+
+/* An event trigger: slots are no part of an extension, and would keep WAL for ever. */
+Datum
+s3export_refuse_drop_extension(PG_FUNCTION_ARGS)
+{
+	const EventTriggerData *data = (const EventTriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("function \"%s\" can only be called as an event trigger",
+							   "refuse_drop_extension")));
+	if (drops_extension(data->parsetree) && count_slots() > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("cannot drop extension \"s3export\" while it has replication slots"),
+				 errdetail("%d of its replication slots exist in this database, and would keep WAL for ever.",
+						   count_slots()),
+				 errhint("Drop the connectors of kind \"currents\" with s3export.drop_connector(), or "
+						 "stop them with s3export.stop().")));
+	PG_RETURN_NULL();
 }

@@ -26,6 +26,7 @@
 
 enum
 {
+	ARG_PUBLICATION,
 	ARG_TABLES,
 	ARG_OPERATIONS,
 	ARG_COMPRESSION,
@@ -34,8 +35,11 @@ enum
 };
 
 static const char *const names[ARGS_CURRENT] = {
-	[ARG_TABLES] = "tables",           [ARG_OPERATIONS] = "operations",
-	[ARG_COMPRESSION] = "compression", [ARG_MAX_EVENTS_PER_FILE] = "max_events_per_file",
+	[ARG_PUBLICATION] = "publication",
+	[ARG_TABLES] = "tables",
+	[ARG_OPERATIONS] = "operations",
+	[ARG_COMPRESSION] = "compression",
+	[ARG_MAX_EVENTS_PER_FILE] = "max_events_per_file",
 	[ARG_DROP_AFTER] = "drop_after",
 };
 
@@ -92,7 +96,7 @@ read_operation(const char *name)
 	for (int i = 0; i < (int) lengthof(operations); i++)
 	{
 		if (strcmp(name, operations[i]) == 0)
-			return 1 << i;
+			return OPERATION_BIT(i);
 	}
 	invalid_value(ARG_OPERATIONS, name,
 				  "They are \"insert\", \"update\", \"delete\" and \"truncate\".");
@@ -105,7 +109,7 @@ read_operations(FunctionCallInfo fcinfo, int number)
 	int       operations = 0;
 	ListCell *cell;
 
-	StaticAssertStmt(CURRENT_INSERT == 1 && CURRENT_TRUNCATE == 8, "the order of operations");
+	StaticAssertStmt(DECODE_INSERT == 0 && DECODE_TRUNCATE == 3, "the order of operations");
 	foreach (cell, elements(fcinfo, number, ARG_OPERATIONS))
 		operations |= read_operation(text_to_cstring(lfirst(cell)));
 	if (operations == 0)
@@ -149,8 +153,20 @@ read_drop_after(FunctionCallInfo fcinfo, int number)
 		 (interval->day + (double) DAYS_PER_MONTH * interval->month) * SECS_PER_DAY * 1000.0;
 	if (!(ms >= 1 && ms <= MAX_DROP_AFTER))
 		invalid_value(ARG_DROP_AFTER, value,
-					  "It is an interval of more than zero, or \"infinity\".");
+					  "It is an interval between 1 millisecond and 1000 years, or "
+					  "\"infinity\".");
 	return (int64) ms;
+}
+
+/* What a publication has is said with CREATE PUBLICATION where the connector does not make it. */
+static void
+refuse_both(const CurrentSettings *settings)
+{
+	if (settings->publication == NULL || (!settings->set_tables && settings->operations == 0))
+		return;
+	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("argument \"publication\" excludes \"tables\" and \"operations\""),
+					errhint("Change what the publication has with ALTER PUBLICATION.")));
 }
 
 bool
@@ -170,6 +186,7 @@ current_args_read(CurrentSettings *settings, FunctionCallInfo fcinfo, int first,
 							errmsg("argument \"%s\" requires a connector of kind \"currents\"",
 								   names[i])));
 	}
+	settings->publication = args_text(fcinfo, first + ARG_PUBLICATION);
 	settings->set_tables = !PG_ARGISNULL(first + ARG_TABLES);
 	if (settings->set_tables)
 		settings->tables = read_tables(fcinfo, first + ARG_TABLES);
@@ -179,6 +196,7 @@ current_args_read(CurrentSettings *settings, FunctionCallInfo fcinfo, int first,
 		settings->compression = read_compression(fcinfo, first + ARG_COMPRESSION);
 	if (!PG_ARGISNULL(first + ARG_MAX_EVENTS_PER_FILE))
 		settings->events_per_file = read_events_per_file(fcinfo, first + ARG_MAX_EVENTS_PER_FILE);
+	refuse_both(settings);
 	settings->set_drop_after = !PG_ARGISNULL(first + ARG_DROP_AFTER);
 	if (settings->set_drop_after)
 		settings->drop_after = read_drop_after(fcinfo, first + ARG_DROP_AFTER);

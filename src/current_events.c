@@ -19,10 +19,10 @@
 
 #define CHANNEL "s3export"
 
-/* Of each connector. */
+/* Of each connector, and of each of two kinds of events. */
 #define EVENTS_KEPT 100
 
-/* Bytes, which JSON may make six times as many; a notification has less than 8000. */
+/* Of a text in an event; bytes */
 #define MAX_TEXT 1000
 
 static void
@@ -72,36 +72,61 @@ current_say_lsn(StringInfo detail, const char *name, XLogRecPtr value)
 		current_say_text(detail, name, psprintf("%X/%X", LSN_FORMAT_ARGS(value)));
 }
 
+/* Every role can listen: what an error says is for those who may see the view. */
 static void
-notify(const Connector *connector, const char *event, TimestampTz at, const char *detail)
+notify(const Connector *connector, const char *event, CurrentState state)
 {
 	StringInfoData payload;
 
 	initStringInfo(&payload);
-	current_say_text(&payload, "connector", connector->name);
 	current_say_number(&payload, "connector_id", connector->connector_id);
 	current_say_text(&payload, "event", event);
-	current_say_time(&payload, "at", at);
-	Async_Notify(CHANNEL, psprintf("{%s, %s}", payload.data, detail));
+	current_say_text(&payload, "state", current_state_name(state));
+	Async_Notify(CHANNEL, psprintf("{%s}", payload.data));
+}
+
+/* An event that says the same as the last one of its connector is counted there. */
+static bool
+repeat_last(const Connector *connector, const char *event, const char *detail, TimestampTz at)
+{
+	return catalog_execute("UPDATE s3export.current_event SET repeats = repeats + 1, last_at = $4"
+						   " WHERE connector_id = $1 AND event_id = (SELECT max(event_id)"
+						   " FROM s3export.current_event WHERE connector_id = $1)"
+						   " AND event = $2 AND detail = $3::jsonb",
+						   "ittz", connector->connector_id, event, detail, at) > 0;
+}
+
+/* Of what is lost for ever there are as many as of all else. */
+static void
+forget_old_events(const Connector *connector)
+{
+	(void) catalog_execute(
+		"DELETE FROM s3export.current_event e USING (SELECT event_id, row_number() OVER"
+		" (PARTITION BY event IN ('dropped', 'lost', 'withheld') ORDER BY event_id DESC) AS n"
+		" FROM s3export.current_event WHERE connector_id = $1) o"
+		" WHERE e.connector_id = $1 AND e.event_id = o.event_id AND o.n > $2",
+		"in", connector->connector_id, (int32) EVENTS_KEPT);
 }
 
 void
 current_record(const Connector *connector, const char *event, CurrentState state,
 			   const StringInfoData *detail)
 {
-	TimestampTz    now = current_now();
+	TimestampTz    now = GetCurrentTimestamp();
 	StringInfoData all;
 
 	initStringInfo(&all);
-	current_say_text(&all, "state", current_state_name(state));
+	appendStringInfo(&all, "{\"state\": \"%s\"", current_state_name(state));
 	if (detail != NULL && detail->len > 0)
 		appendStringInfo(&all, ", %s", detail->data);
-	(void) catalog_execute("INSERT INTO s3export.current_event (connector_id, at, event, detail)"
-						   " VALUES ($1, $2, $3, ('{' || $4 || '}')::jsonb)",
-						   "iztt", connector->connector_id, now, event, all.data);
-	(void) catalog_execute("DELETE FROM s3export.current_event WHERE connector_id = $1"
-						   " AND event_id <= (SELECT event_id FROM s3export.current_event"
-						   " WHERE connector_id = $1 ORDER BY event_id DESC OFFSET $2 LIMIT 1)",
-						   "in", connector->connector_id, (int32) EVENTS_KEPT);
-	notify(connector, event, now, all.data);
+	appendStringInfoChar(&all, '}');
+	if (!repeat_last(connector, event, all.data, now))
+	{
+		(void) catalog_execute(
+			"INSERT INTO s3export.current_event (connector_id, at, last_at, event, detail)"
+			" VALUES ($1, $2, $2, $3, $4::jsonb)",
+			"iztt", connector->connector_id, now, event, all.data);
+		forget_old_events(connector);
+	}
+	notify(connector, event, state);
 }

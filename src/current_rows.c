@@ -14,9 +14,10 @@
 
 #include "current_internal.h"
 
-/* Until the next try after a failure; s */
+/* Until the next try after a failure; s.  The network comes back sooner than credentials. */
 #define FIRST_PAUSE "30"
-#define LAST_PAUSE "3600"
+#define LAST_PAUSE "300"
+#define LAST_PAUSE_SUSPENDED "3600"
 
 static void
 expect_one(const Current *current, uint64 processed)
@@ -26,25 +27,33 @@ expect_one(const Current *current, uint64 processed)
 						errmsg("connector \"%s\" has been dropped", current->connector->name)));
 }
 
-/* Within a scope: locks the row and tells its state; replaces SPI's results. */
+/*
+ * Within a scope: locks the row and tells its state, and how many failures there were in
+ * a row; replaces SPI's results.
+ */
 static CurrentState
-lock_state(const Current *current)
+lock_state(const Current *current, int64 *failures)
 {
-	expect_one(current, catalog_execute("SELECT state FROM s3export.current"
+	expect_one(current, catalog_execute("SELECT state, failures FROM s3export.current_state"
 										" WHERE connector_id = $1 FOR UPDATE",
 										"i", current->connector->connector_id));
+	if (failures != NULL)
+		*failures = catalog_int64(0, "failures", NULL);
 	return current_parse_state(catalog_text(0, "state"));
 }
 
 /* Within a scope. */
 static void
-put_tables(const Current *current, List *tables)
+put_tables(const Current *current, const CurrentProgress *progress)
 {
-	(void) catalog_execute("UPDATE s3export.current_table t SET version = p.version,"
-						   " columns = p.columns FROM " CURRENT_TABLES_FROM_JSON(
-							   "$2::jsonb") " WHERE t.connector_id = $1 AND t.relid = p.relid"
-											" AND t.version < p.version",
-						   "it", current->connector->connector_id, current_tables_to_json(tables));
+	(void) catalog_execute(
+		"UPDATE s3export.current_table t SET version = p.version, columns = p.columns"
+		" FROM " CURRENT_TABLES_FROM_JSON("$2::jsonb") " WHERE t.connector_id = $1"
+		" AND t.relid = p.relid AND t.version < p.version",
+		"it", current->connector->connector_id, current_tables_to_json(progress->tables));
+	(void) catalog_execute("UPDATE s3export.current SET versions = $2"
+						   " WHERE connector_id = $1 AND versions < $2",
+						   "in", current->connector->connector_id, (int32) progress->versions);
 }
 
 /* Within a scope. */
@@ -60,47 +69,196 @@ static void
 put_totals(const Current *current, const CurrentProgress *progress)
 {
 	expect_one(current, catalog_execute(
-							"UPDATE s3export.current SET events_sent = events_sent + $2,"
+							"UPDATE s3export.current_state SET events_sent = events_sent + $2,"
 							" files_sent = files_sent + $3, bytes_sent = bytes_sent + $4,"
 							" last_file = coalesce($5, last_file),"
 							" last_job_id = coalesce(nullif($6, 0), last_job_id),"
-							" last_delivery_at = $7 WHERE connector_id = $1",
-							"iiiitiz", current->connector->connector_id, (int64) progress->events,
+							" last_delivery_at = $7, last_timeline = greatest(last_timeline, $8)"
+							" WHERE connector_id = $1",
+							"iiiitizn", current->connector->connector_id, (int64) progress->events,
 							(int64) progress->files, (int64) progress->bytes, progress->last_file,
-							progress->job_id, current_now()));
-	put_tables(current, progress->tables);
+							progress->job_id, GetCurrentTimestamp(), (int32) progress->timeline));
+	put_tables(current, progress);
+}
+
+static void
+say_error(StringInfo detail, const ErrorData *error)
+{
+	current_say_text(detail, "code", unpack_sql_state(error->sqlerrcode));
+	current_say_text(detail, "message", error->message);
+}
+
+/* ---- launches ---- */
+
+/*
+ * The timelines of another server begin anew.  Those in _ids go on from the last, so that
+ * _ids are in the order of the commits.
+ */
+#define NEXT_TIMELINES(row, system_identifier)                                        \
+	" timelines = CASE WHEN " row ".system_identifier = " system_identifier           \
+	" THEN " row ".timelines ELSE " row ".last_timeline END"
+
+/* Within a scope. */
+static void
+record_launch(const Current *current, const CurrentProgress *copied)
+{
+	StringInfoData detail;
+
+	initStringInfo(&detail);
+	current_say_lsn(&detail, "position", current->delivered);
+	if (copied != NULL)
+		current_say_number(&detail, "copied", (int64) copied->events);
+	current_record(current->connector, "launched", CURRENT_RUNNING, &detail);
 }
 
 void
-current_launched(const Current *current, XLogRecPtr position, const CurrentProgress *copied)
+current_launching(const Current *current, XLogRecPtr position, bool copies)
 {
 	int64              id = current->connector->connector_id;
+	CatalogTransaction transaction;
+	TimestampTz        now = GetCurrentTimestamp();
+
+	catalog_begin_transaction(&transaction);
+	expect_one(current, catalog_execute("SELECT FROM s3export.current WHERE connector_id = $1"
+										" FOR KEY SHARE",
+										"i", id));
+	(void) catalog_execute(
+		"INSERT INTO s3export.current_state AS s (connector_id, state, slot_name,"
+		" system_identifier, publication_oid, delivered_lsn, launched_at, caught_up_at)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $7)"
+		" ON CONFLICT (connector_id) DO UPDATE SET state = excluded.state,"
+		" slot_name = excluded.slot_name, system_identifier = excluded.system_identifier,"
+		" publication_oid = excluded.publication_oid, delivered_lsn = excluded.delivered_lsn,"
+		" launched_at = excluded.launched_at," NEXT_TIMELINES("s", "excluded.system_identifier") ","
+		" caught_up_at = excluded.caught_up_at," CURRENT_FORGET_FAILURES,
+		"ittiolz", id, current_state_name(copies ? CURRENT_LAUNCHING : CURRENT_RUNNING),
+		current_slot_name(id), (int64) GetSystemIdentifier(), current->publication_oid, position,
+		now);
+	(void) catalog_execute("UPDATE s3export.current_table SET since_lsn = NULL, copying = false"
+						   " WHERE connector_id = $1",
+						   "i", id);
+	forget_batch(current);
+	if (!copies)
+		record_launch(current, NULL);
+	catalog_commit_transaction(&transaction);
+}
+
+void
+current_launched(const Current *current, const CurrentProgress *copied)
+{
+	CatalogTransaction transaction;
+
+	catalog_begin_transaction(&transaction);
+	expect_one(current, catalog_execute("UPDATE s3export.current_state SET state = 'running'"
+										" WHERE connector_id = $1 AND state = 'launching'",
+										"i", current->connector->connector_id));
+	put_totals(current, copied);
+	record_launch(current, copied);
+	catalog_commit_transaction(&transaction);
+}
+
+void
+current_launch_failed(const Current *current, const ErrorData *error)
+{
 	CatalogTransaction transaction;
 	StringInfoData     detail;
 
 	catalog_begin_transaction(&transaction);
-	(void) lock_state(current);
-	if (!current->here)
-		current_resolve_tables(id);
-	(void) catalog_execute("UPDATE s3export.current SET state = 'running', slot_name = $6,"
-						   " system_identifier = $1, data_directory = $2, database = $3,"
-						   " timeline = $4, delivered_lsn = $7, launched_at = $8,"
-						   " caught_up_at = $8," CURRENT_FORGET_FAILURES "WHERE connector_id = $5",
-						   "itonitlz", CATALOG_THIS_SERVER, id, current_slot_name(id), position,
-						   current_now());
-	(void) catalog_execute("UPDATE s3export.current_table SET removed_lsn = least(removed_lsn, $2)"
-						   " WHERE connector_id = $1 AND removed_lsn IS NOT NULL",
-						   "il", id, position);
-	forget_batch(current);
-	if (copied != NULL)
-		put_totals(current, copied);
+	(void) catalog_execute("UPDATE s3export.current_state SET state = 'stopped', slot_name = NULL,"
+						   " delivered_lsn = NULL, caught_up_at = NULL"
+						   " WHERE connector_id = $1",
+						   "i", current->connector->connector_id);
 	initStringInfo(&detail);
-	current_say_lsn(&detail, "position", position);
-	if (copied != NULL)
-		current_say_number(&detail, "copied", (int64) copied->events);
-	current_record(current->connector, "launched", CURRENT_RUNNING, &detail);
+	say_error(&detail, error);
+	current_record(current->connector, "launch_failed", CURRENT_STOPPED, &detail);
 	catalog_commit_transaction(&transaction);
 }
+
+/* ---- tables that are added with their rows ---- */
+
+void
+current_begin_table(const Current *current, Oid relid)
+{
+	CatalogTransaction transaction;
+
+	catalog_begin_transaction(&transaction);
+	(void) lock_state(current, NULL);
+	(void) catalog_execute(
+		"INSERT INTO s3export.current_table AS t"
+		" (connector_id, relid, schema_name, table_name, copying)"
+		" SELECT $1, c.oid, n.nspname, c.relname, true"
+		" FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $2"
+		" ON CONFLICT (connector_id, relid) DO UPDATE SET copying = true, gone_lsn = NULL",
+		"io", current->connector->connector_id, relid);
+	catalog_commit_transaction(&transaction);
+}
+
+void
+current_table_copying(const Current *current, List *tables, XLogRecPtr position)
+{
+	CatalogTransaction transaction;
+	ListCell          *cell;
+
+	catalog_begin_transaction(&transaction);
+	foreach (cell, tables)
+		(void) catalog_execute("UPDATE s3export.current_table SET since_lsn = $3"
+							   " WHERE connector_id = $1 AND relid = $2",
+							   "iol", current->connector->connector_id,
+							   ((CurrentSourceTable *) lfirst(cell))->relid, position);
+	catalog_commit_transaction(&transaction);
+}
+
+/* Within a scope: the table's name. */
+static char *
+end_copying(const Current *current, Oid relid)
+{
+	if (catalog_execute("UPDATE s3export.current_table SET copying = false"
+						" WHERE connector_id = $1 AND relid = $2"
+						" RETURNING format('%I.%I', schema_name, table_name) AS name",
+						"io", current->connector->connector_id, relid) == 0)
+		return NULL;
+	return catalog_text(0, "name");
+}
+
+void
+current_table_copied(const Current *current, Oid relid, XLogRecPtr position,
+					 const CurrentProgress *copied)
+{
+	CatalogTransaction transaction;
+	StringInfoData     detail;
+
+	catalog_begin_transaction(&transaction);
+	(void) lock_state(current, NULL);
+	initStringInfo(&detail);
+	current_say_text(&detail, "table", end_copying(current, relid));
+	current_say_lsn(&detail, "position", position);
+	current_say_number(&detail, "copied", (int64) copied->events);
+	if (copied->events > 0)
+		put_totals(current, copied);
+	current_record(current->connector, "table_added", current->state, &detail);
+	catalog_commit_transaction(&transaction);
+}
+
+/* The changes that were made while it was in the publication are no events. */
+void
+current_table_failed(const Current *current, Oid relid, List *tables, const ErrorData *error)
+{
+	CatalogTransaction transaction;
+	StringInfoData     detail;
+
+	current_table_copying(current, tables, GetXLogInsertRecPtr());
+	catalog_begin_transaction(&transaction);
+	initStringInfo(&detail);
+	current_say_text(&detail, "table", end_copying(current, relid));
+	if (error != NULL)
+	{
+		say_error(&detail, error);
+		current_record(current->connector, "copy_failed", current->state, &detail);
+	}
+	catalog_commit_transaction(&transaction);
+}
+
+/* ---- batches ---- */
 
 void
 current_begin_batch(const Current *current, const CurrentBatch *batch)
@@ -108,16 +266,16 @@ current_begin_batch(const Current *current, const CurrentBatch *batch)
 	CatalogTransaction transaction;
 
 	catalog_begin_transaction(&transaction);
-	(void) lock_state(current);
+	(void) lock_state(current, NULL);
 	forget_batch(current);
 	(void) catalog_execute(
-		"INSERT INTO s3export.current_batch (connector_id, end_lsn, operations, events_per_file,"
-		" open_files, block_size, compression, tables, events, committed_at)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9, $10)",
-		"ilnnnnttiz", current->connector->connector_id, batch->end, batch->operations,
-		batch->events_per_file, batch->open_files, batch->block_size,
-		compress_name(batch->compression), current_tables_to_json(batch->tables),
-		(int64) batch->events, batch->committed_at);
+		"INSERT INTO s3export.current_batch (connector_id, end_lsn, events_per_file,"
+		" open_files, block_size, compression, tables, versions, events, committed_at)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9, $10)",
+		"ilnnnttniz", current->connector->connector_id, batch->end, batch->events_per_file,
+		batch->open_files, batch->block_size, compress_name(batch->compression),
+		current_tables_to_json(batch->tables), batch->versions, (int64) batch->events,
+		batch->committed_at);
 	catalog_commit_transaction(&transaction);
 }
 
@@ -126,56 +284,89 @@ current_delivered(const Current *current, const CurrentProgress *progress)
 {
 	CatalogTransaction transaction;
 	CurrentState       state;
+	int64              failures;
 
 	catalog_begin_transaction(&transaction);
-	state = lock_state(current);
+	state = lock_state(current, &failures);
 	put_totals(current, progress);
 	(void) catalog_execute(
-		"UPDATE s3export.current SET delivered_lsn = greatest(delivered_lsn, $2),"
+		"UPDATE s3export.current_state SET delivered_lsn = greatest(delivered_lsn, $2),"
 		" state = CASE state WHEN 'suspended' THEN 'running' ELSE state END," CURRENT_FORGET_FAILURES
 		"WHERE connector_id = $1",
 		"il", current->connector->connector_id, progress->position);
 	forget_batch(current);
-	if (state == CURRENT_SUSPENDED)
-		current_record(current->connector, "recovered", CURRENT_RUNNING, NULL);
+	if (state == CURRENT_SUSPENDED || failures > 0)
+		current_record(current->connector, "recovered",
+					   state == CURRENT_SUSPENDED ? CURRENT_RUNNING : state, NULL);
 	catalog_commit_transaction(&transaction);
 }
 
-/* The names of tables are what a dump is restored by. */
-static void
-refresh_names(const Current *current)
-{
-	(void) catalog_execute(
-		"UPDATE s3export.current_table t SET schema_name = n.nspname, table_name = c.relname"
-		" FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-		" WHERE t.connector_id = $1 AND c.oid = t.relid"
-		" AND (t.schema_name <> n.nspname OR t.table_name <> c.relname)",
-		"i", current->connector->connector_id);
-}
-
 void
-current_caught_up(const Current *current, TimestampTz since)
+current_moved(const Current *current, XLogRecPtr position)
 {
 	CatalogTransaction transaction;
 
 	catalog_begin_transaction(&transaction);
-	/* Where nothing was sent nothing is known about the credentials. */
-	if (lock_state(current) != CURRENT_SUSPENDED)
-		(void) catalog_execute("UPDATE s3export.current SET" CURRENT_FORGET_FAILURES
-							   "WHERE connector_id = $1 AND failures > 0",
-							   "i", current->connector->connector_id);
-	(void) catalog_execute("UPDATE s3export.current SET caught_up_at = $2, last_delivery_at = $3"
-						   " WHERE connector_id = $1",
-						   "izz", current->connector->connector_id, since, current_now());
-	refresh_names(current);
+	expect_one(current, catalog_execute("UPDATE s3export.current_state"
+										" SET delivered_lsn = greatest(delivered_lsn, $2)"
+										" WHERE connector_id = $1",
+										"il", current->connector->connector_id, position));
 	catalog_commit_transaction(&transaction);
 }
 
+/* Within a scope: versions of tables that are gone, with all of their changes, are of no use. */
 static void
-say_error(StringInfo detail, const ErrorData *error)
+forget_gone_tables(const Current *current, XLogRecPtr position)
 {
-	current_say_text(detail, "code", unpack_sql_state(error->sqlerrcode));
-	current_say_text(detail, "message", error->message);
+	(void) catalog_execute("DELETE FROM s3export.current_table"
+						   " WHERE connector_id = $1 AND gone_lsn <= $2",
+						   "il", current->connector->connector_id, position);
+	(void) catalog_execute("UPDATE s3export.current_table SET since_lsn = NULL"
+						   " WHERE connector_id = $1 AND since_lsn <= $2",
+						   "il", current->connector->connector_id, position);
+}
+
+void
+current_caught_up(const Current *current, XLogRecPtr position, TimestampTz since)
+{
+	CatalogTransaction transaction;
+	CurrentState       state;
+	int64              failures;
+
+	catalog_begin_transaction(&transaction);
+	state = lock_state(current, &failures);
+	/* Where nothing was sent nothing is known about the credentials. */
+	if (state != CURRENT_SUSPENDED && failures > 0)
+	{
+		(void) catalog_execute("UPDATE s3export.current_state SET" CURRENT_FORGET_FAILURES
+							   "WHERE connector_id = $1",
+							   "i", current->connector->connector_id);
+		current_record(current->connector, "recovered", state, NULL);
+	}
+	(void) catalog_execute("UPDATE s3export.current_state SET caught_up_at = $2,"
+						   " last_delivery_at = $3, delivered_lsn = greatest(delivered_lsn, $4)"
+						   " WHERE connector_id = $1",
+						   "izzl", current->connector->connector_id, since,
+						   GetCurrentTimestamp(), position);
+	forget_gone_tables(current, position);
+	catalog_commit_transaction(&transaction);
+}
+
+void
+current_upgraded(const Current *current, XLogRecPtr position)
+{
+	CatalogTransaction transaction;
+
+	catalog_begin_transaction(&transaction);
+	(void) lock_state(current, NULL);
+	(void) catalog_execute("UPDATE s3export.current_state s SET system_identifier = $2,"
+						   " publication_oid = 0, delivered_lsn = $3,"
+						   NEXT_TIMELINES("s", "$2") " WHERE connector_id = $1",
+						   "iil", current->connector->connector_id,
+						   (int64) GetSystemIdentifier(), position);
+	forget_batch(current);
+	current_record(current->connector, "upgraded", current->state, NULL);
+	catalog_commit_transaction(&transaction);
 }
 
 void
@@ -187,17 +378,17 @@ current_failed(const Current *current, const ErrorData *error, bool suspends)
 	StringInfoData     detail;
 
 	catalog_begin_transaction(&transaction);
-	before = lock_state(current);
+	before = lock_state(current, NULL);
 	after = suspends && before == CURRENT_RUNNING ? CURRENT_SUSPENDED : before;
 	(void) catalog_execute(
-		"UPDATE s3export.current SET state = $2, failures = failures + 1,"
+		"UPDATE s3export.current_state SET state = $2, failures = failures + 1,"
 		" suspended_at = CASE WHEN $3 THEN coalesce(suspended_at, $4) END,"
-		" next_try_at = CASE WHEN $3 THEN $4 + least(" FIRST_PAUSE " * 2 ^ least(failures, 20),"
-		" " LAST_PAUSE ") * interval '1 s' END,"
+		" next_try_at = $4 + least(" FIRST_PAUSE " * 2 ^ least(failures, 20),"
+		" CASE WHEN $3 THEN " LAST_PAUSE_SUSPENDED " ELSE " LAST_PAUSE " END) * interval '1 s',"
 		" error_code = $5, error_message = $6, error_detail = $7, error_hint = $8"
 		" WHERE connector_id = $1",
 		"itbztttt", current->connector->connector_id, current_state_name(after),
-		after == CURRENT_SUSPENDED, current_now(), unpack_sql_state(error->sqlerrcode),
+		after == CURRENT_SUSPENDED, GetCurrentTimestamp(), unpack_sql_state(error->sqlerrcode),
 		error->message, error->detail, error->hint);
 	initStringInfo(&detail);
 	say_error(&detail, error);
@@ -223,8 +414,8 @@ current_dropped(const Current *current, XLogRecPtr position, uint64 events)
 	StringInfoData     detail;
 
 	catalog_begin_transaction(&transaction);
-	state = lock_state(current);
-	(void) catalog_execute("UPDATE s3export.current SET events_dropped = events_dropped + $2,"
+	state = lock_state(current, NULL);
+	(void) catalog_execute("UPDATE s3export.current_state SET events_dropped = events_dropped + $2,"
 						   " delivered_lsn = greatest(delivered_lsn, $3), warned = 100"
 						   " WHERE connector_id = $1",
 						   "iil", connector->connector_id, (int64) events, position);
@@ -249,7 +440,7 @@ current_dropped(const Current *current, XLogRecPtr position, uint64 events)
 static int
 percent_due(const Current *current)
 {
-	double elapsed = (double) (current_now() - current->suspended_at) / 1000;
+	double elapsed = (double) (GetCurrentTimestamp() - current->suspended_at) / 1000;
 
 	if (current->state != CURRENT_SUSPENDED || current->drop_after < 0)
 		return 0;
@@ -273,7 +464,7 @@ current_warn(const Current *current)
 		return;
 	catalog_begin_transaction(&transaction);
 	expect_one(current,
-			   catalog_execute("UPDATE s3export.current SET warned = greatest(warned, $2)"
+			   catalog_execute("UPDATE s3export.current_state SET warned = greatest(warned, $2)"
 							   " WHERE connector_id = $1"
 							   " RETURNING (pg_current_wal_lsn() - delivered_lsn)::bigint AS lag",
 							   "in", connector->connector_id, (int32) percent));
@@ -297,18 +488,56 @@ current_warn(const Current *current)
 }
 
 void
-current_lost(const Current *current)
+current_lost(const Current *current, const char *reason)
 {
 	CatalogTransaction transaction;
 	StringInfoData     detail;
 
 	catalog_begin_transaction(&transaction);
-	(void) lock_state(current);
-	(void) catalog_execute("UPDATE s3export.current SET state = 'lost' WHERE connector_id = $1",
+	(void) lock_state(current, NULL);
+	(void) catalog_execute("UPDATE s3export.current_state SET state = 'lost'"
+						   " WHERE connector_id = $1",
 						   "i", current->connector->connector_id);
 	forget_batch(current);
 	initStringInfo(&detail);
 	current_say_lsn(&detail, "position", current->delivered);
+	current_say_text(&detail, "reason", reason);
 	current_record(current->connector, "lost", CURRENT_LOST, &detail);
 	catalog_commit_transaction(&transaction);
+}
+
+void
+current_skipped(const Current *current)
+{
+	CatalogTransaction transaction;
+
+	catalog_begin_transaction(&transaction);
+	current_record(current->connector, "skipped", current->state, NULL);
+	catalog_commit_transaction(&transaction);
+}
+
+void
+current_withheld(const Current *current, List *tables, uint64 events)
+{
+	CatalogTransaction transaction;
+	StringInfoData     names;
+	StringInfoData     detail;
+	ListCell          *cell;
+
+	initStringInfo(&names);
+	foreach (cell, tables)
+		appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", (char *) lfirst(cell));
+	catalog_begin_transaction(&transaction);
+	initStringInfo(&detail);
+	current_say_text(&detail, "tables", names.data);
+	current_say_number(&detail, "events", (int64) events);
+	current_record(current->connector, "withheld", current->state, &detail);
+	catalog_commit_transaction(&transaction);
+
+	ereport(WARNING,
+			(errmsg("changes of table %s were not sent to connector \"%s\"", names.data,
+					current->connector->name),
+			 errdetail("When they were made, the owner of publication \"%s\" did not own the "
+					   "table: " UINT64_FORMAT " events.",
+					   current->publication, events)));
 }

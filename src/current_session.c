@@ -3,22 +3,19 @@
  * current_session.c
  *	  What users do to currents, in their own transactions.
  *
- * A slot is no part of a transaction, so the slot of a connector that is dropped
- * goes when the transaction is about to commit.
- *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "replication/slot.h"
+#include "catalog/pg_publication.h"
+#include "utils/builtins.h"
 #include "utils/memutils.h"
 
 #include "current_internal.h"
-#include "pending.h"
+#include "lease.h"
 
 /* What is so when a connector says nothing about it. */
-#define DEFAULT_OPERATIONS CURRENT_INSERT
 #define DEFAULT_EVENTS_PER_FILE 15000
 #define DEFAULT_DROP_AFTER (INT64CONST(48) * 60 * 60 * 1000)
 
@@ -37,45 +34,40 @@ current_is_locked_here(void)
 	return TransactionIdIsValid(changed_by) && changed_by == GetTopTransactionIdIfAny();
 }
 
-/* --------------------------------------------------------------- settings */
+/* ---- settings ---- */
 
 #define INTERVAL_OF_MS(ms) "CASE WHEN " ms " >= 0 THEN make_interval(secs => " ms " / 1000.0) END"
 
-void
-current_insert(const Connector *connector, const CurrentSettings *settings)
+/* Of a publication that is there: may the connector's owner send it, and can it be sent? */
+static void
+require_named_publication(Connector *connector, const char *name)
 {
+	Current current = {.connector = connector, .publication = unconstify(char *, name)};
+
+	(void) get_publication_oid(name, false);
+	current_require_changes(&current);
+}
+
+void
+current_insert(Connector *connector, const CurrentSettings *settings)
+{
+	const char  *publication = settings->publication;
 	CatalogScope scope;
 
 	note_change();
+	if (publication != NULL)
+		require_named_publication(connector, publication);
+	else
+		publication = current_make_publication(connector, settings);
 	catalog_enter(&scope);
 	(void) catalog_execute(
-		"INSERT INTO s3export.current (system_identifier, data_directory, database, timeline,"
-		" connector_id, operations, compression, max_events_per_file, drop_after)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, " INTERVAL_OF_MS("$9") ")",
-		"itonintni", CATALOG_THIS_SERVER, connector->connector_id,
-		settings->operations != 0 ? settings->operations : DEFAULT_OPERATIONS,
+		"INSERT INTO s3export.current (connector_id, publication, owns_publication, compression,"
+		" max_events_per_file, drop_after) VALUES ($1, $2, $3, $4, $5, " INTERVAL_OF_MS("$6") ")",
+		"itbtni", connector->connector_id, publication, settings->publication == NULL,
 		settings->compression ? settings->compression : compress_name(COMPRESS_NONE),
 		settings->events_per_file != 0 ? settings->events_per_file : DEFAULT_EVENTS_PER_FILE,
 		settings->set_drop_after ? settings->drop_after : DEFAULT_DROP_AFTER);
-	(void) current_replace_tables(connector, settings->tables, true, false);
 	catalog_leave(&scope);
-}
-
-/*
- * Within a scope: can what was launched go on?  *confirmed is as far as the slot
- * has been told; 0 when there is none.
- */
-static bool
-slot_is_usable(int64 connector_id, XLogRecPtr *confirmed)
-{
-	*confirmed = InvalidXLogRecPtr;
-	if (catalog_execute("SELECT wal_status = 'lost' AS lost, confirmed_flush_lsn"
-						" FROM pg_replication_slots WHERE slot_name = $1"
-						" AND database = current_database() AND plugin = 's3export'",
-						"t", current_slot_name(connector_id)) == 0)
-		return false;
-	*confirmed = (XLogRecPtr) catalog_int64(0, "confirmed_flush_lsn", NULL);
-	return catalog_int64(0, "lost", NULL) == 0;
 }
 
 /*
@@ -83,168 +75,141 @@ slot_is_usable(int64 connector_id, XLogRecPtr *confirmed)
  * lost its slot without having noticed yet.
  */
 static Current *
-lock_row(const Connector *connector, MemoryContext context)
+lock_row(Connector *connector, MemoryContext context)
 {
-	Current   *current = MemoryContextAllocZero(context, sizeof(Current));
-	XLogRecPtr confirmed;
+	Current *current = MemoryContextAllocZero(context, sizeof(Current));
 
 	note_change();
 	(void) catalog_execute("SELECT FROM s3export.current WHERE connector_id = $1 FOR UPDATE", "i",
 						   connector->connector_id);
-	current->connector = unconstify(Connector *, connector);
+	(void) catalog_execute("SELECT FROM s3export.current_state WHERE connector_id = $1 FOR UPDATE",
+						   "i", connector->connector_id);
+	current->connector = connector;
 	if (!current_read(current, context))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 						errmsg("connector \"%s\" does not exist", connector->name)));
-	if ((current->state == CURRENT_RUNNING || current->state == CURRENT_SUSPENDED) &&
-		!slot_is_usable(connector->connector_id, &confirmed))
+	if ((current->state == CURRENT_RUNNING || current->state == CURRENT_SUSPENDED ||
+		 current->state == CURRENT_PAUSED) &&
+		current_find_slot(connector->connector_id) != CURRENT_SLOT_USABLE)
 		current->state = CURRENT_LOST;
 	return current;
 }
 
-void
-current_update(const Connector *connector, const CurrentSettings *settings)
+static Current *
+lock_current(Connector *connector)
 {
-	MemoryContext  context = CurrentMemoryContext;
-	const Current *current;
-	CatalogScope   scope;
+	MemoryContext context = CurrentMemoryContext;
+	CatalogScope  scope;
+	Current      *current;
 
 	catalog_enter(&scope);
 	current = lock_row(connector, context);
-	(void) catalog_execute(
-		"UPDATE s3export.current SET operations = coalesce(nullif($2, 0), operations),"
-		" compression = coalesce($3, compression),"
-		" max_events_per_file = coalesce(nullif($4, 0), max_events_per_file),"
-		" drop_after = CASE WHEN $5 THEN " INTERVAL_OF_MS("$6") " ELSE drop_after END"
-																" WHERE connector_id = $1",
-		"intnbi", connector->connector_id, settings->operations, settings->compression,
-		settings->events_per_file, settings->set_drop_after, settings->drop_after);
-	if (settings->set_tables &&
-		current_replace_tables(connector, settings->tables, current->here,
-							   current->delivered != InvalidXLogRecPtr) &&
-		current->state != CURRENT_CREATED)
-		current_record(connector, "tables_changed", current->state, NULL);
+	catalog_leave(&scope);
+	return current;
+}
+
+/* What was decoded with one publication cannot be told from what is decoded with another. */
+static void
+replace_publication(const Current *current, const char *name)
+{
+	CatalogScope scope;
+
+	if (current->state != CURRENT_CREATED && current->state != CURRENT_STOPPED)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot give connector \"%s\" another publication while it is launched",
+						current->connector->name),
+				 errhint("Change what the publication has with ALTER PUBLICATION, or stop the "
+						 "connector with s3export.stop() first.")));
+	require_named_publication(current->connector, name);
+	current_drop_publication(current);
+	catalog_enter(&scope);
+	(void) catalog_execute("UPDATE s3export.current SET publication = $2, owns_publication = false"
+						   " WHERE connector_id = $1",
+						   "it", current->connector->connector_id, name);
 	catalog_leave(&scope);
 }
 
-/* ------------------------------------------------------------------ slots */
-
-static List *doomed = NIL; /* the connectors that the running transaction has dropped */
-
-static bool
-slot_is_ours(const char *name)
+void
+current_update(Connector *connector, const CurrentSettings *settings, bool new_owner)
 {
-	ReplicationSlot *slot = SearchNamedReplicationSlot(name, true);
+	const Current *current = lock_current(connector);
+	CatalogScope   scope;
 
-	return slot != NULL && slot->data.database == MyDatabaseId &&
-		   strcmp(NameStr(slot->data.plugin), "s3export") == 0;
+	if (new_owner)
+		current_change_owner(current);
+	if (settings->publication != NULL)
+		replace_publication(current, settings->publication);
+	else if (settings->set_tables || settings->operations != 0)
+		current_alter_publication(current, settings);
+	catalog_enter(&scope);
+	(void) catalog_execute(
+		"UPDATE s3export.current SET compression = coalesce($2, compression),"
+		" max_events_per_file = coalesce(nullif($3, 0), max_events_per_file),"
+		" drop_after = CASE WHEN $4 THEN " INTERVAL_OF_MS("$5") " ELSE drop_after END"
+		" WHERE connector_id = $1",
+		"itnbi", connector->connector_id, settings->compression, settings->events_per_file,
+		settings->set_drop_after, settings->drop_after);
+	catalog_leave(&scope);
 }
 
-/* Raises ERRCODE_OBJECT_IN_USE while somebody uses it. */
+/* Until the transaction ends, so that no delivery uses the slot when it goes. */
 static void
-drop_slot(int64 connector_id)
+exclude_deliveries(const Connector *connector)
 {
-	char *name = current_slot_name(connector_id);
-
-	if (slot_is_ours(name))
-		ReplicationSlotDrop(name, true);
-}
-
-static void
-transaction_ends(XactEvent event, void *arg pg_attribute_unused())
-{
-	ListCell *cell;
-
-	if (doomed == NIL)
-		return;
-	switch (event)
-	{
-		case XACT_EVENT_PRE_PREPARE:
-			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-							errmsg("cannot PREPARE a transaction that has dropped a connector of "
-								   "kind \"currents\"")));
-			break;
-		case XACT_EVENT_PRE_COMMIT:
-			foreach (cell, doomed)
-				drop_slot(((Pending *) lfirst(cell))->id);
-			break;
-		case XACT_EVENT_COMMIT:
-		case XACT_EVENT_ABORT:
-			doomed = NIL;
-			break;
-		default:
-			break;
-	}
-}
-
-static void
-subtransaction_ends(SubXactEvent event, SubTransactionId mine, SubTransactionId parent,
-					void *arg pg_attribute_unused())
-{
-	doomed = pending_end_subtransaction(doomed, event, mine, parent);
-}
-
-static void
-drop_slot_at_commit(int64 connector_id)
-{
-	static bool registered = false;
-
-	if (!registered)
-	{
-		RegisterXactCallback(transaction_ends, NULL);
-		RegisterSubXactCallback(subtransaction_ends, NULL);
-		registered = true;
-	}
-	doomed = pending_add(doomed, connector_id);
+	if (!lease_lock_current(connector->connector_id))
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
+						errmsg("connector \"%s\" is being delivered or launched", connector->name),
+						errhint("Try again when that has ended, or cancel it.")));
 }
 
 void
-current_delete(const Connector *connector)
+current_delete(Connector *connector)
 {
-	int64        id = connector->connector_id;
-	CatalogScope scope;
+	int64          id = connector->connector_id;
+	const Current *current = current_get(connector, true);
+	CatalogScope   scope;
 
 	note_change();
+	exclude_deliveries(connector);
+	if (current != NULL)
+		current_drop_publication(current);
 	catalog_enter(&scope);
 	(void) catalog_execute("DELETE FROM s3export.current_event WHERE connector_id = $1", "i", id);
 	(void) catalog_execute("DELETE FROM s3export.current_batch WHERE connector_id = $1", "i", id);
 	(void) catalog_execute("DELETE FROM s3export.current_table WHERE connector_id = $1", "i", id);
+	(void) catalog_execute("DELETE FROM s3export.current_state WHERE connector_id = $1", "i", id);
 	(void) catalog_execute("DELETE FROM s3export.current WHERE connector_id = $1", "i", id);
 	catalog_leave(&scope);
-	drop_slot_at_commit(id);
+	current_drop_slot_at_commit(id);
 }
 
 void
-current_prepare_launch(const Current *current)
+current_require_not_launched(const Current *current)
 {
-	const Connector *connector = current->connector;
-	XLogRecPtr       confirmed;
-	CatalogScope     scope;
-	bool             usable;
-
-	catalog_enter(&scope);
-	usable = slot_is_usable(connector->connector_id, &confirmed);
-	catalog_leave(&scope);
-	if (usable && current->state != CURRENT_CREATED && current->state != CURRENT_LOST)
+	if (current->state != CURRENT_RUNNING && current->state != CURRENT_PAUSED &&
+		current->state != CURRENT_SUSPENDED)
+		return;
+	if (current_find_slot(current->connector->connector_id) == CURRENT_SLOT_USABLE)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("connector \"%s\" is already launched", connector->name),
+				 errmsg("connector \"%s\" is already launched", current->connector->name),
 				 current->state == CURRENT_PAUSED ? errhint("Continue it with s3export.resume().")
 												  : 0));
-	drop_slot(connector->connector_id);
 }
 
-/* ----------------------------------------------------------------- states */
+/* ---- states ---- */
 
-static void
+COMPAT_NORETURN static void
 refuse_state(const Current *current, const char *what)
 {
-	static const char *const hints[] = {
-		[CURRENT_CREATED] = "Launch it with s3export.launch().",
-		[CURRENT_LOST] = "Launch it again with s3export.launch(), with copy_existing => true where "
-						 "what was missed matters.",
-	};
-	const char *hint = current->state < lengthof(hints) ? hints[current->state] : NULL;
+	const char *hint = NULL;
 
+	if (current->state == CURRENT_CREATED || current->state == CURRENT_STOPPED)
+		hint = "Launch it with s3export.launch().";
+	else if (current->state == CURRENT_LOST || current->state == CURRENT_LAUNCHING ||
+			 current->state == CURRENT_ELSEWHERE)
+		hint = CURRENT_LAUNCH_AGAIN;
 	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					errmsg("cannot %s connector \"%s\"", what, current->connector->name),
 					current->state == CURRENT_CREATED
@@ -254,65 +219,65 @@ refuse_state(const Current *current, const char *what)
 }
 
 void
-current_pause(const Connector *connector)
+current_pause(Connector *connector)
 {
-	MemoryContext  context = CurrentMemoryContext;
-	const Current *current;
+	const Current *current = lock_current(connector);
 	CatalogScope   scope;
 
-	catalog_enter(&scope);
-	current = lock_row(connector, context);
 	if (current->state != CURRENT_RUNNING && current->state != CURRENT_SUSPENDED)
 		refuse_state(current, "pause");
-	(void) catalog_execute("UPDATE s3export.current SET state = 'paused'," CURRENT_FORGET_FAILURES
-						   "WHERE connector_id = $1",
-						   "i", connector->connector_id);
+	catalog_enter(&scope);
+	(void) catalog_execute(
+		"UPDATE s3export.current_state SET state = 'paused'," CURRENT_FORGET_FAILURES
+		"WHERE connector_id = $1",
+		"i", connector->connector_id);
 	current_record(connector, "paused", CURRENT_PAUSED, NULL);
 	catalog_leave(&scope);
 }
 
-/* Within a scope.  The slot may have been moved on where the rows come from. */
-static void
-continue_paused(const Connector *connector)
-{
-	XLogRecPtr confirmed;
-
-	if (!slot_is_usable(connector->connector_id, &confirmed))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot resume connector \"%s\"", connector->name),
-				 confirmed == InvalidXLogRecPtr
-					 ? errdetail("Its replication slot does not exist on this server.")
-					 : errdetail("The server has removed log that was not delivered."),
-				 errhint("Launch it again with s3export.launch(), with copy_existing => true where "
-						 "what was missed matters.")));
-	(void) catalog_execute("UPDATE s3export.current SET state = 'running', system_identifier = $1,"
-						   " data_directory = $2, database = $3, timeline = $4, slot_name = $6,"
-						   " delivered_lsn = greatest(delivered_lsn, $7)," CURRENT_FORGET_FAILURES
-						   "WHERE connector_id = $5",
-						   "itonitl", CATALOG_THIS_SERVER, connector->connector_id,
-						   current_slot_name(connector->connector_id), confirmed);
-	current_record(connector, "resumed", CURRENT_RUNNING, NULL);
-}
-
 void
-current_resume(const Connector *connector)
+current_resume(Connector *connector)
 {
-	MemoryContext  context = CurrentMemoryContext;
-	const Current *current;
+	const Current *current = lock_current(connector);
 	CatalogScope   scope;
 
+	if (current->state != CURRENT_PAUSED && current->state != CURRENT_SUSPENDED)
+		refuse_state(current, "resume");
 	catalog_enter(&scope);
-	current = lock_row(connector, context);
-	if (current->state == CURRENT_PAUSED)
-		continue_paused(connector);
-	else if (current->state == CURRENT_SUSPENDED)
-		(void) catalog_execute("UPDATE s3export.current SET next_try_at = NULL"
+	if (current->state == CURRENT_SUSPENDED)
+		(void) catalog_execute("UPDATE s3export.current_state SET next_try_at = NULL"
 							   " WHERE connector_id = $1",
 							   "i", connector->connector_id);
 	else
-		refuse_state(current, "resume");
+	{
+		(void) catalog_execute(
+			"UPDATE s3export.current_state SET state = 'running'," CURRENT_FORGET_FAILURES
+			"WHERE connector_id = $1",
+			"i", connector->connector_id);
+		current_record(connector, "resumed", CURRENT_RUNNING, NULL);
+	}
 	catalog_leave(&scope);
+}
+
+void
+current_stop(Connector *connector)
+{
+	const Current *current = lock_current(connector);
+	CatalogScope   scope;
+
+	if (current->state == CURRENT_CREATED || current->state == CURRENT_STOPPED)
+		refuse_state(current, "stop");
+	exclude_deliveries(connector);
+	catalog_enter(&scope);
+	(void) catalog_execute("UPDATE s3export.current_state SET state = 'stopped', slot_name = NULL,"
+						   " delivered_lsn = NULL, caught_up_at = NULL," CURRENT_FORGET_FAILURES
+						   "WHERE connector_id = $1",
+						   "i", connector->connector_id);
+	(void) catalog_execute("DELETE FROM s3export.current_batch WHERE connector_id = $1", "i",
+						   connector->connector_id);
+	current_record(connector, "stopped", CURRENT_STOPPED, NULL);
+	catalog_leave(&scope);
+	current_drop_slot_at_commit(connector->connector_id);
 }
 
 /*
@@ -326,14 +291,14 @@ current_wake(const Connector *connector, bool validated)
 
 	catalog_enter(&scope);
 	if (validated &&
-		catalog_execute("UPDATE s3export.current SET state = 'running'," CURRENT_FORGET_FAILURES
+		catalog_execute("UPDATE s3export.current_state SET state = 'running'," CURRENT_FORGET_FAILURES
 						"WHERE connector_id = $1 AND state = 'suspended'",
 						"i", connector->connector_id) > 0)
 	{
 		note_change();
 		current_record(connector, "recovered", CURRENT_RUNNING, NULL);
 	}
-	if (catalog_execute("UPDATE s3export.current u SET next_try_at = NULL"
+	if (catalog_execute("UPDATE s3export.current_state u SET next_try_at = NULL"
 						" FROM s3export.connector c WHERE c.connector_id = u.connector_id"
 						" AND c.credential_id = $1 AND u.state = 'suspended'",
 						"i", connector->credential_id) > 0)
@@ -348,7 +313,7 @@ current_wake_roles(void)
 
 	catalog_enter(&scope);
 	if (catalog_execute(
-			"UPDATE s3export.current u SET next_try_at = NULL"
+			"UPDATE s3export.current_state u SET next_try_at = NULL"
 			" FROM s3export.connector c JOIN s3export.credential k USING (credential_id)"
 			" WHERE c.connector_id = u.connector_id AND k.role_arn IS NOT NULL"
 			" AND u.state = 'suspended'",
@@ -357,34 +322,43 @@ current_wake_roles(void)
 	catalog_leave(&scope);
 }
 
-/* ---------------------------------------------------------------- the due */
+/* ---- what deliver() meets ---- */
+
+/* A suspended current is due for its clock's sake, too. */
+#define IS_DUE                                                                                \
+	"(u.state IS NULL OR u.state NOT IN ('running', 'suspended') OR u.next_try_at IS NULL"    \
+	" OR u.next_try_at <= $2 OR u.suspended_at + s.drop_after <= $2"                          \
+	" OR u.warned < 50 AND u.suspended_at + 0.5 * s.drop_after <= $2"                         \
+	" OR u.warned < 90 AND u.suspended_at + 0.9 * s.drop_after <= $2)"
 
 List *
-current_list_due(void)
+current_list(void)
 {
 	MemoryContext context = CurrentMemoryContext;
-	List         *names = NIL;
+	List         *list = NIL;
 	CatalogScope  scope;
 	uint64        rows;
 
 	catalog_enter(&scope);
 	rows = catalog_execute_latest(
-		"SELECT c.name FROM s3export.connector c JOIN s3export.current u USING (connector_id)"
-		" WHERE (system_identifier, data_directory, database, timeline) = ($1, $2, $3, $4)"
-		" AND pg_has_role($5, c.owner, 'USAGE') AND (u.state = 'running' OR u.state = 'suspended'"
-		" AND (next_try_at IS NULL OR next_try_at <= $6 OR suspended_at + drop_after <= $6"
-		" OR warned < 50 AND suspended_at + 0.5 * drop_after <= $6"
-		" OR warned < 90 AND suspended_at + 0.9 * drop_after <= $6))"
-		" ORDER BY c.name",
-		"itonoz", CATALOG_THIS_SERVER, scope.userid, current_now());
+		"SELECT c.name, " IS_DUE " AS due, u.state, u.error_message"
+		" FROM s3export.connector c JOIN s3export.current s USING (connector_id)"
+		" LEFT JOIN s3export.current_state u USING (connector_id)"
+		" WHERE pg_has_role($1, c.owner, 'USAGE')"
+		" ORDER BY coalesce(u.failures, 0) > 0, c.name",
+		"oz", scope.userid, GetCurrentTimestamp());
 	for (uint64 i = 0; i < rows; i++)
 	{
-		char         *name = catalog_text(i, "name");
 		MemoryContext old = MemoryContextSwitchTo(context);
+		CurrentDue   *due = palloc(sizeof(CurrentDue));
 
-		names = lappend(names, name);
+		*due = (CurrentDue){.name = catalog_text(i, "name"),
+							.due = catalog_int64(i, "due", NULL) != 0,
+							.state = catalog_text(i, "state"),
+							.message = catalog_text(i, "error_message")};
+		list = lappend(list, due);
 		MemoryContextSwitchTo(old);
 	}
 	catalog_leave(&scope);
-	return names;
+	return list;
 }

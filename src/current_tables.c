@@ -1,186 +1,25 @@
 /*-------------------------------------------------------------------------
  *
  * current_tables.c
- *	  The tables of currents: which may be, and their rows.
+ *	  The rows of the tables that currents send, and how they change between deliveries.
+ *
+ * The publication decides which changes are sent.  The rows here keep the versions
+ * of tables' columns, and what the publication had when it was last looked at, so that
+ * a table that is not sent any more can be named.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/relation.h"
-#include "access/transam.h"
-#include "catalog/namespace.h"
-#include "catalog/partition.h"
+#include "access/htup_details.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_inherits.h"
-#include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/json.h"
-#include "utils/lsyscache.h"
-#include "utils/rel.h"
+#include "utils/syscache.h"
 
-#include "compat.h"
 #include "current_internal.h"
 
-/* ---------------------------------------------------------------- checks */
-
-static void
-require_owner(Oid relid, Oid role)
-{
-	if (compat_owns_table(relid, role))
-		return;
-	ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					errmsg("must be owner of table %s", get_rel_name(relid)),
-					role == GetUserId() ? 0
-										: errdetail("Role \"%s\" owns the connector.",
-													GetUserNameFromId(role, false))));
-}
-
-static void
-refuse(Relation table, const char *detail)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("cannot send changes of relation \"%s\"", RelationGetRelationName(table)),
-			 detail ? errdetail("%s", detail)
-					: errdetail_relkind_not_supported(table->rd_rel->relkind)));
-}
-
-/* As check_publication_add_relation(). */
-static void
-require_sendable(Relation table)
-{
-	if (table->rd_rel->relkind != RELKIND_RELATION &&
-		table->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
-		refuse(table, NULL);
-	if (RelationGetRelid(table) < FirstNormalObjectId)
-		refuse(table, "This operation is not supported for system tables.");
-	if (RelationGetNamespace(table) == get_namespace_oid("s3export", false))
-		refuse(table, "This operation is not supported for tables of extension \"s3export\".");
-	if (table->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
-		refuse(table, "This operation is not supported for temporary tables.");
-	if (table->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED)
-		refuse(table, "This operation is not supported for unlogged tables.");
-}
-
-/* The changes of a partition would be sent twice. */
-static void
-require_no_ancestor(Relation table, List *relids)
-{
-	ListCell *cell;
-
-	if (!table->rd_rel->relispartition)
-		return;
-	foreach (cell, get_partition_ancestors(RelationGetRelid(table)))
-	{
-		if (list_member_oid(relids, lfirst_oid(cell)))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("cannot send changes of table \"%s\" and of its partition \"%s\"",
-							get_rel_name(lfirst_oid(cell)), RelationGetRelationName(table)),
-					 errdetail("Changes of a partitioned table are those of its partitions.")));
-	}
-}
-
-/* Without one the log does not say which row an update or a delete was of. */
-static void
-require_identity(Relation table)
-{
-	if (table->rd_rel->relkind == RELKIND_PARTITIONED_TABLE ||
-		table->rd_rel->relreplident == REPLICA_IDENTITY_FULL ||
-		OidIsValid(RelationGetReplicaIndex(table)))
-		return;
-	ereport(
-		ERROR,
-		(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-		 errmsg("cannot send updates and deletes of table \"%s\"", RelationGetRelationName(table)),
-		 errdetail("It has no replica identity: neither a primary key nor another one."),
-		 errhint("Add a primary key, or set one with ALTER TABLE ... REPLICA IDENTITY.")));
-}
-
-/* Rows are logged as those of the partitions that they are in. */
-static void
-require_identities(Oid relid)
-{
-	ListCell *cell;
-
-	foreach (cell, find_all_inheritors(relid, AccessShareLock, NULL))
-	{
-		Relation table = relation_open(lfirst_oid(cell), NoLock);
-
-		if (table->rd_rel->relispartition || lfirst_oid(cell) == relid)
-			require_identity(table);
-		relation_close(table, NoLock);
-	}
-}
-
-static void
-check_new_tables(const Connector *connector, List *relids)
-{
-	ListCell *cell;
-
-	foreach (cell, relids)
-	{
-		Relation table = relation_open(lfirst_oid(cell), AccessShareLock);
-
-		require_owner(lfirst_oid(cell), GetUserId());
-		require_owner(lfirst_oid(cell), connector->owner);
-		require_sendable(table);
-		require_no_ancestor(table, relids);
-		relation_close(table, NoLock);
-	}
-}
-
-/* OIDs of the tables that exist. */
-static List *
-existing_tables(const Current *current)
-{
-	List     *relids = NIL;
-	ListCell *cell;
-
-	foreach (cell, current->tables)
-	{
-		const CurrentTable *table = lfirst(cell);
-
-		if (table->removed_lsn == InvalidXLogRecPtr && get_rel_name(table->relid) != NULL)
-			relids = lappend_oid(relids, table->relid);
-	}
-	return relids;
-}
-
-void
-current_check(Connector *connector, const CurrentSettings *settings, bool new_owner)
-{
-	List     *relids = settings->tables;
-	int       operations = settings->operations;
-	ListCell *cell;
-
-	if (settings->set_tables)
-		check_new_tables(connector, relids);
-	if (connector->connector_id != 0)
-	{
-		const Current *current = current_get(connector, false);
-
-		if (!settings->set_tables)
-			relids = existing_tables(current);
-		if (operations == 0)
-			operations = current->operations;
-	}
-	foreach (cell, relids)
-	{
-		if (new_owner)
-			require_owner(lfirst_oid(cell), connector->owner);
-		if ((operations & (CURRENT_UPDATE | CURRENT_DELETE)) != 0 &&
-			(settings->set_tables || settings->operations != 0))
-			require_identities(lfirst_oid(cell));
-	}
-}
-
-/* ------------------------------------------------------------------- rows */
-
-#define OID_OF_NAME                                  \
-	"(SELECT c.oid FROM pg_class c"                  \
-	" JOIN pg_namespace n ON n.oid = c.relnamespace" \
-	" WHERE c.relname = t.table_name AND n.nspname = t.schema_name)"
+/* ---- rows ---- */
 
 List *
 current_append_table(List *tables, uint64 row, MemoryContext context)
@@ -192,7 +31,7 @@ current_append_table(List *tables, uint64 row, MemoryContext context)
 		.relid = (Oid) catalog_int64(row, "relid", NULL),
 		.version = (int) catalog_int64(row, "version", NULL),
 		.columns = catalog_text(row, "columns"),
-		.removed_lsn = (XLogRecPtr) catalog_int64(row, "removed_lsn", NULL),
+		.since_lsn = (XLogRecPtr) catalog_int64(row, "since_lsn", NULL),
 	};
 	tables = lappend(tables, table);
 	MemoryContextSwitchTo(old);
@@ -200,70 +39,18 @@ current_append_table(List *tables, uint64 row, MemoryContext context)
 }
 
 List *
-current_read_tables(int64 connector_id, bool here, XLogRecPtr delivered, MemoryContext context)
+current_read_tables(int64 connector_id, MemoryContext context)
 {
 	List  *tables = NIL;
-	uint64 rows = catalog_execute_latest(
-		"SELECT CASE WHEN $2 THEN relid ELSE coalesce(" OID_OF_NAME ", 0) END AS relid, version,"
-		" columns, removed_lsn FROM s3export.current_table t"
-		" WHERE connector_id = $1 AND (removed_lsn IS NULL OR removed_lsn > $3)"
-		" ORDER BY schema_name, table_name, relid",
-		"ibl", connector_id, here, delivered);
+	uint64 rows = catalog_execute_latest("SELECT relid, version, columns, since_lsn"
+										 " FROM s3export.current_table WHERE connector_id = $1"
+										 " AND (version > 0 OR since_lsn IS NOT NULL)"
+										 " ORDER BY relid",
+										 "i", connector_id);
 
 	for (uint64 i = 0; i < rows; i++)
 		tables = current_append_table(tables, i, context);
 	return tables;
-}
-
-void
-current_resolve_tables(int64 connector_id)
-{
-	(void) catalog_execute("UPDATE s3export.current_table t SET relid = coalesce(" OID_OF_NAME
-						   ", 0) WHERE connector_id = $1",
-						   "i", connector_id);
-}
-
-static char *
-oids_to_array(List *relids)
-{
-	StringInfoData array;
-	ListCell      *cell;
-
-	initStringInfo(&array);
-	appendStringInfoChar(&array, '{');
-	foreach (cell, relids)
-		appendStringInfo(&array, "%s%u", array.len > 1 ? "," : "", lfirst_oid(cell));
-	appendStringInfoChar(&array, '}');
-	return array.data;
-}
-
-bool
-current_replace_tables(const Connector *connector, List *relids, bool here, bool launched)
-{
-	int64       id = connector->connector_id;
-	const char *array = oids_to_array(relids);
-	uint64      changes;
-
-	if (!here)
-		current_resolve_tables(id);
-	changes = catalog_execute("UPDATE s3export.current_table SET removed_lsn ="
-							  " CASE WHEN $3 THEN pg_current_wal_insert_lsn() ELSE '0/0' END"
-							  " WHERE connector_id = $1 AND removed_lsn IS NULL"
-							  " AND relid <> ALL ($2::oid[])",
-							  "itb", id, array, launched);
-	changes += catalog_execute("UPDATE s3export.current_table SET removed_lsn = NULL"
-							   " WHERE connector_id = $1 AND removed_lsn IS NOT NULL"
-							   " AND relid = ANY ($2::oid[])",
-							   "it", id, array);
-	changes += catalog_execute("INSERT INTO s3export.current_table"
-							   " (connector_id, relid, schema_name, table_name)"
-							   " SELECT $1, c.oid, n.nspname, c.relname"
-							   " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-							   " WHERE c.oid = ANY ($2::oid[]) AND NOT EXISTS"
-							   " (SELECT FROM s3export.current_table t"
-							   " WHERE t.connector_id = $1 AND t.relid = c.oid)",
-							   "it", id, array);
-	return changes > 0;
 }
 
 char *
@@ -285,102 +72,315 @@ current_tables_to_json(List *tables)
 			appendStringInfoString(&json, ", \"columns\": ");
 			escape_json(&json, table->columns);
 		}
-		if (table->removed_lsn != InvalidXLogRecPtr)
-			appendStringInfo(&json, ", \"removed_lsn\": \"%X/%X\"",
-							 LSN_FORMAT_ARGS(table->removed_lsn));
+		if (table->since_lsn != InvalidXLogRecPtr)
+			appendStringInfo(&json, ", \"since_lsn\": \"%X/%X\"",
+							 LSN_FORMAT_ARGS(table->since_lsn));
 		appendStringInfoChar(&json, '}');
 	}
 	appendStringInfoChar(&json, ']');
 	return json.data;
 }
 
-/* ---- in the worker ---- */
+/* ---- the tables of a copy ---- */
 
-void
-current_require_tables(const Current *current)
+/*
+ * With "publish_via_partition_root" the rows are asked for by the root, else by each
+ * partition.  The partitions of a root are listed for their files' sake.
+ */
+#define SOURCE_TABLES                                                                        \
+	CURRENT_PUBLISHED                                                                        \
+	", joined (relid) AS (SELECT $2::oid UNION"                                              \
+	" SELECT i.inhrelid FROM joined j JOIN pg_inherits i ON i.inhparent = j.relid)"          \
+	" SELECT p.relid, format('%I.%I', p.schema_name, p.table_name) AS name,"                 \
+	" CASE WHEN p.relkind = 'r' THEN c.relfilenode ELSE 0 END AS filenode,"                  \
+	" CASE WHEN l.pubviaroot THEN p.parent = 0 ELSE p.relkind = 'r' END AS copied,"          \
+	" (SELECT pg_get_expr(r.prqual, r.prrelid) FROM pg_publication_rel r"                    \
+	" WHERE r.prpubid = $1 AND r.prrelid = p.relid AND NOT l.puballtables"                   \
+	" AND NOT EXISTS (SELECT FROM pg_publication_namespace n"                                \
+	" WHERE n.pnpubid = $1 AND n.pnnspid = c.relnamespace)) AS filter"                       \
+	" FROM published p JOIN pg_class c ON c.oid = p.relid"                                   \
+	" JOIN pg_publication l ON l.oid = $1"                                                   \
+	" WHERE p.schema_name <> 's3export' AND p.relpersistence = 'p'"                          \
+	" AND ($2 = 0 OR p.relid IN (SELECT relid FROM joined)) ORDER BY name"
+
+List *
+current_source_tables(const Current *current, Oid joined)
 {
-	CatalogTransaction transaction;
-	uint64             rows;
+	MemoryContext context = CurrentMemoryContext;
+	List         *tables = NIL;
+	CatalogScope  scope;
+	uint64        rows;
 
-	catalog_begin_transaction(&transaction);
-	rows = catalog_execute(
-		"SELECT CASE WHEN $2 THEN relid ELSE coalesce(" OID_OF_NAME ", 0) END AS relid,"
-		" format('%I.%I', schema_name, table_name) AS name"
-		" FROM s3export.current_table t WHERE connector_id = $1 AND removed_lsn IS NULL"
-		" ORDER BY schema_name, table_name",
-		"ib", current->connector->connector_id, current->here);
-	if (rows == 0)
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						errmsg("connector \"%s\" has no tables", current->connector->name),
-						errhint("Name some with s3export.alter_connector(tables => ...).")));
+	catalog_enter(&scope);
+	rows = catalog_execute(SOURCE_TABLES, "oo", current->publication_oid, joined);
 	for (uint64 i = 0; i < rows; i++)
 	{
-		Oid relid = (Oid) catalog_int64(i, "relid", NULL);
+		MemoryContext       old = MemoryContextSwitchTo(context);
+		CurrentSourceTable *table = palloc(sizeof(CurrentSourceTable));
 
-		if (get_rel_name(relid) == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("table \"%s\" of connector \"%s\" does not exist",
-							catalog_text(i, "name"), current->connector->name),
-					 errhint("Name those that do with s3export.alter_connector(tables => ...).")));
-		require_owner(relid, current->connector->owner);
-	}
-	catalog_commit_transaction(&transaction);
-}
-
-/* Within a transaction: the tables that have been dropped, by their names. */
-static List *
-find_dropped(const Current *current, const CatalogTransaction *transaction)
-{
-	List  *dropped = NIL;
-	uint64 rows = catalog_execute("SELECT relid, format('%I.%I', schema_name, table_name) AS name"
-								  " FROM s3export.current_table"
-								  " WHERE connector_id = $1 AND removed_lsn IS NULL"
-								  " ORDER BY schema_name, table_name",
-								  "i", current->connector->connector_id);
-
-	for (uint64 i = 0; i < rows; i++)
-	{
-		Oid           relid = (Oid) catalog_int64(i, "relid", NULL);
-		char         *name = catalog_text(i, "name");
-		MemoryContext old;
-
-		if (get_rel_name(relid) != NULL)
-		{
-			require_owner(relid, current->connector->owner);
-			continue;
-		}
-		old = MemoryContextSwitchTo(transaction->context);
-		dropped = lappend(dropped, name);
+		*table = (CurrentSourceTable){.relid = (Oid) catalog_int64(i, "relid", NULL),
+									  .filenode = (Oid) catalog_int64(i, "filenode", NULL),
+									  .copied = catalog_int64(i, "copied", NULL) != 0};
+		MemoryContextSwitchTo(old);
+		table->name = catalog_text(i, "name");
+		table->filter = catalog_text(i, "filter");
+		MemoryContextSwitchTo(context);
+		tables = lappend(tables, table);
 		MemoryContextSwitchTo(old);
 	}
-	return dropped;
+	catalog_leave(&scope);
+	return tables;
+}
+
+bool
+current_is_stored_in(Oid relid, Oid filenode)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	bool      same;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	same = filenode == InvalidOid || ((Form_pg_class) GETSTRUCT(tuple))->relfilenode == filenode;
+	ReleaseSysCache(tuple);
+	return same;
+}
+
+/* ---- changes of the publication ---- */
+
+/*
+ * A partition came with its rows if it was a table before it was attached: then its column's
+ * row in the catalog is younger than the row of its type, as ATTACH has changed it.
+ */
+#define IS_ATTACHED                                                                     \
+	"(p.parent <> 0 AND p.relkind = 'r' AND pg_relation_size(p.relid) > 0 AND EXISTS (" \
+	"SELECT FROM pg_attribute a JOIN pg_type y ON y.typrelid = p.relid"                 \
+	" WHERE a.attrelid = p.relid AND a.attnum > 0"                                      \
+	" AND (a.xmin::text, a.cmin::text) <> (y.xmin::text, y.cmin::text)))"
+
+/* The other table that has this name now, unless it is published. */
+#define NAMESAKE(schema_name, table_name)                                         \
+	"EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace" \
+	" WHERE n.nspname = " schema_name " AND c.relname = " table_name              \
+	" AND NOT EXISTS (SELECT FROM published o WHERE o.relid = c.oid))"
+
+#define CHANGES                                                                                 \
+	CURRENT_PUBLISHED                                                                           \
+	"SELECT CASE WHEN t.relid IS NULL OR t.gone_lsn IS NOT NULL"                                \
+	" THEN CASE WHEN " IS_ATTACHED " THEN 'attached' ELSE 'added' END"                          \
+	" WHEN p.relid IS NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = t.relid)"       \
+	" THEN 'dropped'"                                                                           \
+	" WHEN p.relid IS NULL AND EXISTS (SELECT FROM pg_class c WHERE c.oid = t.relid"            \
+	" AND c.relpersistence <> 'p') THEN 'unlogged'"                                             \
+	" WHEN p.relid IS NULL THEN 'removed' ELSE 'renamed' END AS change,"                        \
+	" format('%I.%I', coalesce(p.schema_name, t.schema_name),"                                  \
+	" coalesce(p.table_name, t.table_name)) AS name,"                                           \
+	" CASE WHEN t.relid IS NOT NULL"                                                            \
+	" THEN format('%I.%I', t.schema_name, t.table_name) END AS old_name,"                       \
+	" t.relid IS NOT NULL AND t.gone_lsn IS NULL"                                               \
+	" AND " NAMESAKE("t.schema_name", "t.table_name") " AS namesake"                            \
+	" FROM published p FULL JOIN (SELECT * FROM s3export.current_table"                         \
+	" WHERE connector_id = $2) t ON t.relid = p.relid"                                          \
+	" WHERE (t.relid IS NULL OR p.relid IS NULL OR t.gone_lsn IS NOT NULL"                      \
+	" OR (t.schema_name, t.table_name) <> (p.schema_name, p.table_name))"                       \
+	" AND (p.relid IS NOT NULL OR t.gone_lsn IS NULL) ORDER BY change, name"
+
+/* A table that came or went. */
+typedef struct TableChange
+{
+	char *change; /* "added", "attached", "dropped", "removed", "renamed", "unlogged" */
+	char *name;
+	char *old_name; /* where it is renamed */
+	bool  namesake; /* another table has the old name now, and is not published */
+} TableChange;
+
+/* Within a scope; what it returns is in "context". */
+static List *
+find_changes(const Current *current, Oid publication, MemoryContext context)
+{
+	List  *changes = NIL;
+	uint64 rows = catalog_execute(CHANGES, "oi", publication, current->connector->connector_id);
+
+	for (uint64 i = 0; i < rows; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+		TableChange  *change = palloc(sizeof(TableChange));
+
+		*change = (TableChange){
+			.change = catalog_text(i, "change"),
+			.name = catalog_text(i, "name"),
+			.old_name = catalog_text(i, "old_name"),
+			.namesake = catalog_int64(i, "namesake", NULL) != 0,
+		};
+		changes = lappend(changes, change);
+		MemoryContextSwitchTo(old);
+	}
+	return changes;
+}
+
+/* Within a scope: the rows are as the publication is. */
+static void
+put_published(const Current *current, Oid publication)
+{
+	(void) catalog_execute(
+		CURRENT_PUBLISHED
+		"INSERT INTO s3export.current_table AS t (connector_id, relid, schema_name, table_name)"
+		" SELECT $2, relid, schema_name, table_name FROM published"
+		" ON CONFLICT (connector_id, relid) DO UPDATE SET schema_name = excluded.schema_name,"
+		" table_name = excluded.table_name, gone_lsn = NULL"
+		" WHERE t.gone_lsn IS NOT NULL"
+		" OR (t.schema_name, t.table_name) <> (excluded.schema_name, excluded.table_name)",
+		"oi", publication, current->connector->connector_id);
+	(void) catalog_execute(
+		CURRENT_PUBLISHED
+		"UPDATE s3export.current_table t SET gone_lsn = pg_current_wal_insert_lsn()"
+		" WHERE connector_id = $2 AND gone_lsn IS NULL"
+		" AND NOT EXISTS (SELECT FROM published p WHERE p.relid = t.relid)",
+		"oi", publication, current->connector->connector_id);
+}
+
+/* "added": "public.a, public.b" */
+static void
+say_changes(StringInfo detail, List *changes, const char *kind)
+{
+	StringInfoData names;
+	ListCell      *cell;
+
+	initStringInfo(&names);
+	foreach (cell, changes)
+	{
+		const TableChange *change = lfirst(cell);
+
+		if (strcmp(change->change, kind) != 0)
+			continue;
+		appendStringInfoString(&names, names.len > 0 ? ", " : "");
+		if (strcmp(kind, "renamed") == 0)
+			appendStringInfo(&names, "%s to ", change->old_name);
+		appendStringInfoString(&names, change->name);
+	}
+	if (names.len > 0)
+		current_say_text(detail, kind, names.data);
+}
+
+static void
+record_changes(const Current *current, List *changes)
+{
+	static const char *const kinds[] = {"added",   "attached", "dropped",
+										"removed", "renamed",  "unlogged"};
+	StringInfoData           detail;
+
+	initStringInfo(&detail);
+	for (size_t i = 0; i < lengthof(kinds); i++)
+		say_changes(&detail, changes, kinds[i]);
+	current_record(current->connector, "tables_changed", current->state, &detail);
+}
+
+/* Only of what a reader of the files will miss, and cannot know from the publication. */
+static void
+warn_of_change(const Current *current, const TableChange *change)
+{
+	const char *connector = current->connector->name;
+	const char *add = psprintf("Add it with ALTER PUBLICATION %s ADD TABLE %s, or with its rows by "
+							   "s3export.add_table().",
+							   quote_identifier(current->publication),
+							   change->old_name ? change->old_name : change->name);
+
+	if (strcmp(change->change, "dropped") == 0)
+		ereport(WARNING,
+				(errmsg("table %s of connector \"%s\" has been dropped", change->name, connector),
+				 change->namesake
+					 ? errdetail("Another table has its name now, and is not in publication \"%s\".",
+								 current->publication)
+					 : errdetail("What was committed before is delivered; the connector goes on "
+								 "without it."),
+				 change->namesake ? errhint("%s", add) : 0));
+	else if (strcmp(change->change, "unlogged") == 0)
+		ereport(WARNING, (errmsg("table %s of connector \"%s\" is unlogged now", change->name,
+								 connector),
+						  errdetail("Its changes are not in the WAL, and are not sent.")));
+	else if (strcmp(change->change, "attached") == 0)
+		ereport(WARNING,
+				(errmsg("table %s of connector \"%s\" was attached as a partition with rows in it",
+						change->name, connector),
+				 errdetail("Changes from then on are sent.  The rows that it had before are not."),
+				 errhint("Send them with s3export.copy_to(), or launch the connector again with "
+						 "copy_existing => true.")));
+	else if (strcmp(change->change, "renamed") == 0 && change->namesake)
+		ereport(WARNING, (errmsg("table %s of connector \"%s\" is called %s now", change->old_name,
+								 connector, change->name),
+						  errdetail("Another table has the name %s now, and is not in publication "
+									"\"%s\".",
+									change->old_name, current->publication),
+						  errhint("%s", add)));
+}
+
+/* Within a scope. */
+static int
+count_tables(const Current *current)
+{
+	(void) catalog_execute("SELECT count(*) FROM s3export.current_table"
+						   " WHERE connector_id = $1 AND gone_lsn IS NULL",
+						   "i", current->connector->connector_id);
+	return (int) catalog_int64(0, "count", NULL);
+}
+
+/* Within a scope: a copy that a crash has interrupted is told once. */
+static bool
+forget_interrupted_copies(const Current *current, StringInfo names)
+{
+	uint64 rows = catalog_execute("UPDATE s3export.current_table SET copying = false"
+								  " WHERE connector_id = $1 AND copying"
+								  " RETURNING format('%I.%I', schema_name, table_name) AS name",
+								  "i", current->connector->connector_id);
+	StringInfoData detail;
+
+	for (uint64 i = 0; i < rows; i++)
+		appendStringInfo(names, "%s%s", names->len > 0 ? ", " : "", catalog_text(i, "name"));
+	if (rows == 0)
+		return false;
+	initStringInfo(&detail);
+	current_say_text(&detail, "tables", names->data);
+	current_record(current->connector, "copy_failed", current->state, &detail);
+	return true;
 }
 
 void
-current_check_tables(const Current *current)
+current_check(Current *current, bool first)
 {
-	const Connector   *connector = current->connector;
+	MemoryContext      context = CurrentMemoryContext;
 	CatalogTransaction transaction;
-	List              *dropped;
+	List              *changes;
+	StringInfoData     interrupted;
 	ListCell          *cell;
 
+	initStringInfo(&interrupted);
 	catalog_begin_transaction(&transaction);
-	dropped = find_dropped(current, &transaction);
-	if (dropped != NIL)
-	{
-		(void) catalog_execute(
-			"UPDATE s3export.current_table t SET removed_lsn = pg_current_wal_insert_lsn()"
-			" WHERE connector_id = $1 AND removed_lsn IS NULL"
-			" AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = t.relid)",
-			"i", connector->connector_id);
-		current_record(connector, "tables_changed", current->state, NULL);
-	}
+	MemoryContextSwitchTo(context);
+	current_require_sendable(current);
+	current->publication_oid = current_require_publication(current);
+	changes = find_changes(current, current->publication_oid, context);
+	if (changes != NIL)
+		put_published(current, current->publication_oid);
+	if (changes != NIL && !first)
+		record_changes(current, changes);
+	if (!first)
+		(void) forget_interrupted_copies(current, &interrupted);
+	current->ntables = count_tables(current);
+	(void) catalog_execute("UPDATE s3export.current_state SET publication_oid = $2"
+						   " WHERE connector_id = $1 AND publication_oid <> $2",
+						   "io", current->connector->connector_id, current->publication_oid);
+	(void) catalog_execute(
+		"UPDATE s3export.current u SET publication = p.pubname FROM pg_publication p"
+		" WHERE u.connector_id = $1 AND p.oid = $2 AND u.publication <> p.pubname",
+		"io", current->connector->connector_id, current->publication_oid);
 	catalog_commit_transaction(&transaction);
 
-	foreach (cell, dropped)
-		ereport(WARNING, (errmsg("table %s of connector \"%s\" has been dropped",
-								 (char *) lfirst(cell), connector->name),
-						  errdetail("What was committed before is delivered; the connector goes on "
-									"without it.")));
+	foreach (cell, first ? NIL : changes)
+		warn_of_change(current, lfirst(cell));
+	if (interrupted.len > 0)
+		ereport(WARNING, (errmsg("the copy of table %s of connector \"%s\" was interrupted",
+								 interrupted.data, current->connector->name),
+						  errdetail("Its changes are sent.  The rows that it had before are not."),
+						  errhint("Remove it from publication \"%s\", and add it again with "
+								  "s3export.add_table().",
+								  current->publication)));
 }

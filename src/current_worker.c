@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * current_worker.c
- *	  Deliveries and launches: the sessions' side, and the background worker.
+ *	  Deliveries, launches and copies of tables: the sessions' side, and the background worker.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,26 +24,39 @@
 
 #define REQUEST_DELIVER 'd'
 #define REQUEST_LAUNCH 'l'
+#define REQUEST_ADD_TABLE 'a'
 #define REPLY_FINISHED 'f'
 
 extern PGDLLEXPORT void s3export_current_main(Datum arg);
 
+/* What a session asks for. */
+typedef struct Request
+{
+	char  kind;
+	int64 connector_id;
+	bool  copy_existing; /* of a launch */
+	Oid   relid;         /* of a table that is added */
+	Oid   userid;        /* who adds it */
+} Request;
+
 /* ---- sessions ---- */
 
 static void
-perform(char kind, int64 connector_id, bool copy_existing, DeliveryOutcome *outcome)
+perform(const Request *request, DeliveryOutcome *outcome)
 {
-	StringInfoData request;
+	StringInfoData message;
 	StringInfoData reply;
 	Pipe          *pipe;
 
-	initStringInfo(&request);
-	appendStringInfoChar(&request, kind);
-	guc_serialize(&request);
-	wire_put_int64(&request, connector_id);
-	wire_put_int64(&request, copy_existing);
-	pipe = pipe_open(PIPE_CURRENT, &request, 0);
-	pfree(request.data);
+	initStringInfo(&message);
+	appendStringInfoChar(&message, request->kind);
+	guc_serialize(&message);
+	wire_put_int64(&message, request->connector_id);
+	wire_put_int64(&message, request->copy_existing);
+	wire_put_int64(&message, request->relid);
+	wire_put_int64(&message, request->userid);
+	pipe = pipe_open(PIPE_CURRENT, &message, 0);
+	pfree(message.data);
 
 	initStringInfo(&reply);
 	if (pipe_wait_reply(pipe, &reply) != REPLY_FINISHED)
@@ -61,13 +74,26 @@ perform(char kind, int64 connector_id, bool copy_existing, DeliveryOutcome *outc
 void
 current_worker_deliver(int64 connector_id, DeliveryOutcome *outcome)
 {
-	perform(REQUEST_DELIVER, connector_id, false, outcome);
+	perform(&(Request){.kind = REQUEST_DELIVER, .connector_id = connector_id}, outcome);
 }
 
 void
 current_worker_launch(int64 connector_id, bool copy_existing, DeliveryOutcome *outcome)
 {
-	perform(REQUEST_LAUNCH, connector_id, copy_existing, outcome);
+	perform(&(Request){.kind = REQUEST_LAUNCH,
+					   .connector_id = connector_id,
+					   .copy_existing = copy_existing},
+			outcome);
+}
+
+void
+current_worker_add_table(int64 connector_id, Oid relid, DeliveryOutcome *outcome)
+{
+	perform(&(Request){.kind = REQUEST_ADD_TABLE,
+					   .connector_id = connector_id,
+					   .relid = relid,
+					   .userid = GetUserId()},
+			outcome);
 }
 
 /* ---- the worker ---- */
@@ -81,11 +107,16 @@ settle_output(void)
 		{"timezone", "UTC"},           {"bytea_output", "hex"},
 		{"extra_float_digits", "1"},   {"lc_monetary", "C"},
 		{"search_path", "pg_catalog"}, {"quote_all_identifiers", "off"},
-		{"statement_timeout", "0"},    {"jit", "off"},
+		{"statement_timeout", "0"},    {"transaction_timeout", "0"},
+		{"jit", "off"},
 	};
 
+	/* Not every server has all of them. */
 	for (size_t i = 0; i < lengthof(settings); i++)
-		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	{
+		if (GetConfigOption(settings[i][0], true, false) != NULL)
+			SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	}
 }
 
 static void
@@ -103,15 +134,43 @@ reply_outcome(Pipe *pipe, const DeliveryOutcome *outcome)
 	pipe_reply(pipe, REPLY_FINISHED, &reply);
 }
 
+static void
+read_request(Request *request, StringInfo message)
+{
+	request->kind = (char) pq_getmsgbyte(message);
+	guc_restore(message);
+	request->connector_id = wire_get_int64(message);
+	request->copy_existing = wire_get_int64(message) != 0;
+	request->relid = (Oid) wire_get_int64(message);
+	request->userid = (Oid) wire_get_int64(message);
+}
+
+static void
+serve(const Request *request, DeliveryOutcome *outcome)
+{
+	const char *what = "delivery of";
+
+	if (request->kind == REQUEST_LAUNCH)
+		what = "launch of";
+	else if (request->kind == REQUEST_ADD_TABLE)
+		what = "copy of a table for";
+	pgstat_report_activity(STATE_RUNNING,
+						   psprintf("%s connector " INT64_FORMAT, what, request->connector_id));
+	if (request->kind == REQUEST_LAUNCH)
+		delivery_launch(request->connector_id, request->copy_existing, outcome);
+	else if (request->kind == REQUEST_ADD_TABLE)
+		delivery_add_table(request->connector_id, request->relid, request->userid, outcome);
+	else
+		delivery_run(request->connector_id, outcome);
+}
+
 void
 s3export_current_main(Datum arg)
 {
 	DeliveryOutcome outcome = {0};
-	StringInfoData  request;
+	StringInfoData  message;
+	Request         request;
 	Pipe           *pipe;
-	char            kind;
-	int64           connector_id;
-	bool            copy_existing;
 
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGINT, StatementCancelHandler);
@@ -120,22 +179,12 @@ s3export_current_main(Datum arg)
 
 	MemoryContextSwitchTo(
 		AllocSetContextCreate(TopMemoryContext, "s3export current", ALLOCSET_DEFAULT_SIZES));
-	initStringInfo(&request);
-	pipe = pipe_attach(arg, &request);
+	initStringInfo(&message);
+	pipe = pipe_attach(arg, &message);
 	catalog_settle_session("s3export current");
 	settle_output();
-	kind = (char) pq_getmsgbyte(&request);
-	guc_restore(&request);
-	connector_id = wire_get_int64(&request);
-	copy_existing = wire_get_int64(&request) != 0;
-	pgstat_report_activity(STATE_RUNNING,
-						   psprintf("%s connector " INT64_FORMAT,
-									kind == REQUEST_LAUNCH ? "launch of" : "delivery of",
-									connector_id));
-	if (kind == REQUEST_LAUNCH)
-		delivery_launch(connector_id, copy_existing, &outcome);
-	else
-		delivery_run(connector_id, &outcome);
+	read_request(&request, &message);
+	serve(&request, &outcome);
 	reply_outcome(pipe, &outcome);
 	pgstat_report_stat(true);
 }

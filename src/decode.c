@@ -5,13 +5,14 @@
  *
  * The library is its own output plugin: what the server hands to the plugin's
  * callbacks goes to the sink of the decoder that is at work in this process.  The
- * way through the log is that of logicalfuncs.c, which reads slots in SQL.
+ * way through the WAL is that of logicalfuncs.c, which reads slots in SQL.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/timeline.h"
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlogreader.h"
 #include "access/xlogrecord.h"
@@ -19,6 +20,7 @@
 #include "miscadmin.h"
 #include "replication/decode.h"
 #include "replication/logical.h"
+#include "replication/origin.h"
 #include "replication/output_plugin.h"
 #include "replication/reorderbuffer.h"
 #include "replication/slot.h"
@@ -33,12 +35,13 @@
 #include "compat.h"
 #include "decode.h"
 
-/* So much log may be read twice; bytes */
+/* So much WAL may be read twice; bytes */
 #define RESTART_DISTANCE (16 * 1024 * 1024)
 
 struct Decoder
 {
 	LogicalDecodingContext *context;
+	MemoryContext           memory; /* the reader's buffers grow in the current context */
 	const DecodeSink       *sink;
 	DecodeTransaction       transaction; /* that is being replayed */
 	bool                    wanted;
@@ -58,11 +61,14 @@ extern PGDLLEXPORT void _PG_output_plugin_init(OutputPluginCallbacks *callbacks)
 
 /* ---- the output plugin ---- */
 
+/*
+ * pg_upgrade makes the slots again under their names, and decodes nothing; nobody else can
+ * make a slot with this plugin, so that a slot of the extension's name is the extension's.
+ */
 static void
-plugin_startup(LogicalDecodingContext *context, OutputPluginOptions *options,
-			   bool is_init pg_attribute_unused())
+plugin_startup(LogicalDecodingContext *context, OutputPluginOptions *options, bool is_init)
 {
-	if (active == NULL)
+	if (active == NULL && !(is_init && IsBinaryUpgrade))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("output plugin \"%s\" is for the connectors of s3export alone", "s3export"),
@@ -76,6 +82,8 @@ plugin_begin(LogicalDecodingContext *context, ReorderBufferTXN *txn)
 {
 	Decoder *decoder = context->output_plugin_private;
 
+	if (decoder == NULL)
+		elog(ERROR, "no changes are expected here");
 	decoder->transaction.lsn = txn->final_lsn;
 	decoder->transaction.timeline = tliOfPointInHistory(txn->final_lsn, decoder->history);
 	decoder->transaction.committed_at = txn->xact_time.commit_time;
@@ -91,8 +99,8 @@ plugin_change(LogicalDecodingContext *context, ReorderBufferTXN *txn pg_attribut
 	DecodeChange decoded = {
 		.transaction = &decoder->transaction,
 		.relation = relation,
-		.old = compat_decoded_tuple(change->data.tp.oldtuple),
-		.new = compat_decoded_tuple(change->data.tp.newtuple),
+		.old_row = compat_decoded_tuple(change->data.tp.oldtuple),
+		.new_row = compat_decoded_tuple(change->data.tp.newtuple),
 	};
 
 	if (!decoder->wanted)
@@ -154,16 +162,76 @@ _PG_output_plugin_init(OutputPluginCallbacks *callbacks)
 
 /* ---- reading ---- */
 
-bool
+static bool
+is_ours(const ReplicationSlot *slot)
+{
+	return slot->data.database == MyDatabaseId && strcmp(NameStr(slot->data.plugin), "s3export") == 0;
+}
+
+/* Looked at once it is acquired: until then anybody may put another in its place. */
+DecodeSlot
 decode_acquire(const char *slot)
 {
+	DecodeSlot found = DECODE_SLOT_ACQUIRED;
+
 	if (SearchNamedReplicationSlot(slot, true) == NULL)
-		return false;
+		return DECODE_SLOT_MISSING;
 	compat_slot_acquire(slot);
-	if (!compat_slot_is_invalidated(MyReplicationSlot))
-		return true;
-	decode_release();
-	return false;
+	if (!is_ours(MyReplicationSlot))
+		found = DECODE_SLOT_MISSING;
+	else if (compat_slot_is_invalidated(MyReplicationSlot))
+		found = DECODE_SLOT_INVALID;
+	if (found != DECODE_SLOT_ACQUIRED)
+		decode_release();
+	return found;
+}
+
+XLogRecPtr
+decode_confirmed(void)
+{
+	return MyReplicationSlot->data.confirmed_flush;
+}
+
+/* Does the record that has just been read commit another transaction of this database? */
+static bool
+commits_another(XLogReaderState *reader)
+{
+	uint8                 info = XLogRecGetInfo(reader) & XLOG_XACT_OPMASK;
+	xl_xact_parsed_commit parsed;
+
+	if (XLogRecGetRmid(reader) != RM_XACT_ID ||
+		(info != XLOG_XACT_COMMIT && info != XLOG_XACT_COMMIT_PREPARED))
+		return false;
+	ParseCommitRecord(XLogRecGetInfo(reader), (xl_xact_commit *) XLogRecGetData(reader), &parsed);
+	if (parsed.dbId != InvalidOid && parsed.dbId != MyDatabaseId)
+		return false;
+	return XLogRecGetOrigin(reader) != DoNotReplicateId;
+}
+
+/*
+ * Both are in one segment of the WAL, which the slot keeps as long as it has been told
+ * nothing beyond "to".
+ */
+bool
+decode_is_own(XLogRecPtr from, XLogRecPtr to)
+{
+	XLogReaderState *reader;
+	char            *error = NULL;
+	bool             own = true;
+
+	if (from / wal_segment_size != to / wal_segment_size)
+		return false;
+	reader = XLogReaderAllocate(wal_segment_size, NULL, &routine, NULL);
+	if (reader == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	XLogBeginRead(reader, from);
+	while (own && reader->EndRecPtr < to && XLogReadRecord(reader, &error) != NULL)
+		own = !commits_another(reader);
+	XLogReaderFree(reader);
+	if (error != NULL)
+		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
+						errmsg("could not read the WAL: %s", error)));
+	return own;
 }
 
 void
@@ -179,6 +247,7 @@ decode_open(XLogRecPtr start, const DecodeSink *sink)
 	Decoder *decoder = palloc0(sizeof(Decoder));
 
 	CheckLogicalDecodingRequirements();
+	decoder->memory = CurrentMemoryContext;
 	decoder->sink = sink;
 	decoder->history = readTimeLineHistory(GetWALInsertionTimeLine());
 	active = decoder;
@@ -195,17 +264,19 @@ decode_next(Decoder *decoder)
 {
 	XLogReaderState *reader = decoder->context->reader;
 	ResourceOwner    owner = CurrentResourceOwner;
+	MemoryContext    old = MemoryContextSwitchTo(decoder->memory);
 	char            *error = NULL;
 	XLogRecord      *record = XLogReadRecord(reader, &error);
 
 	if (error != NULL)
 		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
-						errmsg("could not read the write-ahead log: %s", error)));
+						errmsg("could not read the WAL: %s", error)));
 	if (record != NULL)
 		LogicalDecodingProcessRecord(decoder->context, reader);
 
 	/* The transactions in which changes are replayed leave none. */
 	CurrentResourceOwner = owner;
+	MemoryContextSwitchTo(old);
 	CHECK_FOR_INTERRUPTS();
 }
 
@@ -215,7 +286,7 @@ decode_position(const Decoder *decoder)
 	return decoder->context->reader->EndRecPtr;
 }
 
-/* On disk at once, so that a crash does not have the log read again from further back. */
+/* On disk at once, so that a crash does not have the WAL read again from further back. */
 void
 decode_confirm(XLogRecPtr position)
 {
@@ -234,7 +305,7 @@ decode_close(Decoder *decoder)
 }
 
 XLogRecPtr
-decode_log_end(void)
+decode_wal_end(void)
 {
 	XLogRecPtr end;
 
@@ -262,6 +333,11 @@ decode_create_slot(const char *name, bool use_snapshot)
 	XLogRecPtr              start;
 
 	CheckLogicalDecodingRequirements();
+	if (SearchNamedReplicationSlot(name, true) != NULL)
+		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
+						errmsg("replication slot \"%s\" already exists", name),
+						errdetail("Somebody has made a slot with the name that this connector's has."),
+						errhint("Drop it with pg_drop_replication_slot().")));
 	compat_slot_create(name);
 	active = &decoder;
 	context = CreateInitDecodingContext("s3export", NIL, use_snapshot, InvalidXLogRecPtr, &routine,
@@ -279,4 +355,28 @@ void
 decode_keep_slot(void)
 {
 	ReplicationSlotPersist();
+}
+
+void
+decode_drop_slot(void)
+{
+	NameData name;
+
+	if (MyReplicationSlot == NULL)
+		return;
+	name = MyReplicationSlot->data.name;
+	/* A slot that was not made to stay goes with this. */
+	ReplicationSlotRelease();
+	if (SearchNamedReplicationSlot(NameStr(name), true) != NULL)
+		ReplicationSlotDrop(NameStr(name), true);
+}
+
+void
+decode_discard(const char *name)
+{
+	if (decode_acquire(name) != DECODE_SLOT_MISSING)
+	{
+		decode_release();
+		ReplicationSlotDrop(name, true);
+	}
 }

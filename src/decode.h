@@ -39,8 +39,8 @@ typedef struct DecodeChange
 	const DecodeTransaction *transaction;
 	DecodeOperation          operation;
 	Relation                 relation;
-	HeapTuple                old; /* NULL: the log has none */
-	HeapTuple new;                /* NULL: as above */
+	HeapTuple                old_row; /* NULL: the WAL has none */
+	HeapTuple                new_row; /* NULL: the WAL has none */
 } DecodeChange;
 
 typedef struct DecodeSink
@@ -53,11 +53,25 @@ typedef struct DecodeSink
 
 typedef struct Decoder Decoder;
 
+typedef enum DecodeSlot
+{
+	DECODE_SLOT_ACQUIRED,
+	DECODE_SLOT_MISSING, /* there is none, or it is of another database or output plugin */
+	DECODE_SLOT_INVALID  /* the server has removed WAL that it needs */
+} DecodeSlot;
+
+/* Acquires the slot if it can be used; raises ERRCODE_OBJECT_IN_USE when somebody else has it. */
+extern DecodeSlot decode_acquire(const char *slot);
+
+/* With the slot acquired: what it has been told last by decode_confirm, or by somebody else. */
+extern XLogRecPtr decode_confirmed(void);
+
 /*
- * Acquires the slot; raises ERRCODE_OBJECT_IN_USE when somebody else has it.
- * False when there is no such slot, or when it has lost log that it needs.
+ * Are all transactions of this database that commit between "from" and "to" ones that only
+ * keep the extension's own rows (catalog_settle_session)?  False also where the two
+ * are too far apart to look.
  */
-extern bool decode_acquire(const char *slot);
+extern bool decode_is_own(XLogRecPtr from, XLogRecPtr to);
 
 /*
  * With the slot acquired: all that commits at "start" or later, and not before
@@ -65,13 +79,13 @@ extern bool decode_acquire(const char *slot);
  */
 extern Decoder *decode_open(XLogRecPtr start, const DecodeSink *sink);
 
-/* Reads one record of the log, waiting for it if need be, and calls the sink for what it commits. */
+/* Reads one record of the WAL, waiting for it if need be, and calls the sink for what it commits. */
 extern void decode_next(Decoder *decoder);
 
 /* Whatever commits before it has been read. */
 extern XLogRecPtr decode_position(const Decoder *decoder);
 
-/* What commits before "position" will not be asked for again: the server may remove its log. */
+/* What commits before "position" will not be asked for again: the server may remove its WAL. */
 extern void decode_confirm(XLogRecPtr position);
 
 /* The slot stays acquired. */
@@ -81,10 +95,10 @@ extern void decode_close(Decoder *decoder);
 extern void decode_release(void);
 
 /*
- * With the slot acquired: how far the log is on disk, here and on the standbys
+ * With the slot acquired: how far the WAL is on disk, here and on the standbys
  * that "synchronized_standby_slots" names.
  */
-extern XLogRecPtr decode_log_end(void);
+extern XLogRecPtr decode_wal_end(void);
 
 /*
  * Makes the slot, which is gone after an error or a crash until decode_keep_slot.
@@ -95,5 +109,11 @@ extern XLogRecPtr decode_log_end(void);
  */
 extern XLogRecPtr decode_create_slot(const char *name, bool use_snapshot);
 extern void       decode_keep_slot(void);
+
+/* Drops the slot that is acquired; does nothing when there is none. */
+extern void decode_drop_slot(void);
+
+/* Drops a slot of that name that nobody uses, if it is ours: what is left of an earlier launch. */
+extern void decode_discard(const char *name);
 
 #endif /* S3EXPORT_DECODE_H */

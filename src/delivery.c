@@ -24,8 +24,9 @@
 #include "decode.h"
 #include "delivery_internal.h"
 #include "files.h"
+#include "lease.h"
 
-/* So much log that has not been sent, in bytes, is a backlog: its files have more events. */
+/* So much WAL that has not been sent, in bytes, is a backlog: its files have more events. */
 #define BACKLOG (UINT64CONST(64) * 1024 * 1024)
 #define BACKLOG_EVENTS_PER_FILE 100000
 
@@ -33,18 +34,32 @@
 #define BLOCKS_MEMORY (16 * 1024 * 1024)
 #define MIN_BLOCK (32 * 1024)
 
-/* A batch ends after so long, at the next commit, even if it is small; ms */
+/* A batch with events ends at the latest after so long, even if it is small; ms */
 #define MAX_BATCH_TIME 60000
+
+/*
+ * While there are no events, the position moves after so many bytes of WAL, or so many ms:
+ * what is cut short again and again gets ahead, and the slot lets go of WAL and catalog
+ * rows on the way.
+ */
+#define QUIET_BYTES (4 * 1024 * 1024)
+#define QUIET_TIME 5000
+
+/* So soon after a complete delivery another that has found nothing is not recorded; ms */
+#define SETTLED_TIME 60000
+
+/* How often the clock is looked at; bytes of WAL */
+#define LOOK_EVERY (256 * 1024)
 
 void
 delivery_choose_settings(const Current *current, uint64 backlog, CurrentBatch *settings)
 {
-	int tables = Max(list_length(current->tables), 1);
+	int tables = Max(current->ntables, 1);
 
 	memset(settings, 0, sizeof(*settings));
-	settings->operations = current->operations;
 	settings->compression = current->compression;
 	settings->tables = current->tables;
+	settings->versions = current->versions;
 	settings->open_files = Max(files_max_open(), 1);
 	settings->block_size =
 		Min(Max(BLOCKS_MEMORY / tables, MIN_BLOCK),
@@ -99,8 +114,14 @@ make_sink(Delivery *delivery)
 static void
 open_decoder(Delivery *delivery)
 {
-	if (delivery->decoder == NULL)
-		delivery->decoder = decode_open(delivery->current->delivered, make_sink(delivery));
+	MemoryContext old;
+
+	if (delivery->decoder != NULL)
+		return;
+	/* It outlives the batch. */
+	old = MemoryContextSwitchTo(MemoryContextGetParent(delivery->context));
+	delivery->decoder = decode_open(delivery->current->delivered, make_sink(delivery));
+	MemoryContextSwitchTo(old);
 }
 
 static void
@@ -113,27 +134,66 @@ close_decoder(Delivery *delivery)
 
 /* ---- batches ---- */
 
-static bool
-is_time_up(TimestampTz since)
+/* How far a batch has been filled. */
+typedef struct Filling
 {
-	return TimestampDifferenceExceeds(since, GetCurrentTimestamp(), MAX_BATCH_TIME);
+	uint64      events; /* when they were counted last */
+	XLogRecPtr  looked; /* position when the clock was looked at last */
+	XLogRecPtr  moved;  /* position that has been recorded last */
+	TimestampTz since;  /* when it began, or the position has moved */
+} Filling;
+
+static bool
+is_over(TimestampTz since, int ms)
+{
+	return TimestampDifferenceExceeds(since, GetCurrentTimestamp(), ms);
+}
+
+/* The position is recorded first: the slot is never told what could still be asked for. */
+static void
+move(Delivery *delivery, Filling *filling)
+{
+	filling->moved = decode_position(delivery->decoder);
+	filling->since = GetCurrentTimestamp();
+	if (filling->moved <= delivery->current->delivered)
+		return;
+	current_moved(delivery->current, filling->moved);
+	decode_confirm(filling->moved);
+	delivery->outcome->position = filling->moved;
+	batch_forget_sources(delivery->batch);
+}
+
+/* After each record of the WAL: has the batch enough?  Moves the position where it is empty. */
+static bool
+is_filled(Delivery *delivery, Filling *filling)
+{
+	XLogRecPtr position = decode_position(delivery->decoder);
+	uint64     events = batch_events(delivery->batch);
+	bool       more = events != filling->events;
+
+	filling->events = events;
+	if (!more && position - filling->looked < LOOK_EVERY)
+		return false;
+	filling->looked = position;
+	if (events > 0)
+		return batch_is_full(delivery->batch) || is_over(filling->since, MAX_BATCH_TIME);
+	if (position - filling->moved >= QUIET_BYTES || is_over(filling->since, QUIET_TIME))
+		move(delivery, filling);
+	return false;
 }
 
 /* Up to a transaction's end; "again": exactly up to where that batch ended. */
 static void
 fill_batch(Delivery *delivery, const CurrentBatch *again)
 {
-	TimestampTz since = GetCurrentTimestamp();
-	XLogRecPtr  end = again != NULL ? again->end : delivery->target;
-	uint64      events = 0;
+	XLogRecPtr end = again != NULL ? again->end : delivery->target;
+	XLogRecPtr start = Max(decode_position(delivery->decoder), delivery->current->delivered);
+	Filling filling = {.looked = start, .moved = start, .since = GetCurrentTimestamp()};
 
 	while (decode_position(delivery->decoder) < end)
 	{
 		decode_next(delivery->decoder);
-		if (again != NULL || batch_events(delivery->batch) == events)
-			continue;
-		events = batch_events(delivery->batch);
-		if (batch_is_full(delivery->batch) || is_time_up(since))
+		if (again == NULL && is_filled(delivery, &filling))
 			break;
 	}
 }
@@ -149,6 +209,7 @@ send_batch(Delivery *delivery, CurrentBatch *settings, bool again)
 	if (!again)
 	{
 		settings->end = progress.position;
+		settings->tables = batch_tables_before(batch);
 		settings->events = batch_events(batch);
 		settings->committed_at = batch_committed_at(batch);
 		current_begin_batch(current, settings);
@@ -158,6 +219,16 @@ send_batch(Delivery *delivery, CurrentBatch *settings, bool again)
 	delivery->outcome->events += progress.events;
 	delivery->outcome->files += progress.files;
 	delivery->outcome->bytes += progress.bytes;
+}
+
+static void
+tell_withheld(Delivery *delivery)
+{
+	List  *tables;
+	uint64 events = batch_withheld(delivery->batch, &tables);
+
+	if (events > 0)
+		current_withheld(delivery->current, tables, events);
 }
 
 static void
@@ -180,10 +251,12 @@ run_batch(Delivery *delivery)
 	else if (again)
 		elog(ERROR, "the batch that ends at %X/%X has no events",
 			 LSN_FORMAT_ARGS(current->batch.end));
+	tell_withheld(delivery);
+	delivery->outcome->position = decode_position(delivery->decoder);
+	if (batch_events(delivery->batch) > 0)
+		decode_confirm(delivery->outcome->position);
 	batch_close(delivery->batch);
 	delivery->batch = NULL;
-	delivery->outcome->position = decode_position(delivery->decoder);
-	decode_confirm(delivery->outcome->position);
 }
 
 /* ---- what is too old ---- */
@@ -228,7 +301,7 @@ drop_events(Delivery *delivery)
 	delivery->batch = NULL;
 	close_decoder(delivery);
 
-	/* The log goes where it had no event, too, or where a batch has just been given up. */
+	/* The WAL goes where it had no event, too, or where a batch has just been given up. */
 	if (position <= current->delivered)
 		return;
 	delivery->outcome->position = position;
@@ -238,6 +311,8 @@ drop_events(Delivery *delivery)
 		current_dropped(current, position, events);
 		delivery->current = delivery_load(delivery->connector_id);
 	}
+	else
+		current_moved(current, position);
 	decode_confirm(position);
 }
 
@@ -258,8 +333,8 @@ look_at_clock(Delivery *delivery)
 		current_warn(current);
 		return;
 	}
-	delivery->target = decode_log_end();
-	delivery->cutoff = current_now() - current->drop_after * 1000;
+	delivery->target = decode_wal_end();
+	delivery->cutoff = GetCurrentTimestamp() - current->drop_after * 1000;
 	if (current->batch.end != InvalidXLogRecPtr)
 		drop_batch(delivery);
 	if (!delivery->beyond)
@@ -268,60 +343,125 @@ look_at_clock(Delivery *delivery)
 
 /* ---- a delivery ---- */
 
-static void
-require_launched(const Current *current)
+void
+delivery_exclude_others(const Current *current)
 {
-	if (current->here && current->slot != NULL)
-		return;
+	if (!lease_try_current(current->connector->connector_id))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("connector \"%s\" is being delivered or launched",
+						current->connector->name),
+				 errhint("Nothing is lost: the next delivery goes on where this one ends.")));
+}
+
+/* "slot": what is wrong with it, as a phrase for people; it is told and recorded. */
+COMPAT_NORETURN static void
+lose(Current *current, const char *reason)
+{
+	current_lost(current, reason);
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("connector \"%s\" has not been launched here", current->connector->name),
-			 current->slot != NULL
-				 ? errdetail("It was launched on another server, in another database, or before a "
-							 "standby became this server.")
-				 : 0,
-			 errhint("Use s3export.launch(), or s3export.resume() if its slot is here.")));
+			 errmsg("connector \"%s\" has lost its place in the WAL", current->connector->name),
+			 errdetail("%s", reason),
+			 errhint("Launch the connector again with s3export.launch(), with copy_existing => "
+					 "true where rows that were missed matter.")));
+}
+
+/*
+ * The slot is ours by its name, database and plugin.  It is the one that was launched,
+ * and nobody has advanced it, if it has been told nothing beyond the position but what
+ * deliveries themselves have recorded.
+ */
+static void
+check_position(Current *current)
+{
+	XLogRecPtr confirmed = decode_confirmed();
+
+	if (current->elsewhere)
+	{
+		current_upgraded(current, confirmed);
+		return;
+	}
+	if (confirmed <= current->delivered || decode_is_own(current->delivered, confirmed))
+		return;
+	decode_release();
+	lose(current,
+		 psprintf("Replication slot \"%s\" has been advanced from %X/%X to %X/%X by somebody else; "
+				  "the changes in between were not delivered.",
+				  current->slot, LSN_FORMAT_ARGS(current->delivered), LSN_FORMAT_ARGS(confirmed)));
 }
 
 static void
-acquire(const Current *current)
+acquire(Current *current)
 {
-	if (decode_acquire(current->slot))
-		return;
-	current_lost(current);
-	ereport(
-		ERROR,
-		(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-		 errmsg("connector \"%s\" has lost its place in the write-ahead log",
-				current->connector->name),
-		 errdetail("Replication slot \"%s\" was dropped, or the server has removed log that had "
-				   "not been delivered.",
-				   current->slot),
-		 errhint("Launch the connector again, with copy_existing => true where rows that were "
-				 "missed matter.  Setting \"max_slot_wal_keep_size\" limits how much log is "
-				 "kept.")));
+	switch (decode_acquire(current_slot_name(current->connector->connector_id)))
+	{
+		case DECODE_SLOT_ACQUIRED:
+			check_position(current);
+			break;
+		case DECODE_SLOT_INVALID:
+			lose(current, psprintf("The server has removed WAL that had not been delivered, or has "
+								   "invalidated replication slot \"%s\" for another reason: see "
+								   "\"max_slot_wal_keep_size\" and pg_replication_slots.",
+								   current->slot));
+		case DECODE_SLOT_MISSING:
+			if (current->elsewhere)
+			{
+				current_skipped(current);
+				current_refuse_delivery(current);
+			}
+			lose(current, psprintf("Replication slot \"%s\" does not exist any more, or another "
+								   "has been put in its place.",
+								   current->slot));
+	}
 }
 
+/*
+ * All has been read.  Where nothing was found but what deliveries themselves have recorded,
+ * that is not recorded again and again: so after a second delivery the slots have consumed
+ * all WAL, which pg_upgrade requires.
+ */
+static void
+settle(Delivery *delivery, TimestampTz since)
+{
+	XLogRecPtr position = delivery->outcome->position;
+	Current   *current = delivery->current;
+
+	if (delivery->outcome->events == 0 && current->failures == 0 &&
+		!TimestampDifferenceExceeds(current->caught_up_at, since, SETTLED_TIME) &&
+		decode_is_own(current->delivered, position))
+	{
+		decode_confirm(position);
+		return;
+	}
+	current_caught_up(current, position, since);
+	decode_confirm(decode_is_own(position, XactLastCommitEnd) ? XactLastCommitEnd : position);
+}
+
+/*
+ * The end is read before anything else is known: what is added later is committed
+ * later.  Each batch has what it allocates in a context of its own.
+ */
 static void
 deliver(Delivery *delivery)
 {
 	TimestampTz since = GetCurrentTimestamp();
 
-	/* Before anything else is known: what is added later is committed later. */
-	delivery->target = decode_log_end();
+	delivery->target = decode_wal_end();
 	delivery->current = delivery_load(delivery->connector_id);
 	delivery->outcome->position = delivery->current->delivered;
 	if (delivery->current->state == CURRENT_SUSPENDED && !current_may_try(delivery->current))
 		current_warn(delivery->current);
 	while (current_may_try(delivery->current) && delivery->outcome->position < delivery->target)
 	{
-		current_check_tables(delivery->current);
+		current_check(delivery->current, false);
 		run_batch(delivery);
+		MemoryContextReset(delivery->context);
 		delivery->current = delivery_load(delivery->connector_id);
 	}
 	close_decoder(delivery);
 	if (delivery->outcome->position >= delivery->target)
-		current_caught_up(delivery->current, since);
+		settle(delivery, since);
 }
 
 /* What a person or a shutdown did says nothing about the current. */
@@ -332,17 +472,12 @@ is_failure(const ErrorData *error)
 		   error->sqlerrcode != ERRCODE_ADMIN_SHUTDOWN;
 }
 
-/* Outside of transactions; what the delivery had open is not to be used any more. */
 static void
-fail(Delivery *delivery, const ErrorData *error)
+record_failure(Delivery *delivery, const ErrorData *error)
 {
 	bool suspends = error->sqlerrcode == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
 
-	if (delivery->batch != NULL)
-		batch_set_error(delivery->batch, error);
-	delivery->batch = NULL;
-	delivery->decoder = NULL;
-	if (!delivery->records || delivery->current == NULL || !is_failure(error))
+	if (delivery->current == NULL || !is_failure(error))
 		return;
 	current_failed(delivery->current, error, suspends);
 	if (suspends)
@@ -350,12 +485,16 @@ fail(Delivery *delivery, const ErrorData *error)
 }
 
 void
-delivery_attempt(Delivery *delivery, void (*work)(Delivery *delivery))
+delivery_attempt(Delivery *delivery, void (*work)(Delivery *delivery),
+				 void (*undo)(Delivery *delivery, const ErrorData *error))
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData *volatile error = NULL;
 
+	delivery->context =
+		AllocSetContextCreate(context, "s3export delivery", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(delivery->context);
 	PG_TRY();
 	{
 		work(delivery);
@@ -370,21 +509,53 @@ delivery_attempt(Delivery *delivery, void (*work)(Delivery *delivery))
 		CurrentResourceOwner = owner;
 	}
 	PG_END_TRY();
+	MemoryContextSwitchTo(context);
 	if (error != NULL)
-		fail(delivery, error);
+	{
+		/* What the delivery had open is not to be used any more. */
+		if (delivery->batch != NULL)
+			batch_set_error(delivery->batch, error);
+		delivery->batch = NULL;
+		delivery->decoder = NULL;
+		undo(delivery, error);
+	}
 	decode_release();
 	if (error != NULL)
 		ReThrowError(error);
 	delivery->outcome->state = pstrdup(current_state_name(delivery->current->state));
 }
 
+/* What a person has not launched, has paused or stopped: false.  Raises an error about the others. */
+static bool
+can_be_delivered(const Current *current)
+{
+	switch (current->state)
+	{
+		case CURRENT_RUNNING:
+		case CURRENT_SUSPENDED:
+		case CURRENT_ELSEWHERE: /* unless the slot has come along */
+			return true;
+		case CURRENT_CREATED:
+		case CURRENT_PAUSED:
+		case CURRENT_STOPPED:
+			current_skipped(current);
+			return false;
+		default:
+			current_skipped(current);
+			current_refuse_delivery(current);
+	}
+}
+
 void
 delivery_run(int64 connector_id, DeliveryOutcome *outcome)
 {
-	Delivery delivery = {.connector_id = connector_id, .outcome = outcome, .records = true};
+	Delivery delivery = {.connector_id = connector_id, .outcome = outcome};
 	Current *current = delivery_load(connector_id);
 
-	require_launched(current);
+	outcome->state = pstrdup(current_state_name(current->state));
+	if (!can_be_delivered(current))
+		return;
+	delivery_exclude_others(current);
 	acquire(current);
-	delivery_attempt(&delivery, deliver);
+	delivery_attempt(&delivery, deliver, record_failure);
 }

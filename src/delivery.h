@@ -26,7 +26,8 @@ typedef struct DeliveryOutcome
  * Sends all that has been committed by now.  Of a suspended current, drops what
  * is too old, warns, and sends nothing before it is to be tried again.  Raises
  * ERRCODE_OBJECT_IN_USE while another delivery is at it, and errors about a
- * current that has not been launched, or has lost its slot.
+ * current whose changes cannot be delivered.  A current that has been stopped by a person,
+ * or never launched, is no error: outcome->state says so.
  */
 extern void delivery_run(int64 connector_id, DeliveryOutcome *outcome);
 
@@ -35,5 +36,12 @@ extern void delivery_run(int64 connector_id, DeliveryOutcome *outcome);
  * its position first.
  */
 extern void delivery_launch(int64 connector_id, bool copy_existing, DeliveryOutcome *outcome);
+
+/*
+ * Adds a table to the publication of a current that is launched, as role "userid", and
+ * sends the rows that it has.  Its changes are sent from the copy's position on.
+ */
+extern void
+delivery_add_table(int64 connector_id, Oid relid, Oid userid, DeliveryOutcome *outcome);
 
 #endif /* DELIVERY_H */

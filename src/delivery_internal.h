@@ -15,6 +15,7 @@ typedef struct Delivery
 {
 	int64            connector_id;
 	Current         *current; /* as it was before the batch */
+	MemoryContext    context; /* of the batch, and of "current" */
 	XLogRecPtr       target;  /* where this delivery ends */
 	Decoder         *decoder; /* NULL: to be opened */
 	Batch           *batch;
@@ -23,19 +24,27 @@ typedef struct Delivery
 	DeliveryOutcome *outcome;
 	bool             records; /* errors, too */
 	bool             copies;  /* of a launch: rows that are there */
+	bool             begun;   /* of a launch: current_launching has been called */
+	List            *tables;  /* (CurrentSourceTable *) whose rows are copied */
+	Oid              relid;   /* of the table that is added */
+	Oid              userid;  /* who adds it */
 } Delivery;
 
 /* As it is now; raises an error when there is none. */
 extern Current *delivery_load(int64 connector_id);
 
-/* What decides which events are in which file, with so many bytes of log to send. */
+/* What decides which events are in which file, with so many bytes of WAL to send. */
 extern void
 delivery_choose_settings(const Current *current, uint64 backlog, CurrentBatch *settings);
 
+/* Raises ERRCODE_OBJECT_IN_USE while somebody else delivers, launches, stops or drops it. */
+extern void delivery_exclude_others(const Current *current);
+
 /*
  * Does the work with the slot acquired, or to be acquired by it, and gives the slot
- * up; an error is told to the uploader, recorded, and raised again.
+ * up; an error is told to the uploader, recorded or undone by "undo", and raised again.
  */
-extern void delivery_attempt(Delivery *delivery, void (*work)(Delivery *delivery));
+extern void delivery_attempt(Delivery *delivery, void (*work)(Delivery *delivery),
+							 void (*undo)(Delivery *delivery, const ErrorData *error));
 
 #endif /* DELIVERY_INTERNAL_H */

@@ -1,11 +1,17 @@
 /*-------------------------------------------------------------------------
  *
  * delivery_launch.c
- *	  The launch of a current, in the worker that does it.
+ *	  The launch of a current, and tables that join it, in the worker that does it.
  *
  * The slot's snapshot is where its changes begin from: the rows that it sees and
- * the changes that follow are all there is, each once.  A launch that fails leaves
- * no slot behind.
+ * the changes that follow are all there is, each once.  A launch is recorded before any file
+ * of its copy can appear, and the slot made to stay in the same step; a launch that fails
+ * leaves no slot behind.
+ *
+ * A table that joins with its rows goes the same way, with a slot of its own that lives as
+ * long as the copy.  When that slot is made, the table is in the publication already, and
+ * every transaction that ran before has ended: so what commits before the slot's position
+ * is in the copy, and what commits later is in the WAL as published.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,6 +23,7 @@
 #include "access/xlog.h"
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -56,20 +63,25 @@ nothing(DestReceiver *self pg_attribute_unused())
 {
 }
 
-/* The changes of a table's children are not its own; those of its partitions are. */
+/* ---- the rows that are there ---- */
+
+/* A partition's rows are asked for by its root; those of tables that inherit are their own. */
 static char *
-query_on(Relation relation)
+query_on(Batch *batch, Relation relation, const char *filter)
 {
-	char       *columns = batch_columns(relation);
+	char       *columns = batch_columns(batch, relation);
 	const char *only = relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ";
 
-	return psprintf("SELECT %s FROM %s%s", columns != NULL ? columns : "", only,
+	if (columns == NULL)
+		return NULL;
+	return psprintf("SELECT %s FROM %s%s%s%s", columns, only,
 					quote_qualified_identifier(get_namespace_name(RelationGetNamespace(relation)),
-											   RelationGetRelationName(relation)));
+											   RelationGetRelationName(relation)),
+					filter != NULL ? " WHERE " : "", filter != NULL ? filter : "");
 }
 
 static void
-copy_table(Batch *batch, const CurrentTable *table)
+copy_table(Batch *batch, const CurrentSourceTable *table)
 {
 	CopyReceiver      receiver = {.pub = {.receiveSlot = receive_row,
 										  .rStartup = startup,
@@ -78,18 +90,23 @@ copy_table(Batch *batch, const CurrentTable *table)
 										  .mydest = DestNone},
 								  .batch = batch};
 	SPIExecuteOptions options = {.read_only = true, .dest = &receiver.pub};
+	const char       *query;
 	int               result;
 
 	receiver.relation = relation_open(table->relid, AccessShareLock);
-	result = SPI_execute_extended(query_on(receiver.relation), &options);
-	if (result < 0)
-		elog(ERROR, "could not read the table: %s", SPI_result_code_string(result));
+	query = query_on(batch, receiver.relation, table->filter);
+	if (query != NULL)
+	{
+		result = SPI_execute_extended(query, &options);
+		if (result < 0)
+			elog(ERROR, "could not read the table: %s", SPI_result_code_string(result));
+	}
 	relation_close(receiver.relation, NoLock);
 }
 
 /* As the owner of the connector, with no way to act as anybody else. */
 static void
-copy_tables(const Current *current, Batch *batch)
+copy_tables(const Current *current, Batch *batch, List *tables)
 {
 	Oid       userid;
 	int       sec_context;
@@ -105,17 +122,41 @@ copy_tables(const Current *current, Batch *batch)
 							 true, 0, false);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	foreach (cell, current->tables)
+	foreach (cell, tables)
 	{
-		const CurrentTable *table = lfirst(cell);
+		const CurrentSourceTable *table = lfirst(cell);
 
-		/* One that was removed before this launch may be there no more. */
-		if (table->removed_lsn == InvalidXLogRecPtr)
+		if (table->copied)
 			copy_table(batch, table);
 	}
 	SPI_finish();
 	AtEOXact_GUC(false, nest_level);
 	SetUserIdAndSecContext(userid, sec_context);
+}
+
+/*
+ * Locks all tables at once, so that none changes while others are copied.  The locks come
+ * after the snapshot: while the slot waits for running transactions, they would keep out
+ * whatever wants to alter a table, and all that waits behind it.  A table that was
+ * rewritten or truncated in between would look empty to the snapshot.
+ */
+static void
+lock_tables(List *tables)
+{
+	ListCell *cell;
+
+	foreach (cell, tables)
+		LockRelationOid(((CurrentSourceTable *) lfirst(cell))->relid, AccessShareLock);
+	foreach (cell, tables)
+	{
+		const CurrentSourceTable *table = lfirst(cell);
+
+		if (!current_is_stored_in(table->relid, table->filenode))
+			ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
+							errmsg("table %s was rewritten, truncated or dropped as its copy began",
+								   table->name),
+							errhint("Try again.")));
+	}
 }
 
 /* No commit record is there: each begins at a multiple of 8. */
@@ -127,10 +168,14 @@ copy_as_transaction(XLogRecPtr start)
 							   .committed_at = GetCurrentTimestamp()};
 }
 
-/* In a transaction whose snapshot is the slot's. */
+/*
+ * In a transaction whose snapshot is the slot's: sends the rows of the tables that the
+ * publication has, or of those that "joined" names.  Returns the slot's position.
+ */
 static XLogRecPtr
-create_slot_and_copy(const Current *current, Batch *batch)
+create_slot_and_copy(Delivery *delivery, const char *slot, Oid joined)
 {
+	const Current    *current = delivery->current;
 	MemoryContext     context = CurrentMemoryContext;
 	ResourceOwner     owner = CurrentResourceOwner;
 	DecodeTransaction transaction;
@@ -139,12 +184,14 @@ create_slot_and_copy(const Current *current, Batch *batch)
 	StartTransactionCommand();
 	XactIsoLevel = XACT_REPEATABLE_READ;
 	XactReadOnly = true;
-	start = decode_create_slot(current->slot, true);
+	start = decode_create_slot(slot, true);
 	MemoryContextSwitchTo(context);
 	transaction = copy_as_transaction(start);
 	PushActiveSnapshot(GetTransactionSnapshot());
-	batch_begin(batch, &transaction);
-	copy_tables(current, batch);
+	delivery->tables = current_source_tables(current, joined);
+	lock_tables(delivery->tables);
+	batch_begin(delivery->batch, &transaction);
+	copy_tables(current, delivery->batch, delivery->tables);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);
@@ -153,43 +200,83 @@ create_slot_and_copy(const Current *current, Batch *batch)
 }
 
 static void
-send_copy(Delivery *delivery, CurrentProgress *progress)
+open_copy(Delivery *delivery, CurrentBatch *settings)
 {
-	batch_seal(delivery->batch);
+	delivery_choose_settings(delivery->current, PG_UINT64_MAX, settings);
+	delivery->batch = batch_open(delivery->current, settings, InvalidXLogRecPtr);
+}
+
+static void
+finish_copy(Delivery *delivery, CurrentProgress *progress)
+{
 	batch_finish(delivery->batch, progress);
 	delivery->outcome->events = progress->events;
 	delivery->outcome->files = progress->files;
 	delivery->outcome->bytes = progress->bytes;
 }
 
+/* A slot waits for the transactions that run, and a copy for locks on its tables. */
+static void
+wait_for_locks(bool wait)
+{
+	SetConfigOption("lock_timeout", wait ? "0" : CATALOG_LOCK_TIMEOUT, PGC_SUSET,
+					PGC_S_OVERRIDE);
+}
+
+/* ---- the launch ---- */
+
 static void
 launch(Delivery *delivery)
 {
-	Current        *current = delivery->current;
+	Current        *current;
 	CurrentProgress progress = {0};
 	CurrentBatch    settings;
-	ResourceOwner   owner = CurrentResourceOwner;
+	bool            sends;
 	XLogRecPtr      position;
 
-	/* A slot waits for the transactions that run, and a copy for locks on its tables. */
-	SetConfigOption("lock_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	delivery->current = current = delivery_load(delivery->connector_id);
+	current->slot = current_slot_name(delivery->connector_id);
+	current_check(current, true);
+	decode_discard(current->slot);
+	wait_for_locks(true);
 	if (delivery->copies)
 	{
-		delivery_choose_settings(current, PG_UINT64_MAX, &settings);
-		delivery->batch = batch_open(current, &settings, InvalidXLogRecPtr);
-		position = create_slot_and_copy(current, delivery->batch);
-		if (batch_events(delivery->batch) > 0)
-			send_copy(delivery, &progress);
+		open_copy(delivery, &settings);
+		position = create_slot_and_copy(delivery, current->slot, InvalidOid);
 	}
 	else
 		position = decode_create_slot(current->slot, false);
-	CurrentResourceOwner = owner;
-	SetConfigOption("lock_timeout", CATALOG_LOCK_TIMEOUT, PGC_SUSET, PGC_S_OVERRIDE);
+	wait_for_locks(false);
 
+	sends = delivery->copies && batch_events(delivery->batch) > 0;
+	if (sends)
+		batch_seal(delivery->batch);
+	current->delivered = position;
+	current_launching(current, position, sends);
+	delivery->begun = true;
 	decode_keep_slot();
-	current_launched(current, position, progress.events > 0 ? &progress : NULL);
+	if (sends)
+	{
+		finish_copy(delivery, &progress);
+		current_launched(current, &progress);
+	}
 	current->state = CURRENT_RUNNING;
 	delivery->outcome->position = position;
+}
+
+static void
+undo_launch(Delivery *delivery, const ErrorData *error)
+{
+	decode_drop_slot();
+	if (!delivery->begun)
+		return;
+	current_launch_failed(delivery->current, error);
+	if (delivery->copies)
+		ereport(WARNING,
+				(errmsg("some files of the copy for connector \"%s\" may be in place",
+						delivery->current->connector->name),
+				 errdetail("Another launch with copy_existing sends all rows again, in other files."),
+				 errhint("See s3export.job_files for those that are in place.")));
 }
 
 void
@@ -197,8 +284,90 @@ delivery_launch(int64 connector_id, bool copy_existing, DeliveryOutcome *outcome
 {
 	Delivery delivery = {.connector_id = connector_id, .outcome = outcome, .copies = copy_existing};
 
-	delivery.current = delivery_load(connector_id);
-	delivery.current->slot = current_slot_name(connector_id);
-	current_require_tables(delivery.current);
-	delivery_attempt(&delivery, launch);
+	delivery_exclude_others(delivery_load(connector_id));
+	delivery_attempt(&delivery, launch, undo_launch);
+}
+
+/* ---- a table that joins ---- */
+
+/* In a transaction of its own, as the user, whose rights on publication and table decide. */
+static void
+alter_publication(Delivery *delivery, void (*alter)(const Current *current, Oid relid))
+{
+	ResourceOwner owner = CurrentResourceOwner;
+	MemoryContext context = CurrentMemoryContext;
+	Oid           userid;
+	int           sec_context;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	GetUserIdAndSecContext(&userid, &sec_context);
+	SetUserIdAndSecContext(delivery->userid, sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	alter(delivery->current, delivery->relid);
+	SetUserIdAndSecContext(userid, sec_context);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+}
+
+static void
+add_table(Delivery *delivery)
+{
+	Current        *current;
+	CurrentProgress progress = {0};
+	CurrentBatch    settings;
+	XLogRecPtr      position;
+
+	delivery->current = current = delivery_load(delivery->connector_id);
+	current_check(current, false);
+	current_begin_table(current, delivery->relid);
+	alter_publication(delivery, current_add_table);
+	delivery->begun = true;
+	current_check(current, true);
+	wait_for_locks(true);
+	open_copy(delivery, &settings);
+	position = create_slot_and_copy(delivery, psprintf("%s_copy", current->slot), delivery->relid);
+	wait_for_locks(false);
+	decode_release();
+	current_table_copying(current, delivery->tables, position);
+	if (batch_events(delivery->batch) > 0)
+	{
+		batch_seal(delivery->batch);
+		finish_copy(delivery, &progress);
+	}
+	current_table_copied(current, delivery->relid, position, &progress);
+	delivery->outcome->position = position;
+}
+
+/* The table leaves the publication again, so that it can be added another time. */
+static void
+undo_add_table(Delivery *delivery, const ErrorData *error)
+{
+	decode_release();
+	if (!delivery->begun)
+	{
+		if (delivery->current != NULL)
+			current_table_failed(delivery->current, delivery->relid, NIL, NULL);
+		return;
+	}
+	alter_publication(delivery, current_remove_table);
+	current_table_failed(delivery->current, delivery->relid, delivery->tables, error);
+}
+
+void
+delivery_add_table(int64 connector_id, Oid relid, Oid userid, DeliveryOutcome *outcome)
+{
+	Delivery delivery = {.connector_id = connector_id,
+						 .outcome = outcome,
+						 .copies = true,
+						 .relid = relid,
+						 .userid = userid};
+	Current *current = delivery_load(connector_id);
+
+	delivery_exclude_others(current);
+	if (current->state != CURRENT_RUNNING)
+		current_refuse_delivery(current);
+	delivery_attempt(&delivery, add_table, undo_add_table);
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * lease.c
- *	  Which jobs live, and which paths are being written to.
+ *	  Which jobs live, which paths are being written to, which currents are delivered.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,6 +18,7 @@
 #define CLASS_JOB 0x5301
 #define CLASS_PATH 0x5302
 #define CLASS_QUEUE 0x5303
+#define CLASS_CURRENT 0x5304
 
 static LOCKTAG
 make_tag(uint64 id, uint16 lock_class)
@@ -133,4 +134,24 @@ void
 lease_release_queue(void)
 {
 	unlock(make_tag(0, CLASS_QUEUE), ExclusiveLock);
+}
+
+bool
+lease_try_current(int64 connector_id)
+{
+	return try_lock(make_tag((uint64) connector_id, CLASS_CURRENT), ExclusiveLock);
+}
+
+void
+lease_release_current(int64 connector_id)
+{
+	unlock(make_tag((uint64) connector_id, CLASS_CURRENT), ExclusiveLock);
+}
+
+bool
+lease_lock_current(int64 connector_id)
+{
+	LOCKTAG tag = make_tag((uint64) connector_id, CLASS_CURRENT);
+
+	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * lease.h
- *	  Which jobs live, and which paths are being written to.
+ *	  Which jobs live, which paths are being written to, which currents are delivered.
  *
  * Session-level locks of the server's lock manager: a process that dies holds
  * none, whichever way it dies, and a server that crashes forgets them all.
@@ -44,6 +44,14 @@ extern void lease_release_path(int64 connector_id, const char *key);
 
 /* Has nobody the path now?  For whoever would rather wait. */
 extern bool lease_path_is_free(int64 connector_id, const char *key);
+
+/*
+ * The right to deliver, launch, stop or drop a current.  The first is held until it
+ * is released, the second until the transaction ends.
+ */
+extern bool lease_try_current(int64 connector_id);
+extern void lease_release_current(int64 connector_id);
+extern bool lease_lock_current(int64 connector_id);
 
 /* The right to start this database's queued jobs. */
 extern bool lease_try_queue(void);

@@ -68,8 +68,8 @@ sub deliver
 sub deliver_all
 {
 	my ($node, %options) = @_;
-	my $name = defined $options{name} ? sql_literal($options{name}) : '';
-	my $json = $node->safe_psql($options{dbname} // 'postgres', "SELECT coalesce(json_agg(d), '[]') FROM s3export.deliver($name) d");
+	my $arguments = defined $options{name} ? sql_literal($options{name}) : '"raise" => false';
+	my $json = $node->safe_psql($options{dbname} // 'postgres', "SELECT coalesce(json_agg(d), '[]') FROM s3export.deliver($arguments) d");
 
 	return @{ JSON::PP->new->decode($json) };
 }

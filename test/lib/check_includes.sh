@@ -18,12 +18,14 @@ connector_api setup_api copy_api current_api job_api leader progress_api recover
 copy_args current_args current_worker
 connector_args export delivery
 parallel batch
-output uploader decode
+output uploader
 probe transfer
 manifest recovery
 store carry queue files
 job current
 connector
+publication
+decode
 catalog encoding lease pending
 csv compress
 pipe
