@@ -10,15 +10,8 @@
 #include "miscadmin.h"
 
 #include "current_internal.h"
-#include "guc.h"
 
 static const char *const state_names[] = {"created", "running", "paused", "suspended", "lost"};
-
-TimestampTz
-current_now(void)
-{
-	return GetCurrentTimestamp() + guc_clock_offset * USECS_PER_SEC;
-}
 
 TimestampTz
 current_deadline(const Current *current)
@@ -32,7 +25,7 @@ bool
 current_clock_has_run_out(const Current *current)
 {
 	return current->suspended_at != 0 && current->drop_after >= 0 &&
-		   current_now() - current->suspended_at >= current->drop_after * 1000;
+		   GetCurrentTimestamp() - current->suspended_at >= current->drop_after * 1000;
 }
 
 bool
@@ -40,7 +33,7 @@ current_may_try(const Current *current)
 {
 	return current->state == CURRENT_RUNNING ||
 		   (current->state == CURRENT_SUSPENDED &&
-			(current->next_try_at <= current_now() || current_clock_has_run_out(current)));
+			(current->next_try_at <= GetCurrentTimestamp() || current_clock_has_run_out(current)));
 }
 
 /* Slots of all databases share one namespace, and ids are of one database. */

@@ -101,9 +101,6 @@ typedef struct CurrentProgress
 	List       *tables;    /* of CurrentTable: versions as they are now */
 } CurrentProgress;
 
-/* The server's clock, which developers may set forward (s3export.clock_offset). */
-extern TimestampTz current_now(void);
-
 /* Has a suspended one been owing something for longer than drop_after? */
 extern bool current_clock_has_run_out(const Current *current);
 

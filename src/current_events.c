@@ -89,7 +89,7 @@ void
 current_record(const Connector *connector, const char *event, CurrentState state,
 			   const StringInfoData *detail)
 {
-	TimestampTz    now = current_now();
+	TimestampTz    now = GetCurrentTimestamp();
 	StringInfoData all;
 
 	initStringInfo(&all);

@@ -67,7 +67,7 @@ put_totals(const Current *current, const CurrentProgress *progress)
 							" last_delivery_at = $7 WHERE connector_id = $1",
 							"iiiitiz", current->connector->connector_id, (int64) progress->events,
 							(int64) progress->files, (int64) progress->bytes, progress->last_file,
-							progress->job_id, current_now()));
+							progress->job_id, GetCurrentTimestamp()));
 	put_tables(current, progress->tables);
 }
 
@@ -87,7 +87,7 @@ current_launched(const Current *current, XLogRecPtr position, const CurrentProgr
 						   " timeline = $4, delivered_lsn = $7, launched_at = $8,"
 						   " caught_up_at = $8," CURRENT_FORGET_FAILURES "WHERE connector_id = $5",
 						   "itonitlz", CATALOG_THIS_SERVER, id, current_slot_name(id), position,
-						   current_now());
+						   GetCurrentTimestamp());
 	(void) catalog_execute("UPDATE s3export.current_table SET removed_lsn = least(removed_lsn, $2)"
 						   " WHERE connector_id = $1 AND removed_lsn IS NOT NULL",
 						   "il", id, position);
@@ -166,7 +166,7 @@ current_caught_up(const Current *current, TimestampTz since)
 							   "i", current->connector->connector_id);
 	(void) catalog_execute("UPDATE s3export.current SET caught_up_at = $2, last_delivery_at = $3"
 						   " WHERE connector_id = $1",
-						   "izz", current->connector->connector_id, since, current_now());
+						   "izz", current->connector->connector_id, since, GetCurrentTimestamp());
 	refresh_names(current);
 	catalog_commit_transaction(&transaction);
 }
@@ -197,7 +197,7 @@ current_failed(const Current *current, const ErrorData *error, bool suspends)
 		" error_code = $5, error_message = $6, error_detail = $7, error_hint = $8"
 		" WHERE connector_id = $1",
 		"itbztttt", current->connector->connector_id, current_state_name(after),
-		after == CURRENT_SUSPENDED, current_now(), unpack_sql_state(error->sqlerrcode),
+		after == CURRENT_SUSPENDED, GetCurrentTimestamp(), unpack_sql_state(error->sqlerrcode),
 		error->message, error->detail, error->hint);
 	initStringInfo(&detail);
 	say_error(&detail, error);
@@ -249,7 +249,7 @@ current_dropped(const Current *current, XLogRecPtr position, uint64 events)
 static int
 percent_due(const Current *current)
 {
-	double elapsed = (double) (current_now() - current->suspended_at) / 1000;
+	double elapsed = (double) (GetCurrentTimestamp() - current->suspended_at) / 1000;
 
 	if (current->state != CURRENT_SUSPENDED || current->drop_after < 0)
 		return 0;

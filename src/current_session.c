@@ -376,7 +376,7 @@ current_list_due(void)
 		" OR warned < 50 AND suspended_at + 0.5 * drop_after <= $6"
 		" OR warned < 90 AND suspended_at + 0.9 * drop_after <= $6))"
 		" ORDER BY c.name",
-		"itonoz", CATALOG_THIS_SERVER, scope.userid, current_now());
+		"itonoz", CATALOG_THIS_SERVER, scope.userid, GetCurrentTimestamp());
 	for (uint64 i = 0; i < rows; i++)
 	{
 		char         *name = catalog_text(i, "name");

@@ -259,7 +259,7 @@ look_at_clock(Delivery *delivery)
 		return;
 	}
 	delivery->target = decode_log_end();
-	delivery->cutoff = current_now() - current->drop_after * 1000;
+	delivery->cutoff = GetCurrentTimestamp() - current->drop_after * 1000;
 	if (current->batch.end != InvalidXLogRecPtr)
 		drop_batch(delivery);
 	if (!delivery->beyond)
