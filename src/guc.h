@@ -50,9 +50,6 @@ extern int   guc_job_retention; /* min; -1: for ever */
 /* for developers: our own output routines for common types, or the types' own */
 extern bool guc_fast_output;
 
-/* for developers: how far the clock of currents is ahead; s */
-extern int guc_clock_offset;
-
 /*
  * The settings of this session that an uploader needs, as name and value
  * pairs, and their use in the uploader.

@@ -44,7 +44,6 @@ char *guc_key_file = "";
 bool  guc_allow_ambient_credentials = false;
 int   guc_job_retention = 30 * MINS_PER_HOUR * HOURS_PER_DAY;
 bool  guc_fast_output = true;
-int   guc_clock_offset = 0;
 
 extern PGDLLEXPORT void _PG_init(void);
 
@@ -58,11 +57,9 @@ static const struct config_enum_entry progress_notice_options[] = {
 
 /* What a session may have set for the uploads it starts. */
 const char *const guc_session_settings[] = {
-	"s3export.upload_memory",        "s3export.part_size",
-	"s3export.max_concurrent_parts", "s3export.connect_timeout",
-	"s3export.request_timeout",      "s3export.stall_timeout",
-	"s3export.complete_timeout",     "s3export.retry_timeout",
-	"s3export.clock_offset",         NULL,
+	"s3export.upload_memory",    "s3export.part_size",       "s3export.max_concurrent_parts",
+	"s3export.connect_timeout",  "s3export.request_timeout", "s3export.stall_timeout",
+	"s3export.complete_timeout", "s3export.retry_timeout",   NULL,
 };
 
 void
@@ -176,10 +173,6 @@ define_administration(void)
 							 "Enables output routines of our own for common types.",
 							 "They write what the types' output functions write.", &guc_fast_output,
 							 true, PGC_USERSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
-	DefineCustomIntVariable("s3export.clock_offset",
-							"Sets the clock of currents forward, for tests of what happens later.",
-							NULL, &guc_clock_offset, 0, 0, INT_MAX, PGC_SUSET,
-							GUC_UNIT_S | GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL, NULL, NULL, NULL);
 }
 
 void

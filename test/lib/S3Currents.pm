@@ -14,8 +14,10 @@ package S3Currents;
 use strict;
 use warnings;
 
+use Cwd qw(abs_path);
 use Digest::MD5 qw(md5);
 use Exporter 'import';
+use File::Basename qw(dirname);
 use IO::Uncompress::Gunzip ();
 use IPC::Run;
 use JSON::PP ();
@@ -26,7 +28,7 @@ use Test::More;
 our @EXPORT = qw(
   currents_node currents_settings launch deliver deliver_all start_psql finish_psql current_of
   files_in_bucket files_in_scripted parse_csv parse_file events wrong_files wrong_events replay
-  worker_pid
+  worker_pid with_clock clock_library set_clock_factor set_clock_forward clock_forward
 );
 
 my $id_pattern = qr/[0-9A-F]{8}-[0-9A-F]{16}-[0-9A-F]{8}/;
@@ -100,7 +102,7 @@ sub finish_psql
 
 	$session->{handle}->finish;
 	chomp $session->{out};
-	return ($session->{handle}->result, $session->{out}, $session->{err});
+	return ($session->{handle}->result(0), $session->{out}, $session->{err});
 }
 
 # The process that decodes, or that uploads for it, once there is one.
@@ -109,6 +111,79 @@ sub worker_pid
 	my ($node, $type) = @_;
 
 	return poll_until(sub { $node->safe_psql('postgres', "SELECT min(pid) FROM pg_stat_activity WHERE backend_type = " . sql_literal($type // 's3export current')) }, 'a worker');
+}
+
+# ------------------------------------------------------------- the time of day
+
+#	my $node = with_clock(sub { currents_node('main') });
+#	$s3->call('configure', max_skew => 1e9);	# as the scripted server keeps the real time
+#	set_clock_forward(3600);
+#
+# All servers of a test that are started within with_clock() have one clock.  It never
+# goes back as long as each of their starts is within it.
+my $lib = dirname(abs_path(__FILE__));
+my ($clock_library, $clock_file);
+my %clock = (forward => 0, base => int(time), factor => 1);
+
+# The library of clock.c, for LD_PRELOAD.
+sub clock_library
+{
+	if (!defined $clock_library)
+	{
+		my $file = PostgreSQL::Test::Utils::tempdir() . '/clock.so';
+
+		PostgreSQL::Test::Utils::system_or_bail($ENV{CC} // 'cc', '-shared', '-fPIC', '-o', $file, "$lib/clock.c");
+		$clock_library = $file;
+	}
+	return $clock_library;
+}
+
+# Writes the file that clock.c reads, in place: servers have mapped it.
+sub write_clock
+{
+	$clock_file //= PostgreSQL::Test::Utils::tempdir() . '/clock';
+	open my $file, -e $clock_file ? '+<' : '>', $clock_file or die "could not open $clock_file: $!";
+	syswrite($file, pack 'q3', @clock{qw(forward base factor)}) == 24 or die "could not write $clock_file: $!";
+	close $file;
+	return;
+}
+
+# Runs a block; the servers that it starts have the clock that the functions below set.
+sub with_clock
+{
+	my ($block) = @_;
+	my $library = clock_library();
+
+	write_clock() unless defined $clock_file;
+	local @ENV{qw(LD_PRELOAD TEST_CLOCK)} = ($library, $clock_file);
+	return $block->();
+}
+
+# Lets so many seconds pass in one.  To be called before any server is started.
+sub set_clock_factor
+{
+	my ($factor) = @_;
+
+	die 'a clock must not be changed that a server may have' if defined $clock_file;
+	@clock{qw(base factor)} = (int(time), $factor);
+	return;
+}
+
+# Sets the clock forward by so many seconds, of servers that run as well.
+sub set_clock_forward
+{
+	my ($seconds) = @_;
+
+	die "a clock must not go back, by $seconds seconds" if $seconds < 0;
+	$clock{forward} += $seconds;
+	write_clock();
+	return;
+}
+
+# The seconds that set_clock_forward() has added so far.
+sub clock_forward
+{
+	return $clock{forward};
 }
 
 # ------------------------------------------------------------------ the bucket

@@ -1,44 +1,80 @@
 /*
- * clock.c: a clock that runs faster, for a server that is started with this library
- * in LD_PRELOAD and TEST_CLOCK="BASE FACTOR" in its environment: at BASE
- * (seconds since 1970) it shows the real time, and FACTOR seconds pass in one from then on.
- * Only the time of day; waits and the monotonic clock are as they are.
+ * clock.c: another time of day, for a server that is started with this library in
+ * LD_PRELOAD and TEST_CLOCK=FILE in its environment.
+ *
+ * The file holds a Clock.  At "base" (seconds since 1970) the server has the real
+ * time, "forward" seconds added; "factor" seconds pass in one from then on.  Every
+ * process of the server maps the file, and sees at once what is written to it.
+ * Waits and the monotonic clock are as they are.
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
-static long long base; /* nanoseconds */
-static long long factor = 1;
+#define NANOSECONDS INT64_C(1000000000)
+
+typedef struct Clock
+{
+	int64_t forward;
+	int64_t base;
+	int64_t factor;
+} Clock;
+
+static Clock        real_time = {.factor = 1};
+static const Clock *shown = &real_time;
 
 __attribute__((constructor)) static void
-read_clock_setting(void)
+map_clock(void)
 {
-	const char *setting = getenv("TEST_CLOCK");
-	char       *rest;
+	const char *name = getenv("TEST_CLOCK");
+	void       *map = MAP_FAILED;
+	int         file;
 
-	if (setting == NULL)
+	if (name == NULL)
 		return;
-	base = strtoll(setting, &rest, 10) * 1000000000LL;
-	factor = strtoll(rest, NULL, 10);
+	file = open(name, O_RDONLY | O_CLOEXEC);
+	if (file >= 0)
+	{
+		map = mmap(NULL, sizeof(Clock), PROT_READ, MAP_SHARED, file, 0);
+		close(file);
+	}
+	if (map == MAP_FAILED)
+	{
+		perror(name);
+		_exit(127);
+	}
+	shown = map;
+}
+
+/* All in nanoseconds. */
+static int64_t
+shown_at(int64_t now)
+{
+	int64_t base = shown->base * NANOSECONDS;
+	int64_t forward = __atomic_load_n(&shown->forward, __ATOMIC_RELAXED) * NANOSECONDS;
+
+	return base + (now - base) * shown->factor + forward;
 }
 
 int
 clock_gettime(clockid_t clock, struct timespec *time)
 {
-	long long now;
+	int64_t now;
 
 	if (syscall(SYS_clock_gettime, clock, time) != 0)
 		return -1;
 	if (clock != CLOCK_REALTIME && clock != CLOCK_REALTIME_COARSE)
 		return 0;
-	now = time->tv_sec * 1000000000LL + time->tv_nsec;
-	now = base + (now - base) * factor;
-	time->tv_sec = now / 1000000000LL;
-	time->tv_nsec = now % 1000000000LL;
+	now = shown_at(time->tv_sec * NANOSECONDS + time->tv_nsec);
+	time->tv_sec = now / NANOSECONDS;
+	time->tv_nsec = now % NANOSECONDS;
 	return 0;
 }
 

@@ -146,6 +146,17 @@ poll_until(sub { (join ' ', $s3->keys_of('acme-exports')) =~ qr{orders/backgroun
 			. $node->safe_psql('postgres', "SELECT bytes FROM s3export.jobs WHERE job_id = $job")) x 2, 'f'), 'as the README says');
 }
 
+# ---- the settings: the library has no other names of settings, but for that of the formatter's developers
+{
+	my ($table) = $readme =~ /^## Settings\n(.*?)^## /ms;
+	my @documented = map { /(s3export\.\w+)/g } $table =~ /^\|([^|]*)\|/mg;
+	my %named = map { $_ => 1 } slurp_file($node->config_data('--pkglibdir') . '/s3export.so') =~ /\b(s3export\.[a-z_]+)/g;
+	my $names = join ', ', map { sql_literal($_) } sort keys %named;
+
+	is($node->safe_psql('postgres', qq(LOAD 's3export'; SELECT string_agg(name, ' ' ORDER BY name COLLATE "C") FROM unnest(ARRAY[$names]) name WHERE current_setting(name, true) IS NOT NULL)),
+		join(' ', sort @documented, 's3export.fast_output'), 'the settings are those of the README');
+}
+
 # ---- currents
 {
 	my ($policy, $create, $launch, $schedule) = blocks('Setting up a current', 'sql');

@@ -1,6 +1,6 @@
 # Currents whose credentials fail: they are suspended, tried again ever less often,
-# warned of, and in the end their oldest events are given up.  The clock is set
-# forward by s3export.clock_offset, in the sessions that deliver.
+# warned of, and in the end their oldest events are given up.  The server's clock is
+# set forward (clock.c), and with it the times of commits and what files are named by.
 use strict;
 use warnings;
 use lib 'test/lib';
@@ -12,13 +12,15 @@ use S3Export;
 use S3Faults;
 use ScriptedS3;
 use Test::More;
-use Time::HiRes qw(sleep time);
 
 my $s3 = scripted_s3();
-my $node = currents_node('main', "s3export.retry_timeout = '1s'", "s3export.connect_timeout = '1s'");
+my $node = with_clock(sub { currents_node('main', "s3export.retry_timeout = '1s'", "s3export.connect_timeout = '1s'") });
 my %keys = scripted_user($s3);
 my %folder;
 my $hour = 3600;
+my $launched; # clock_forward() when the newest current was launched
+
+$s3->call('configure', max_skew => 1e9);
 
 sub sql { return $node->safe_psql('postgres', @_); }
 
@@ -31,6 +33,7 @@ sub flow
 	sql("CREATE TABLE $name (id int PRIMARY KEY, note text)");
 	create_connector($node, $name, at_endpoint($s3), folder_path => $folder{$name}, kind => 'currents', tables => "{$name}", validate => \'false', %more);
 	launch($node, $name);
+	$launched = clock_forward();
 	return;
 }
 
@@ -43,11 +46,14 @@ sub insert
 	return;
 }
 
-# deliver() at so many seconds from now: (row as text, messages)
+# deliver(), with the clock set forward to so many seconds after the newest current was
+# launched: (row as text, messages)
 sub deliver_at
 {
 	my ($offset, $name) = @_;
-	my ($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\nSET s3export.clock_offset = $offset; SELECT connector, state, events, events_dropped FROM s3export.deliver("
+
+	set_clock_forward($launched + $offset - clock_forward());
+	my ($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\nSELECT connector, state, events, events_dropped FROM s3export.deliver("
 		  . (defined $name ? sql_literal($name) : '') . ')');
 
 	return ($out, $err);
@@ -111,6 +117,18 @@ sub notified
 	}
 	$listen_out = '';
 	return grep { $_->{connector} eq $name } @events;
+}
+
+# ---- the clock itself
+{
+	my $session = start_psql($node, q(DO $$BEGIN WHILE clock_timestamp() < now() + interval '5 hours' LOOP PERFORM pg_sleep(0.01); END LOOP; END$$));
+	my $seconds = 'SELECT extract(epoch FROM clock_timestamp())';
+
+	poll_until(sub { sql(q(SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO %' AND state = 'active')) == 1 }, 'a session that waits for a time');
+	my $before = sql($seconds);
+	set_clock_forward(5 * $hour);
+	cmp_ok(sql($seconds) - $before, '>=', 5 * $hour, 'the clock of the server is set forward');
+	is_deeply([ finish_psql($session) ], [ 0, '', '' ], 'also for who has been waiting');
 }
 
 # ---- what suspends, and what is said of it
@@ -180,8 +198,8 @@ foreach my $case (@cases)
 	{
 		is(fails_at($offset, 'policy'), '28000', "try $try");
 		my $next = current_of($node, 'policy', 'ceil(extract(epoch FROM next_try_at - now()))');
-		push @pauses, int(($next - $offset + 3) / 10) * 10;
-		$offset = $next + 1;
+		push @pauses, int(($next + 3) / 10) * 10;
+		$offset += $next + 1;
 	}
 	is("@pauses", '30 60 120 240 480 960 1920 3600 3600', 'pauses are doubled, up to an hour');
 	$s3->call('clear_faults');
@@ -198,7 +216,7 @@ foreach my $case (@cases)
 		'S3 is overloaded' => [ sub { $s3->call('add_fault', do => 'slow_down', match => { key => $folder{network} }, times => undef) }, sub { $s3->call('clear_faults') } ],
 		'S3 has an internal error' => [ sub { $s3->call('add_fault', do => 'internal_error', match => { key => $folder{network} }, times => undef) }, sub { $s3->call('clear_faults') } ],
 		'S3 is out of reach' => [ sub { $s3->call('listen', on => ScriptedS3::false) }, sub { $s3->call('listen', on => ScriptedS3::true) } ]);
-	my $id = 0;
+	my ($id, $offset) = (0, 0);
 
 	foreach my $what (sort keys %wrong)
 	{
@@ -208,12 +226,13 @@ foreach my $case (@cases)
 		insert('network', $id, $id);
 		$begin->();
 		notified('network');
-		isnt(fails_at(0, 'network'), '', "$what: the delivery fails");
-		isnt(fails_at(100 * $hour, 'network'), '', "$what: and days later");
+		isnt(fails_at($offset, 'network'), '', "$what: the delivery fails");
+		$offset += 100 * $hour;
+		isnt(fails_at($offset, 'network'), '', "$what: and days later");
 		is(current_of($node, 'network', 'state, failures, suspended_at, next_try_at, deadline, events_dropped, error_code IS NOT NULL'), 'running|2||||0|t', "$what: which suspends nothing");
 		is(join(' ', map { "$_->{event} $_->{state}" } notified('network')), 'failed running failed running', "$what: NOTIFY");
 		$end->();
-		is((deliver_at(0, 'network'))[0], 'network|running|1|0', "$what: the next delivery has it");
+		is((deliver_at($offset, 'network'))[0], 'network|running|1|0', "$what: the next delivery has it");
 		is(current_of($node, 'network', 'failures, error_code'), '0|', "$what: that was all");
 	}
 	is(ids('network'), '1 2 3', 'nothing is missing');
@@ -221,14 +240,14 @@ foreach my $case (@cases)
 	# While suspended they change nothing, either.
 	insert('network', 4, 4);
 	$s3->call('add_fault', do => 'error', code => 'AccessDenied', match => { key => $folder{network} }, times => undef);
-	is(fails_at(0, 'network'), '28000', 'then credentials fail');
+	is(fails_at($offset, 'network'), '28000', 'then credentials fail');
 	my $suspended_at = current_of($node, 'network', 'suspended_at');
 	$s3->call('clear_faults');
 	$s3->call('listen', on => ScriptedS3::false);
-	isnt(fails_at(32, 'network'), '28000', 'then the network');
+	isnt(fails_at($offset + 32, 'network'), '28000', 'then the network');
 	is(current_of($node, 'network', "state, failures, suspended_at = '$suspended_at', next_try_at > suspended_at + interval '80 s'"), 'suspended|2|t|t', 'the clock goes on');
 	$s3->call('listen', on => ScriptedS3::true);
-	is((deliver_at(200, 'network'))[0], 'network|running|1|0', 'and ends with the next success');
+	is((deliver_at($offset + 200, 'network'))[0], 'network|running|1|0', 'and ends with the next success');
 }
 
 # ---- the clock: warnings, a restart, the end
@@ -249,7 +268,7 @@ foreach my $case (@cases)
 	$listener->kill_kill;
 
 	$node->stop('immediate');
-	$node->start;
+	with_clock(sub { $node->start });
 	is(current_of($node, 'clock', "state, suspended_at = '$suspended_at'"), 'suspended|t', 'the clock survives a crash');
 	($listen_in, $listen_out) = ("LISTEN s3export;\n", '');
 	$listener = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres') ], '<', \$listen_in, '>', \$listen_out, '2>&1');
@@ -276,6 +295,45 @@ foreach my $case (@cases)
 	fine('clock', 'the clock');
 }
 
+# ---- warnings come without a request; what S3 does not refuse is not given up
+{
+	flow('unasked', %keys);
+	insert('unasked', 1, 1);
+	$s3->call('add_fault', do => 'error', code => 'AccessDenied', match => { key => $folder{unasked} }, times => undef);
+	is(fails_at(0, 'unasked'), '28000', 'suspended');
+	$s3->call('clear_faults');
+	$s3->call('listen', on => ScriptedS3::false);
+	sql(q(UPDATE s3export.current SET next_try_at = suspended_at + interval '100 hours' WHERE state = 'suspended'));
+	is(current_of($node, 'unasked', 'deadline - suspended_at, next_try_at - suspended_at'), '2 days|4 days 04:00:00', 'the next try is far away');
+
+	# The rows and the messages that deliver() has of it.
+	my $delivers = sub {
+		my ($out, $err) = deliver_at(@_);
+
+		return join "\n", grep({ /^unasked\|/ } split /\n/, $out), grep { /WARNING|NOTICE|ERROR/ } split /\n/, $err =~ s/^.*(?=(?:WARNING|NOTICE|ERROR):  )//rmg;
+	};
+	my $warned = qq(unasked|suspended|0|0\nWARNING:  01000: connector "unasked" will drop events unless it gets working credentials);
+
+	is($delivers->(0), '', 'nothing is due');
+	is($delivers->(0, 'unasked'), qq(unasked|suspended|0|0\nNOTICE:  00000: connector "unasked" is suspended), 'which is said where it is named');
+	is($delivers->(23 * $hour), '', 'nothing is due before half of the time');
+	is($delivers->(25 * $hour), $warned, 'a warning at 50 %');
+	is($delivers->(25 * $hour), '', 'once');
+	is($delivers->(44 * $hour), $warned, 'a warning at 90 %');
+	is($delivers->(44 * $hour), '', 'once');
+	like($delivers->(49 * $hour), qr/^unasked\|suspended\|0\|0\nWARNING:  08006: [^\n]*$/, 'when the time is over S3 is asked, and does not answer');
+	is(current_of($node, 'unasked', 'state, events_sent, events_dropped'), 'suspended|0|0', 'nothing is dropped');
+	is(sql(q(SELECT event, detail - '{position,suspended_at,deadline,lag_bytes,message,detail}'::text[] FROM s3export.current_events WHERE connector = 'unasked' ORDER BY at)), <<'EVENTS' =~ s/\n$//r, 'events in the table');
+launched|{"state": "running"}
+suspended|{"code": "28000", "state": "suspended"}
+warning|{"state": "suspended", "percent": 50}
+warning|{"state": "suspended", "percent": 90}
+failed|{"code": "08006", "state": "suspended"}
+EVENTS
+	$s3->call('listen', on => ScriptedS3::true);
+	is((deliver_at(300 * $hour, 'unasked'))[0], 'unasked|running|1|0', 'all of it is delivered when S3 answers again');
+}
+
 # ---- only the oldest events are given up
 {
 	flow('age', %keys, drop_after => '1 hour');
@@ -284,12 +342,13 @@ foreach my $case (@cases)
 	is(fails_at(0, 'age'), '28000', 'suspended');
 	insert('age', 2, 4);
 	insert('age', 5, 5);
-	sleep 2;
-	sql('CREATE TABLE middle AS SELECT clock_timestamp() AS at');
-	sleep 2;
+	set_clock_forward(2);
+	my $middle = sql('SELECT clock_timestamp()');
+	set_clock_forward(5);
 	insert('age', 6, 9);
 	insert('age', 10, 12);
-	my ($status, $out, $err) = $node->psql('postgres', q(SELECT set_config('s3export.clock_offset', ceil(extract(epoch FROM at + interval '1 hour' - clock_timestamp()))::text, false) IS NULL FROM middle; SELECT connector, events_dropped FROM s3export.deliver('age')));
+	set_clock_forward(sql("SELECT ceil(extract(epoch FROM timestamptz '$middle' + interval '1 hour' - clock_timestamp()))"));
+	my ($status, $out, $err) = $node->psql('postgres', q(SELECT connector, events_dropped FROM s3export.deliver('age')));
 	is(current_of($node, 'age', 'state, events_dropped'), 'suspended|5', 'those that are older than drop_after are dropped') or diag("$out$err");
 	wake('age');
 	is((deliver_at(2 * $hour, 'age'))[0], 'age|running|7|0', 'those that are younger are delivered');
@@ -337,7 +396,7 @@ foreach my $case (@cases)
 	# One that is not dropped is written again, under the same names.
 	insert('pending', 201, 295);
 	$s3->call('add_fault', do => 'error', code => 'AccessDenied', match => { key => $folder{pending}, operation => [ 'PutObject', 'CompleteMultipartUpload' ] }, skip => 4, times => undef);
-	is(fails_at(0, 'pending'), '28000', 'a batch is interrupted again');
+	is(fails_at(4 * $hour, 'pending'), '28000', 'a batch is interrupted again');
 	sql(q(SELECT s3export.alter_connector('pending', max_events_per_file => 50, compression => 'gzip', validate => false)));
 	insert('pending', 301, 302);
 	$s3->call('clear_faults');
@@ -380,7 +439,7 @@ foreach my $case (@cases)
 	sql(q(SELECT s3export.resume('person')));
 	is(state('person'), 'running', 'resumed');
 	$s3->call('clear_faults');
-	is((deliver_at(0, 'person'))[0], 'person|running|1|0', 'nothing is missing');
+	is((deliver_at(100 * $hour, 'person'))[0], 'person|running|1|0', 'nothing is missing');
 	sql(q(SELECT s3export.pause('person'); SELECT s3export.resume('person'))) foreach 1 .. 60;
 	is(sql(q(SELECT count(*) FROM s3export.current_events WHERE connector = 'person')), 100, 'the last 100 events of a connector are kept');
 }

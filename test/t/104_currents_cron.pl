@@ -4,8 +4,6 @@
 use strict;
 use warnings;
 use lib 'test/lib';
-use Cwd qw(abs_path);
-use File::Basename qw(dirname);
 use PostgreSQL::Test::Utils;
 use S3Currents;
 use S3Export;
@@ -16,28 +14,23 @@ use Time::HiRes qw(sleep time);
 
 my $factor = 40;
 my $runs_wanted = $ENV{S3EXPORT_TEST_CRON_RUNS} // 12;
-my $clock = PostgreSQL::Test::Utils::tempdir() . '/clock.so';
 my $s3 = scripted_s3();
 my %keys = scripted_user($s3);
 my %folder = (first => unique_folder(), second => unique_folder());
 
-PostgreSQL::Test::Utils::system_or_bail('cc', '-shared', '-fPIC', '-o', $clock, dirname(abs_path(__FILE__)) . '/../lib/clock.c');
-$ENV{TEST_CLOCK} = int(time) . " $factor";
-$ENV{LD_PRELOAD} = $clock;
-my $node = currents_node('main', 'log_min_messages = debug1', 'checkpoint_timeout = 1d', 'autovacuum = off',
-	"s3export.request_timeout = '1h'", "s3export.stall_timeout = '1h'", "s3export.connect_timeout = '1h'");
+set_clock_factor($factor);
+my $node = with_clock(sub {
+	currents_node('main', 'log_min_messages = debug1', 'checkpoint_timeout = 1d', 'autovacuum = off',
+		"s3export.request_timeout = '1h'", "s3export.stall_timeout = '1h'", "s3export.connect_timeout = '1h'");
+});
 
-delete $ENV{LD_PRELOAD};
 $s3->call('configure', max_skew => 10000000);
 $node->append_conf('postgresql.conf', <<"CONF");
 shared_preload_libraries = 'pg_cron'
 cron.database_name = 'postgres'
 cron.host = '@{[ $node->host ]}'
 CONF
-{
-	local $ENV{LD_PRELOAD} = $clock;
-	$node->restart;
-}
+with_clock(sub { $node->restart });
 
 sub sql { return $node->safe_psql('postgres', @_); }
 
