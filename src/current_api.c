@@ -25,6 +25,7 @@
 #include "connector_args.h"
 #include "current.h"
 #include "current_worker.h"
+#include "uploader.h"
 
 SQL_FUNCTION(s3export_launch);
 SQL_FUNCTION(s3export_pause);
@@ -71,6 +72,26 @@ warn_of_unlimited_slots(const Connector *connector)
 				 errhint("Set \"max_slot_wal_keep_size\" to what the disk can spare.")));
 }
 
+/* Readers of the folder would take the files of two writers for those of one. */
+static void
+warn_of_other_files(const Current *current)
+{
+	const Connector *connector = current->connector;
+	const char      *uri;
+
+	if (current->state != CURRENT_CREATED && current->state != CURRENT_ELSEWHERE)
+		return;
+	uri = uploader_find_object(connector);
+	if (uri != NULL)
+		ereport(WARNING,
+				(errmsg("the folder of connector \"%s\" has objects that are not its own",
+						connector->name),
+				 errdetail("One of them is \"%s\".", uri),
+				 errhint("Where another server or another connector still writes to the folder, stop "
+						 "this connector with s3export.stop(), and give it a folder of its own "
+						 "with s3export.alter_connector(folder_path => ...).")));
+}
+
 Datum
 s3export_launch(PG_FUNCTION_ARGS)
 {
@@ -88,6 +109,7 @@ s3export_launch(PG_FUNCTION_ARGS)
 	current_require_sendable(current);
 	current_require_not_launched(current);
 	warn_of_unlimited_slots(connector);
+	warn_of_other_files(current);
 	current_worker_launch(connector->connector_id, copy_existing, &outcome);
 	PG_RETURN_LSN(outcome.position);
 }

@@ -31,8 +31,8 @@ typedef enum ProgressWait
 
 typedef struct Progress
 {
-	Oid         owner; /* the role that exports; this and the next never change */
-	TimestampTz started_at;
+	Oid         owner; /* the role that exports; set before there is a job_id */
+	TimestampTz started_at; /* never changes */
 
 	/* by scan processes */
 	pg_atomic_uint64 rows;

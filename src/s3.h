@@ -154,6 +154,7 @@ struct S3Call
 	char    *etag;      /* PutObject, UploadPart, Complete; NULL or "": none */
 	char    *answer_id; /* CreateUpload: the upload id */
 	char    *location;  /* GetBucketLocation: as S3 names it, "" for us-east-1 */
+	char    *found_key; /* ListObjects: of the first object, as S3 names it; NULL: there is none */
 	S3Object found;     /* HeadObject */
 
 	/*

@@ -76,6 +76,7 @@ take_success(S3Call *call, const HttpResponse *response)
 			call->location = keep_element(call, response, "LocationConstraint");
 			return call->location != NULL;
 		case S3_LIST_OBJECTS:
+			call->found_key = keep_element(call, response, "ListBucketResult/Contents/Key");
 			return s3_xml_root_is(response->body, response->body_len, "ListBucketResult");
 		case S3_PUT_OBJECT:
 			call->etag = keep_header(call, response, "etag");

@@ -31,6 +31,7 @@
 #define REQUEST_CHECK 'c'
 #define REQUEST_IDENTITY 'i'
 #define REQUEST_RECOVER 'r'
+#define REQUEST_FIND 'f'
 
 #define REPLY_BEGUN 'b'     /* the export has begun */
 #define REPLY_CHECK 'c'     /* one check's result */
@@ -83,6 +84,8 @@ uploader_start_export(const Connector *connector, const TransferRequest *export,
 	begin_request(&request, REQUEST_EXPORT, connector);
 	transfer_serialize(&request, export);
 	pipe = send_request(&request, workers);
+	/* Before the job has a row to look for; whoever delivers acts for this role. */
+	pipe_progress(pipe)->owner = export->owner;
 	pipe_begin_progress(pipe, relid);
 	initStringInfo(&reply);
 	PG_TRY();
@@ -174,6 +177,24 @@ uploader_identity(const Connector *connector)
 	return identity;
 }
 
+char *
+uploader_find_object(const Connector *connector)
+{
+	StringInfoData request;
+	StringInfoData reply;
+	Pipe          *pipe;
+	char          *key;
+
+	begin_request(&request, REQUEST_FIND, connector);
+	pipe = send_request(&request, 0);
+	initStringInfo(&reply);
+	expect_reply(pipe, REPLY_FINISHED, &reply);
+	key = wire_get_string(&reply);
+	pfree(reply.data);
+	pipe_close(pipe);
+	return key;
+}
+
 List *
 uploader_recover(Oid role)
 {
@@ -225,6 +246,34 @@ reply_check(void *arg, const ProbeResult *result)
 	pfree(reply.data);
 }
 
+/* What the keys of objects in the connector's folder begin with, in UTF-8. */
+static char *
+folder_prefix(const Connector *connector)
+{
+	return connector->folder_path[0]
+			   ? encoding_to_utf8(psprintf("%s/", connector->folder_path))
+			   : "";
+}
+
+static void
+run_find(Pipe *pipe, StringInfo request)
+{
+	Connector     *connector = connector_deserialize(request);
+	HttpClient    *http = store_open_http(1, Min(guc_retry_timeout, STORE_CHECK_RETRY_TIMEOUT));
+	S3Timeouts     limits = store_timeouts();
+	S3Call         list = {.verb = S3_LIST_OBJECTS, .prefix = folder_prefix(connector)};
+	S3Session     *s3;
+	StringInfoData reply;
+
+	http_set_watch(http, store_watch_leader, pipe);
+	s3 = s3_open(http, &connector->s3,
+				 credentials_open(http, &connector->credentials, NULL, NULL), &limits);
+	(void) s3_perform(s3, &list);
+	initStringInfo(&reply);
+	wire_put_string(&reply, list.found_key != NULL ? s3_uri(s3, list.found_key) : NULL);
+	pipe_reply(pipe, REPLY_FINISHED, &reply);
+}
+
 static void
 run_check(Pipe *pipe, StringInfo request)
 {
@@ -232,14 +281,12 @@ run_check(Pipe *pipe, StringInfo request)
 	HttpClient    *http = store_open_http(2, Min(guc_retry_timeout, STORE_CHECK_RETRY_TIMEOUT));
 	S3Timeouts     limits = store_timeouts();
 	int            wait = (int) wire_get_int64(request);
-	char          *prefix = "";
 	char          *region;
 	StringInfoData reply;
 
 	http_set_watch(http, store_watch_leader, pipe);
-	if (connector->folder_path[0])
-		prefix = encoding_to_utf8(psprintf("%s/", connector->folder_path));
-	probe_permissions(http, &connector->s3, &connector->credentials, &limits, wait, prefix,
+	probe_permissions(http, &connector->s3, &connector->credentials, &limits, wait,
+					  folder_prefix(connector),
 					  strcmp(connector->kind, "data_export") == 0, reply_check, pipe, &region);
 
 	initStringInfo(&reply);
@@ -369,6 +416,8 @@ s3export_uploader_main(Datum arg)
 		run_check(pipe, &request);
 	else if (kind == REQUEST_RECOVER)
 		run_recovery(pipe, &request);
+	else if (kind == REQUEST_FIND)
+		run_find(pipe, &request);
 	else
 		run_identity(pipe, &request);
 }

@@ -42,6 +42,12 @@ typedef struct UploaderIdentity
 
 extern UploaderIdentity *uploader_identity(const Connector *connector);
 
+/*
+ * The URI of an object in the connector's folder, palloc'd; NULL: there is none, or the store
+ * does not say.
+ */
+extern char *uploader_find_object(const Connector *connector);
+
 /* Settles what crashes have left, as recovery_run; a list of RecoveryRow, palloc'd. */
 extern List *uploader_recover(Oid role);
 

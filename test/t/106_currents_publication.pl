@@ -262,7 +262,10 @@ like($err, qr/WARNING:  42704: .*HINT:  Give the connector an owner with s3expor
 is(current_of($node, 'alice', 'state'), 'orphaned', 'an owner who is gone: the view');
 is(sql(q(SELECT detail->>'state' FROM s3export.current_events WHERE connector = 'alice' ORDER BY at DESC LIMIT 1)), 'orphaned', 'an owner who is gone: an event');
 sql(q(ALTER ROLE bob REPLICATION; GRANT CREATE ON DATABASE postgres TO bob; SELECT s3export.alter_connector('alice', owner => 'bob', validate => false); INSERT INTO h2 VALUES (2)));
-is(deliver($node, 'alice')->{events}, 1, 'with another owner it goes on');
+$s3->call('add_fault', do => 'stall', when => 'before', seconds => 2, match => { operation => 'PutObject', key => $folder{alice} });
+my $stalled = start_psql($node, q(SELECT events FROM s3export.deliver('alice')));
+poll_until(sub { $node->safe_psql('postgres', 'SELECT count(*) FROM s3export.progress', extra_params => [ '-U', 'bob' ]) eq '1' }, 'the delivery in the view of its owner');
+is((finish_psql($stalled))[1], '1', 'with another owner it goes on, who sees its progress');
 
 # ---- a table that joins with its rows
 sql(q(CREATE TABLE j (id int PRIMARY KEY, v text); INSERT INTO j SELECT i, 'old' FROM generate_series(1, 20) i; CREATE TABLE jx (id int PRIMARY KEY)));
@@ -298,6 +301,16 @@ is(sql(q(SELECT s3export.add_table('join', 'k'))), 11, 'and it can be added agai
 sql(q(INSERT INTO k VALUES (12)));
 deliver($node, 'join');
 is(short('join', 'public.k'), join(', ', (map { "copy $_" } 1 .. 11), 'insert 12'), 'each row once');
+
+# ---- files of others
+sql('CREATE TABLE f (id int PRIMARY KEY)');
+flow('folder', tables => '{f}');
+$s3->call('put_object', bucket => 'exports', key => "$folder{folder}/theirs.csv", body => 'x');
+(undef, undef, $err) = $node->psql('postgres', q(SELECT s3export.launch('folder')));
+like($err, qr/WARNING: .*folder of connector "folder" has objects that are not its own.*theirs.csv/s, 'a folder that is in use is warned of');
+sql(q(SELECT s3export.stop('folder')));
+(undef, undef, $err) = $node->psql('postgres', q(SELECT s3export.launch('folder')));
+unlike($err, qr/WARNING/, 'the first time');
 
 # ---- identity
 sql('CREATE TABLE keyless (id int)');
