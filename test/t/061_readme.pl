@@ -170,19 +170,27 @@ poll_until(sub { (join ' ', $s3->keys_of('acme-exports')) =~ qr{orders/backgroun
 	$node->safe_psql('postgres', $insert);
 	run($schedule, 'its schedule');
 	is(join(' ', map { $_->{op} } grep { $_->{type} eq 'public.customers' || $_->{values}{id} == 100 } events(files_in_scripted($s3, 'shop', 'acme-events'))), 'insert copy', 'its files');
-	like(run($_, 'a look at it'), qr/shop/) foreach grep { !/failures > 0/ } split /\n\n/, (blocks('Watching currents', 'sql'))[0];
-	run((blocks('Watching currents', 'sql'))[0], 'all looks at it');
+	my ($looks, $alert) = blocks('Watching currents', 'sql');
+	like(run($_, 'a look at it'), qr/shop/) foreach grep { !/failures > 0/ } split /\n\n/, $looks;
+	run($looks, 'all looks at it');
+	unlike(run($alert, 'the alert'), qr/shop/, 'says nothing while all is well');
+	my ($publication, $join) = blocks('What is sent', 'sql');
+	run($publication, 'a publication that is there');
+	like($node->safe_psql('postgres', q(SELECT tables FROM s3export.currents WHERE name = 'shop_eu')), qr/customers,public.orders/, 'has its tables');
+	$node->safe_psql('postgres', q(SELECT s3export.drop_connector('shop_eu')));
+	like(run($join, 'a table that joins'), qr/^\d+$/, 'tells how many rows it had');
 
 	$s3->call('remove_user', access_key_id => $current{id});
 	$node->safe_psql('postgres', $insert);
 	isnt(($node->psql('postgres', q(SELECT s3export.deliver('shop'))))[0], 0, 'then its key is gone');
 	is($node->safe_psql('postgres', 'SELECT state FROM s3export.currents'), 'suspended', 'it is suspended');
+	like(run($alert, 'the alert then'), qr/^shop\|suspended/m, 'has it');
 	$current{id} = 'AKIAREADMECURRENT002';
 	$s3->call('add_user', access_key_id => $current{id}, secret_access_key => $current{secret}, name => 'another');
 	run((blocks('When credentials fail', 'sql'))[0], 'another key', %current);
 	is($node->safe_psql('postgres', 'SELECT state FROM s3export.currents'), 'running', 'sets it going again');
 	is(deliver($node, 'shop')->{events}, 1, 'nothing is missing');
-	run((blocks('Pause, resume, drop', 'sql'))[0], 'pause, resume and drop');
+	run((blocks('Pause, resume, stop, drop', 'sql'))[0], 'pause, resume, stop and drop');
 	is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots'), 0, 'its slot is gone');
 }
 
