@@ -187,24 +187,26 @@ def currents():
     runs = Runs("currents", "table", "case")
     rows = []
     for name in runs.values(0):
-        others = [(name, case) for case in runs.values(1) if case != "s3export"]
+        others = [(name, case) for case in runs.values(1) if not case.startswith("s3export")]
         fastest = min(others, key=runs.median)
         for key in [(name, case) for case in runs.values(1)]:
             first, seconds = runs.keys[key][0], runs.median(key)
             rows.append(["%s, %s rows" % (name, "{:,}".format(first["rows"])),
-                         "deliver()" if key[1] == "s3export" else "pg_recvlogical, " + key[1],
+                         key[1].replace("s3export", "deliver()") if key not in others
+                         else "pg_recvlogical, " + key[1],
                          "%.2f" % seconds, "{:,.0f}".format(first["rows"] / seconds),
                          "%.1f" % (first["wal"] / 1e6 / seconds),
                          "%.0f" % (first["bytes"] / 1e6) if first["bytes"] else "",
                          "%.2f" % statistics.median(sum(run["cpu"].values())
                                                     for run in runs.keys[key]),
-                         *("**%s**" % times(runs.ratio(other, key)) if key[1] == "s3export" else ""
+                         *("**%s**" % times(runs.ratio(other, key)) if key not in others else ""
                            for other in others),
                          "**%s**" % times(runs.ratio(fastest, key))
-                         if key[1] == "s3export" else ""])
+                         if key not in others else ""])
     print("### Currents: changes to files, into nginx over http, beside pg_recvlogical to /dev/null\n")
-    table(["log", "reader", "s", "events/s", "MB of log/s", "CSV, MB", "CPU s",
-           *("x " + case for case in runs.values(1) if case != "s3export"), "x the faster"], rows)
+    table(["WAL of", "reader", "s", "rows/s", "MB of WAL/s", "CSV, MB", "CPU s",
+           *("x " + case for case in runs.values(1) if not case.startswith("s3export")),
+           "x the faster"], rows)
 
 
 with open(os.path.join(RESULTS, "machine")) as machine:
