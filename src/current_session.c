@@ -10,6 +10,7 @@
 #include "access/xact.h"
 #include "catalog/pg_publication.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "current_internal.h"
