@@ -210,25 +210,19 @@ require_role(const Connector *connector)
 static void
 require_owner_of_publication(const Connector *connector, Oid publication)
 {
-	HeapTuple tuple = SearchSysCache1(PUBLICATIONOID, ObjectIdGetDatum(publication));
-	Form_pg_publication form;
-	char               *owner;
-	bool                allowed;
+	Oid         owner = publication_owner(publication);
+	const char *name;
 
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for publication %u", publication);
-	form = (Form_pg_publication) GETSTRUCT(tuple);
-	allowed = has_privs_of_role(connector->owner, form->pubowner);
-	owner = GetUserNameFromId(form->pubowner, true);
-	if (!allowed)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for publication \"%s\"", NameStr(form->pubname)),
-				 errdetail("Connector \"%s\" belongs to role \"%s\", which is not a member of "
-						   "the publication's owner \"%s\".",
-						   connector->name, GetUserNameFromId(connector->owner, false),
-						   owner ? owner : "?")));
-	ReleaseSysCache(tuple);
+	if (has_privs_of_role(connector->owner, owner))
+		return;
+	name = GetUserNameFromId(owner, true);
+	ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					errmsg("permission denied for publication \"%s\"",
+						   get_publication_name(publication, false)),
+					errdetail("Connector \"%s\" belongs to role \"%s\", which is not a member of "
+							  "the publication's owner \"%s\".",
+							  connector->name, GetUserNameFromId(connector->owner, false),
+							  name ? name : "?")));
 }
 
 Oid
@@ -351,14 +345,21 @@ current_alter_publication(const Current *current, const CurrentSettings *setting
 	require_tables(publication, current->owns_publication);
 }
 
+/* Another publication may have got the name since the connector's own was dropped. */
 void
 current_drop_publication(const Current *current)
 {
 	Oid publication = publication_resolve(current->publication_oid, current->publication);
 
-	if (current->owns_publication && OidIsValid(publication))
+	if (!current->owns_publication || !OidIsValid(publication))
+		return;
+	if (publication_owner(publication) == current->connector->owner)
 		run_statement(psprintf("DROP PUBLICATION %s",
 							   quote_identifier(get_publication_name(publication, false))));
+	else
+		ereport(NOTICE, (errmsg("publication \"%s\" stays, as it does not belong to the owner of "
+								"connector \"%s\"",
+								current->publication, current->connector->name)));
 }
 
 void

@@ -172,10 +172,17 @@ is_ours(const ReplicationSlot *slot)
 DecodeSlot
 decode_acquire(const char *slot)
 {
-	DecodeSlot found = DECODE_SLOT_ACQUIRED;
+	DecodeSlot             found = DECODE_SLOT_ACQUIRED;
+	const ReplicationSlot *there = SearchNamedReplicationSlot(slot, true);
 
-	if (SearchNamedReplicationSlot(slot, true) == NULL)
+	if (there == NULL)
 		return DECODE_SLOT_MISSING;
+	/* Deliveries exclude each other: it is somebody else, and that is no reason to be silent. */
+	if (there->active_pid != 0)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("replication slot \"%s\" is used by process %d", slot,
+							   there->active_pid),
+						errhint("Slots of s3export are for s3export.deliver() alone.")));
 	compat_slot_acquire(slot);
 	if (!is_ours(MyReplicationSlot))
 		found = DECODE_SLOT_MISSING;

@@ -23,6 +23,7 @@
 #include "access/xlog.h"
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
+#include "replication/origin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -290,15 +291,20 @@ delivery_launch(int64 connector_id, bool copy_existing, DeliveryOutcome *outcome
 
 /* ---- a table that joins ---- */
 
-/* In a transaction of its own, as the user, whose rights on publication and table decide. */
+/*
+ * In a transaction of its own, as the user, whose rights on publication and table decide.  Event
+ * triggers may write to tables of users, which are replicated.
+ */
 static void
 alter_publication(Delivery *delivery, void (*alter)(const Current *current, Oid relid))
 {
 	ResourceOwner owner = CurrentResourceOwner;
 	MemoryContext context = CurrentMemoryContext;
+	RepOriginId   origin = replorigin_session_origin;
 	Oid           userid;
 	int           sec_context;
 
+	replorigin_session_origin = InvalidRepOriginId;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -308,6 +314,7 @@ alter_publication(Delivery *delivery, void (*alter)(const Current *current, Oid 
 	SetUserIdAndSecContext(userid, sec_context);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	replorigin_session_origin = origin;
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 }

@@ -74,8 +74,8 @@ publication_resolve(Oid oid, const char *name)
 	return get_publication_oid(name, true);
 }
 
-static Oid
-owner_of(Oid oid)
+Oid
+publication_owner(Oid oid)
 {
 	HeapTuple tuple = SearchSysCache1(PUBLICATIONOID, ObjectIdGetDatum(oid));
 	Oid       owner;
@@ -189,7 +189,7 @@ publication_describe(Oid oid, Relation relation, PublishedTable *published)
 	published->operations = operations_of(&publication->pubactions);
 	published->relid = publication->pubviaroot ? member : RelationGetRelid(relation);
 	published->generated = compat_publishes_generated(publication);
-	published->withheld = !is_owned_by(member, owner_of(oid));
+	published->withheld = !is_owned_by(member, publication_owner(oid));
 	if (!publication->alltables && !has_schema_of(oid, published->relid))
 		read_lists(oid, published);
 }

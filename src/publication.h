@@ -39,6 +39,9 @@ typedef struct PublishedTable
  */
 extern Oid publication_resolve(Oid oid, const char *name);
 
+/* The role that owns publication "oid", which exists. */
+extern Oid publication_owner(Oid oid);
+
 /*
  * Fills in how publication "oid", which exists, publishes "relation".  Allocates in the
  * current memory context.

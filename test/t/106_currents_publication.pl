@@ -302,6 +302,16 @@ sql(q(INSERT INTO k VALUES (12)));
 deliver($node, 'join');
 is(short('join', 'public.k'), join(', ', (map { "copy $_" } 1 .. 11), 'insert 12'), 'each row once');
 
+# ---- tables of Citus, by what its catalog says
+sql('CREATE TABLE sharded (id int PRIMARY KEY)');
+flow('sharded', tables => '{sharded}');
+launch($node, 'sharded');
+sql(q(SET allow_system_table_mods = on; CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass); INSERT INTO pg_catalog.pg_dist_partition VALUES ('sharded')));
+like((deliver_loudly('sharded'))[1], qr/WARNING:  55000: .*cannot send changes of table public.sharded.*DETAIL:  It is a table of Citus/s, 'a table that has become one of Citus is found before each batch');
+error_like($node, 'SELECT ' . connector_sql('x', at_endpoint($s3), %keys, kind => 'currents', validate => \'false', tables => '{sharded}'), { sqlstate => '55000', message => qr/public.sharded/ }, 'and refused');
+sql(q(SET allow_system_table_mods = on; DROP TABLE pg_catalog.pg_dist_partition));
+is(deliver($node, 'sharded')->{error}, undef, 'an ordinary table again');
+
 # ---- files of others
 sql('CREATE TABLE f (id int PRIMARY KEY)');
 flow('folder', tables => '{f}');
