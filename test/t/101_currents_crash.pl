@@ -3,7 +3,8 @@
 # event once, in the order of the commits, and nothing else.
 #
 # The order of the commits is told by another decoder, test_decoding, with a slot of
-# its own over the same log.  S3EXPORT_TEST_SEED=number repeats a choice of faults,
+# its own over the same WAL.  What a publication that changes all the time publishes is told by
+# PostgreSQL's own decoder, pgoutput.  S3EXPORT_TEST_SEED=number repeats a choice of faults,
 # S3EXPORT_TEST_ROWS=number writes another number of rows.
 use strict;
 use warnings;
@@ -45,6 +46,23 @@ ALTER TABLE account ALTER body SET STORAGE EXTERNAL;
 INSERT INTO account SELECT i, 0, repeat(md5(i::text), 100) FROM generate_series(1, 200) i;
 CREATE SEQUENCE account_id START 1000;
 SELECT pg_create_logical_replication_slot('oracle', 'test_decoding');
+
+-- Comes into the publication and leaves it, and one for the oracle at the same time.
+CREATE TABLE extra (id bigint GENERATED ALWAYS AS IDENTITY (CACHE 100) PRIMARY KEY, client int);
+CREATE PUBLICATION oracle_extra;
+SELECT pg_create_logical_replication_slot('oracle_extra', 'pgoutput');
+CREATE FUNCTION change_publication() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	name text := (SELECT pubname FROM pg_publication WHERE pubname <> 'oracle_extra');
+	verb text := CASE WHEN EXISTS (SELECT FROM pg_publication_tables WHERE pubname = 'oracle_extra') THEN 'DROP' ELSE 'ADD' END;
+BEGIN
+	EXECUTE format('ALTER PUBLICATION %I %s TABLE extra', name, verb);
+	EXECUTE format('ALTER PUBLICATION oracle_extra %s TABLE extra', verb);
+	IF random() < 0.3 THEN
+		EXECUTE format('ALTER PUBLICATION %I RENAME TO %I', name, CASE WHEN name = 'renamed' THEN 's3export_flow' ELSE 'renamed' END);
+	END IF;
+END
+$$;
 
 -- Waits for it a while, and looks more often than a session of psql's could.
 CREATE FUNCTION find_process(condition text) RETURNS int LANGUAGE plpgsql AS $$
@@ -96,6 +114,13 @@ SAVEPOINT c;
 INSERT INTO event (client, note) VALUES (:client_id, 'rolled back');
 ROLLBACK TO c;
 RELEASE b;
+COMMIT;
+SQL
+	extra => [ 10, <<'SQL' ],
+BEGIN;
+INSERT INTO extra (client) SELECT :client_id FROM generate_series(1, 3);
+\sleep 20 ms
+INSERT INTO extra (client) SELECT :client_id FROM generate_series(1, 3);
 COMMIT;
 SQL
 	aborted => [ 8, <<'SQL' ],
@@ -158,6 +183,17 @@ sub keep_delivering
 	return;
 }
 
+# The publication changes twice a second, as far as the server is up.
+my ($changes, $next_change) = (0, 0);
+
+sub keep_changing
+{
+	return if time < $next_change;
+	$next_change = time + 0.5;
+	$changes++ if (try('SELECT change_publication()'))[0] == 0;
+	return;
+}
+
 sub go_on
 {
 	my ($seconds) = @_;
@@ -167,6 +203,7 @@ sub go_on
 	{
 		keep_load();
 		keep_delivering();
+		keep_changing();
 		sleep 0.05;
 	}
 	return;
@@ -280,7 +317,7 @@ is((grep { $_->{values}{note} =~ /rolled back|aborted/ } @inserted)[0], undef, '
 
 # In the order of the other decoder.  Its slot may go back to what had been confirmed, but it has confirmed nothing.
 my (@expected_inserts, @expected_accounts);
-foreach my $line (split /\n/, $node->safe_psql('postgres', q(SELECT data FROM pg_logical_slot_peek_changes('oracle', NULL, NULL, 'skip-empty-xacts', 'on') WHERE data ~ '^table')))
+foreach my $line (split /\n/, $node->safe_psql('postgres', q(SELECT data FROM pg_logical_slot_peek_changes('oracle', NULL, NULL, 'skip-empty-xacts', 'on') WHERE data ~ '^table public.(event|account):')))
 {
 	push @expected_inserts, $1 if $line =~ /^table public\.event: INSERT: id\[bigint\]:(\d+)/;
 	push @expected_accounts, "insert $1" if $line =~ /^table public\.account: INSERT: id\[integer\]:(\d+)/;
@@ -290,6 +327,16 @@ foreach my $line (split /\n/, $node->safe_psql('postgres', q(SELECT data FROM pg
 }
 ok(join(' ', map { $_->{values}{id} } @inserted) eq join(' ', @expected_inserts), 'inserts are in the order of their commits');
 ok(join(' ', map { "$_->{op} $_->{values}{id}" } @accounts) eq join(' ', @expected_accounts), 'as are all changes of the other table');
+# What was inserted while the publication had the table, as pgoutput has it: an insert is a message
+# of 'I', OID, 'N', number of columns, and a kind, a length and a text for each.
+my @expected_extra = map { /^49.{8}4e.{4}74(.{8})(.*)/ ? pack('H*', substr $2, 0, 2 * hex $1) : () } split /\n/,
+  $node->safe_psql('postgres', q(SELECT encode(data, 'hex') FROM pg_logical_slot_peek_binary_changes('oracle_extra', NULL, NULL, 'proto_version', '1', 'publication_names', 'oracle_extra')));
+my @extra = map { $_->{values}{id} } grep { $_->{type} eq 'public.extra' } @events;
+note(sprintf '%d changes of the publication, %d events of its table, of %d rows', $changes, scalar @extra, $node->safe_psql('postgres', 'SELECT count(*) FROM extra'));
+cmp_ok($changes, '>=', 10, 'the publication has changed meanwhile');
+cmp_ok(scalar(@extra), '>', 0, 'the table that came and went has events');
+cmp_ok(scalar(@extra), '<', $node->safe_psql('postgres', 'SELECT count(*) FROM extra'), 'and rows that are none');
+ok("@extra" eq "@expected_extra", 'events are the inserts that pgoutput has, in its order');
 my $replayed = eval {
 	replay('id', (map { +{ op => 'insert', values => { id => $_, balance => 0 } } } 1 .. 200), @accounts);
 };
