@@ -50,6 +50,7 @@ struct Batch
 	HTAB         *sources;         /* of Source, by relid */
 	MemoryContext sources_context; /* of the table and what its entries have */
 	List         *targets;         /* of Target */
+	Target       *copied;          /* the one whose rows are copied */
 	int           versions;        /* given to columns of tables so far */
 	Oid           publication;     /* 0: there was none at this place of the WAL */
 	uint64        publication_seen; /* publication_generation() that this is of */
@@ -564,11 +565,31 @@ batch_put(Batch *batch, const DecodeChange *change)
 	MemoryContextSwitchTo(caller);
 }
 
+char *
+batch_begin_copy(Batch *batch, Relation relation)
+{
+	MemoryContext  caller = MemoryContextSwitchTo(batch->event_context);
+	Target        *target = find_source(batch, relation)->target;
+	TupleDesc      desc = RelationGetDescr(relation);
+	StringInfoData list;
+
+	MemoryContextSwitchTo(caller);
+	if (target == NULL)
+		return NULL;
+	batch->copied = target;
+	initStringInfo(&list);
+	for (int i = 0; i < target->ncolumns; i++)
+		appendStringInfo(
+			&list, "%s%s", i > 0 ? ", " : "",
+			quote_identifier(NameStr(TupleDescAttr(desc, target->attnums[i] - 1)->attname)));
+	return list.data;
+}
+
 void
-batch_put_copy(Batch *batch, Relation relation, TupleTableSlot *slot)
+batch_put_copy(Batch *batch, TupleTableSlot *slot)
 {
 	MemoryContext caller = MemoryContextSwitchTo(batch->event_context);
-	Target       *target = find_source(batch, relation)->target;
+	Target       *target = batch->copied;
 
 	MemoryContextReset(batch->event_context);
 	slot_getallattrs(slot);
@@ -580,24 +601,6 @@ batch_put_copy(Batch *batch, Relation relation, TupleTableSlot *slot)
 		target->slot->tts_isnull[EVENT_COLUMNS + target->ncolumns] = true;
 	put_event(batch, target, OPERATION_COPY);
 	MemoryContextSwitchTo(caller);
-}
-
-char *
-batch_columns(Batch *batch, Relation relation)
-{
-	MemoryContext  caller = MemoryContextSwitchTo(batch->event_context);
-	const Source  *source = find_source(batch, relation);
-	const Target  *target = source->target;
-	TupleDesc      desc = RelationGetDescr(relation);
-	StringInfoData list;
-
-	MemoryContextSwitchTo(caller);
-	initStringInfo(&list);
-	for (int i = 0; target != NULL && i < target->ncolumns; i++)
-		appendStringInfo(
-			&list, "%s%s", i > 0 ? ", " : "",
-			quote_identifier(NameStr(TupleDescAttr(desc, target->attnums[i] - 1)->attname)));
-	return target != NULL ? list.data : NULL;
 }
 
 uint64

@@ -36,16 +36,13 @@ extern void batch_begin(Batch *batch, const DecodeTransaction *transaction);
 extern void batch_put(Batch *batch, const DecodeChange *change);
 
 /*
- * A row that was there before the first change: "operation" copy.  The slot has
- * the columns that batch_columns names.
+ * Rows that were there before the first change: "operation" copy.  The first begins with a
+ * table that the publication has by its own name, and returns the columns of its events as
+ * a list for SELECT, quoted, which may be empty; NULL: the publication does not have the table.
+ * The second takes a row of these columns.
  */
-extern void batch_put_copy(Batch *batch, Relation relation, TupleTableSlot *slot);
-
-/*
- * The columns that the events of a table have, as a list for SELECT, quoted; NULL: the table
- * has none.  For a table that the publication has by its own name.
- */
-extern char *batch_columns(Batch *batch, Relation relation);
+extern char *batch_begin_copy(Batch *batch, Relation relation);
+extern void  batch_put_copy(Batch *batch, TupleTableSlot *slot);
 
 /*
  * Forgets which tables are published: a long stretch of the WAL may have changes of any

@@ -41,7 +41,6 @@ typedef struct CopyReceiver
 {
 	DestReceiver pub;
 	Batch       *batch;
-	Relation     relation;
 } CopyReceiver;
 
 static bool
@@ -49,7 +48,7 @@ receive_row(TupleTableSlot *slot, DestReceiver *self)
 {
 	CopyReceiver *receiver = (CopyReceiver *) self;
 
-	batch_put_copy(receiver->batch, receiver->relation, slot);
+	batch_put_copy(receiver->batch, slot);
 	return true;
 }
 
@@ -68,13 +67,10 @@ nothing(DestReceiver *self pg_attribute_unused())
 
 /* A partition's rows are asked for by its root; those of tables that inherit are their own. */
 static char *
-query_on(Batch *batch, Relation relation, const char *filter)
+query_on(Relation relation, const char *columns, const char *filter)
 {
-	char       *columns = batch_columns(batch, relation);
 	const char *only = relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ";
 
-	if (columns == NULL)
-		return NULL;
 	return psprintf("SELECT %s FROM %s%s%s%s", columns, only,
 					quote_qualified_identifier(get_namespace_name(RelationGetNamespace(relation)),
 											   RelationGetRelationName(relation)),
@@ -91,18 +87,19 @@ copy_table(Batch *batch, const CurrentSourceTable *table)
 										  .mydest = DestNone},
 								  .batch = batch};
 	SPIExecuteOptions options = {.read_only = true, .dest = &receiver.pub};
-	const char       *query;
+	Relation          relation = relation_open(table->relid, AccessShareLock);
+	const char       *columns = batch_begin_copy(batch, relation);
 	int               result;
 
-	receiver.relation = relation_open(table->relid, AccessShareLock);
-	query = query_on(batch, receiver.relation, table->filter);
-	if (query != NULL)
-	{
-		result = SPI_execute_extended(query, &options);
-		if (result < 0)
-			elog(ERROR, "could not read the table: %s", SPI_result_code_string(result));
-	}
-	relation_close(receiver.relation, NoLock);
+	if (columns == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
+						errmsg("table %s has left the publication while its copy began",
+							   table->name),
+						errhint("Try again.")));
+	result = SPI_execute_extended(query_on(relation, columns, table->filter), &options);
+	if (result < 0)
+		elog(ERROR, "could not read the table: %s", SPI_result_code_string(result));
+	relation_close(relation, NoLock);
 }
 
 /* As the owner of the connector, with no way to act as anybody else. */
