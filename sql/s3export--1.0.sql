@@ -191,7 +191,7 @@ CREATE FUNCTION s3export.create_connector(
 	acl text DEFAULT NULL,
 	content_type text DEFAULT NULL,
 	validate boolean DEFAULT true,
-	wait interval DEFAULT '15 s',
+	role_wait interval DEFAULT '15 s',
 	tables text[] DEFAULT NULL,
 	operations text[] DEFAULT NULL,
 	compression text DEFAULT NULL,
@@ -250,7 +250,7 @@ REVOKE ALL ON FUNCTION s3export.set_identity FROM PUBLIC;
 -- A connector by its name, or what create_connector would be given.  One
 -- function, since test_credentials('x') would be ambiguous between two.
 CREATE FUNCTION s3export.test_credentials(
-	name text DEFAULT NULL,
+	connector text DEFAULT NULL,
 	bucket text DEFAULT NULL,
 	kind text DEFAULT 'data_export',
 	access_key_id text DEFAULT NULL,
@@ -274,7 +274,7 @@ CREATE FUNCTION s3export.test_credentials(
 	tags jsonb DEFAULT NULL,
 	acl text DEFAULT NULL,
 	content_type text DEFAULT NULL,
-	wait interval DEFAULT '0')
+	role_wait interval DEFAULT '0')
 	RETURNS TABLE ("check" text, ok boolean, action text, code text, request_id text, message text, hint text)
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_test_credentials';
@@ -286,7 +286,7 @@ CREATE FUNCTION s3export.test_credentials(
 -- or endpoint has its region found out again, unless one is given.  Tables and
 -- operations replace the whole list.
 CREATE FUNCTION s3export.alter_connector(
-	name text,
+	connector text,
 	new_name text DEFAULT NULL,
 	bucket text DEFAULT NULL,
 	folder_path text DEFAULT NULL,
@@ -313,12 +313,12 @@ CREATE FUNCTION s3export.alter_connector(
 	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_alter_connector';
 
-CREATE FUNCTION s3export.drop_connector(name text, if_exists boolean DEFAULT false)
+CREATE FUNCTION s3export.drop_connector(connector text, if_exists boolean DEFAULT false)
 	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_drop_connector';
 
 CREATE FUNCTION s3export.set_credentials(
-	name text,
+	connector text,
 	access_key_id text DEFAULT NULL,
 	secret_access_key text DEFAULT NULL,
 	session_token text DEFAULT NULL,
@@ -328,15 +328,15 @@ CREATE FUNCTION s3export.set_credentials(
 	auth_method text DEFAULT NULL,
 	unshare boolean DEFAULT false,
 	validate boolean DEFAULT true,
-	wait interval DEFAULT '15 s')
+	role_wait interval DEFAULT '15 s')
 	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_set_credentials';
 
-CREATE FUNCTION s3export.grant_usage(name text, grantee regrole)
+CREATE FUNCTION s3export.grant_usage(connector text, grantee regrole)
 	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_grant_usage';
 
-CREATE FUNCTION s3export.revoke_usage(name text, grantee regrole)
+CREATE FUNCTION s3export.revoke_usage(connector text, grantee regrole)
 	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_revoke_usage';
 
@@ -691,24 +691,30 @@ CREATE VIEW s3export.current_events WITH (security_barrier) AS
 -- For the owner of the connector, members of the owner, and superusers.
 
 -- Makes the slot; returns the position from which on what commits is sent.
-CREATE FUNCTION s3export.launch(name text, copy_existing boolean DEFAULT false)
+CREATE FUNCTION s3export.launch(connector text, copy_existing boolean DEFAULT false)
 	RETURNS pg_lsn LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_launch';
 
-CREATE FUNCTION s3export.pause(name text)
+CREATE FUNCTION s3export.pause(connector text)
 	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_pause';
 
 -- One that is suspended is tried again with the next delivery.
-CREATE FUNCTION s3export.resume(name text)
+CREATE FUNCTION s3export.resume(connector text)
 	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_resume';
 
 -- One connector, whose error is raised; or all of the caller's that are due, where
 -- an error is a warning and does not keep the others.
-CREATE FUNCTION s3export.deliver(name text DEFAULT NULL)
-	RETURNS TABLE (connector text, state text, events bigint, files bigint, bytes bigint, events_dropped bigint, error text)
-	LANGUAGE C VOLATILE PARALLEL UNSAFE
+CREATE FUNCTION s3export.deliver(
+	INOUT connector text DEFAULT NULL,
+	OUT state text,
+	OUT events bigint,
+	OUT files bigint,
+	OUT bytes bigint,
+	OUT events_dropped bigint,
+	OUT error text)
+	RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_deliver';
 
 -- ------------------------------------------------------------------ privileges

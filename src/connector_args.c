@@ -20,7 +20,7 @@
 #include "names.h"
 
 #define MAX_NAME_LENGTH (NAMEDATALEN - 1)
-#define MAX_WAIT (60 * 60 * 1000) /* ms */
+#define MAX_ROLE_WAIT (60 * 60 * 1000) /* ms */
 
 /* ---------------------------------------------------------------- errors */
 
@@ -363,18 +363,18 @@ args_set_rights(Connector *connector, FunctionCallInfo fcinfo, int first)
 /* ---------------------------------------------------------------- waiting */
 
 int
-args_wait(FunctionCallInfo fcinfo, int n)
+args_role_wait(FunctionCallInfo fcinfo, int n)
 {
 	Interval *interval;
 	double    ms;
 
 	if (PG_ARGISNULL(n))
-		args_null_value("wait");
+		args_null_value("role_wait");
 	interval = PG_GETARG_INTERVAL_P(n);
 	ms = interval->time / 1000.0 +
 		 (interval->day + (double) DAYS_PER_MONTH * interval->month) * SECS_PER_DAY * 1000.0;
-	if (!(ms >= 0 && ms <= MAX_WAIT))
-		args_invalid_value("wait",
+	if (!(ms >= 0 && ms <= MAX_ROLE_WAIT))
+		args_invalid_value("role_wait",
 						   DatumGetCString(DirectFunctionCall1(interval_out, PG_GETARG_DATUM(n))),
 						   "It is between zero and one hour.");
 	return (int) ms;

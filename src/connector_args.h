@@ -52,8 +52,8 @@ extern void args_set_rights(Connector *connector, FunctionCallInfo fcinfo, int f
 /* The URL as connectors keep it, NULL for AWS's own; the user may use it. */
 extern char *args_endpoint(const char *argument, const char *value);
 
-/* An interval in ms. */
-extern int args_wait(FunctionCallInfo fcinfo, int n);
+/* How long a new role may stay unknown, in ms. */
+extern int args_role_wait(FunctionCallInfo fcinfo, int n);
 
 /* The strings are overwritten when the current memory context goes. */
 typedef struct CredentialArgs

@@ -75,7 +75,7 @@ s3export_launch(PG_FUNCTION_ARGS)
 	bool            copy_existing;
 
 	PreventCommandDuringRecovery("s3export.launch()");
-	connector = connector_load(args_required_text(fcinfo, 0, "name"), CONNECTOR_OWNER);
+	connector = connector_load(args_required_text(fcinfo, 0, "connector"), CONNECTOR_OWNER);
 	copy_existing = args_required_bool(fcinfo, 1, "copy_existing");
 	require_currents(connector);
 	require_replication(connector);
@@ -98,7 +98,7 @@ lock_argument(FunctionCallInfo fcinfo, const char *function)
 	Connector *connector;
 
 	PreventCommandDuringRecovery(function);
-	connector = connector_lock(args_required_text(fcinfo, 0, "name"), false);
+	connector = connector_lock(args_required_text(fcinfo, 0, "connector"), false);
 	require_currents(connector);
 	return connector;
 }

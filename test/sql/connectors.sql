@@ -6,6 +6,12 @@ RESET client_min_messages;
 SET TimeZone = 'UTC';
 CREATE ROLE regress_s3export_owner;
 
+-- an argument that means the same has the same name, and one type, everywhere
+SELECT p.proname, p.proargnames[1] FROM pg_proc p
+	WHERE p.pronamespace = 's3export'::regnamespace AND p.proargnames[1] IN ('name', 'connector') ORDER BY p.proname COLLATE "C";
+SELECT p.proname, a.name, a.type::regtype FROM pg_proc p, unnest(p.proargnames, p.proargtypes::oid[]) AS a (name, type)
+	WHERE p.pronamespace = 's3export'::regnamespace AND a.name IN ('wait', 'role_wait') ORDER BY p.proname COLLATE "C";
+
 -- with a secret key, and every default
 SELECT s3export.create_connector('first', 'my-bucket',
 	access_key_id => 'AKIAIOSFODNN7EXAMPLE', secret_access_key => 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY',
