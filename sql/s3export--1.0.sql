@@ -163,6 +163,7 @@ CREATE VIEW s3export.connectors WITH (security_barrier) AS
 --     GRANT EXECUTE ON FUNCTION s3export.create_connector TO alice;
 -- It is also what test_credentials(bucket => ...) asks for.  An auth_method is
 -- 'secret_key', 'role_arn' or 'ambient'; the first two follow from the arguments.
+-- A folder_path is, by default, 'currents' for that kind and otherwise the name.
 -- The last five arguments are for kind => 'currents' alone, and drop_after is an
 -- interval or 'infinity', which intervals cannot be before PostgreSQL 17.
 CREATE FUNCTION s3export.create_connector(
@@ -176,7 +177,7 @@ CREATE FUNCTION s3export.create_connector(
 	role_arn text DEFAULT NULL,
 	credentials_from text DEFAULT NULL,
 	auth_method text DEFAULT NULL,
-	folder_path text DEFAULT 'currents',
+	folder_path text DEFAULT NULL,
 	region text DEFAULT NULL,
 	endpoint_url text DEFAULT NULL,
 	sts_endpoint_url text DEFAULT NULL,
@@ -260,7 +261,7 @@ CREATE FUNCTION s3export.test_credentials(
 	role_arn text DEFAULT NULL,
 	credentials_from text DEFAULT NULL,
 	auth_method text DEFAULT NULL,
-	folder_path text DEFAULT 'currents',
+	folder_path text DEFAULT NULL,
 	region text DEFAULT NULL,
 	endpoint_url text DEFAULT NULL,
 	sts_endpoint_url text DEFAULT NULL,

@@ -427,7 +427,7 @@ s3export_revoke_usage(PG_FUNCTION_ARGS)
 static Connector *
 saved_connector(FunctionCallInfo fcinfo)
 {
-	static const int defaults[] = {ARG_KIND, ARG_PLACE, ARG_PLACE + 4, ARG_PLACE + 5};
+	static const int defaults[] = {ARG_KIND, ARG_PLACE + 4, ARG_PLACE + 5};
 
 	for (int i = ARG_BUCKET; i < TEST_ARG_ROLE_WAIT; i++)
 	{

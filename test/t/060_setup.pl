@@ -8,6 +8,7 @@ use File::Temp qw(tempdir);
 use JSON::PP qw(decode_json);
 use PostgreSQL::Test::Utils;
 use S3Export;
+use S3Faults qw(checks_sql);
 use ScriptedS3;
 use Test::More;
 use Time::HiRes qw(time sleep);
@@ -131,13 +132,21 @@ foreach my $case (
 {
 	my %keys = user_with(sql("SELECT s3export.iam_policy('acme', folder_path => 'narrow')"));
 
-	create_connector($node, 'narrow', folder_path => 'narrow', %keys);
-	is(sql("SELECT rows_uploaded FROM s3export.copy_to('narrow', 'VALUES (1)', 'a.csv')"), 1, 'the policy suffices for an export');
+	create_connector($node, 'narrow', %keys);
+	is(sql("SELECT rows_uploaded FROM s3export.copy_to('narrow', 'VALUES (1)', 'a.csv')"), 1, 'the policy suffices for an export to the folder of the connector\'s name');
 	error_like($node, 'SELECT ' . connector_sql('wide', folder_path => 'narrower', %keys),
 		{ message => qr/^S3 credentials are invalid/, detail => qr/s3:PutObject/ }, 'and ends at its folder');
 	%keys = user_with(sql("SELECT s3export.iam_policy('acme', 'currents')"));
 	error_like($node, 'SELECT ' . connector_sql('kind', folder_path => 'kind', %keys),
 		{ message => 'S3 credentials are invalid: check "delete object" failed', detail => qr/s3:DeleteObject/ }, "the other kind's policy does not");
+	foreach my $case ([ 'data_export', qr{^[^/ ]+$}, "the bucket's root" ], [ 'currents', qr{^currents/[^/ ]+$}, 'the folder of currents' ])
+	{
+		my ($kind, $key, $where) = @$case;
+
+		$server->call('clear_log');
+		$node->safe_psql('postgres', checks_sql('-', kind => $kind, %keys));
+		like(join(' ', map { $_->{key} } $server->log(operation => 'CreateMultipartUpload')), $key, "without a folder_path $where is tested");
+	}
 	my ($out, $said) = sql_notices('SELECT ' . connector_sql('kind', kind => 'currents', folder_path => 'kind', %keys));
 	like($said, qr/NOTICE:  bucket "acme" now has connectors of both kinds\nDETAIL:  .*"kind".*"currents".*"narrow".*"data_export"/,
 		'both kinds in one bucket need a policy each');
