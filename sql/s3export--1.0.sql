@@ -4,7 +4,6 @@
 \echo Use "CREATE EXTENSION s3export" to load this file. \quit
 
 CREATE SCHEMA s3export;
-GRANT USAGE ON SCHEMA s3export TO PUBLIC;
 
 -- ---------------------------------------------------------------- connectors
 
@@ -718,35 +717,6 @@ CREATE FUNCTION s3export.deliver(
 	RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_deliver';
 
--- ------------------------------------------------------------------ privileges
-
--- Default privileges (ALTER DEFAULT PRIVILEGES) of whoever creates the extension
--- do not reach what is behind its functions: a trigger on one of the tables, say,
--- would run as their owner.
-DO $$
-DECLARE
-	revoke text;
-BEGIN
-	FOR revoke IN
-		SELECT pg_catalog.format('REVOKE ALL ON %s FROM %s', o.object,
-				CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
-		  FROM (SELECT 'TABLE ' || oid::pg_catalog.regclass, relacl, relowner FROM pg_catalog.pg_class
-				 WHERE relnamespace = 's3export'::pg_catalog.regnamespace AND relkind IN ('r', 'S', 'v')
-				UNION ALL
-				SELECT 'FUNCTION ' || oid::pg_catalog.regprocedure, proacl, proowner FROM pg_catalog.pg_proc
-				 WHERE pronamespace = 's3export'::pg_catalog.regnamespace
-				   AND NOT pg_catalog.has_function_privilege('public', oid, 'EXECUTE')) AS o(object, acl, owner),
-			   pg_catalog.aclexplode(o.acl) a
-		 WHERE a.grantee <> o.owner
-	LOOP
-		EXECUTE revoke;
-	END LOOP;
-END $$;
-
--- These show rows of their readers alone.
-GRANT SELECT ON s3export.connectors, s3export.jobs, s3export.job_files, s3export.progress,
-	s3export.currents, s3export.current_events TO PUBLIC;
-
 -- -------------------------------------------------------------------- version
 
 -- The version of the library that is loaded, and what it was built with.
@@ -754,3 +724,40 @@ CREATE FUNCTION s3export.version()
 RETURNS text
 LANGUAGE C STABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 's3export_version';
+
+-- ------------------------------------------------------------------ privileges
+
+-- Default privileges (ALTER DEFAULT PRIVILEGES) of whoever creates the extension
+-- give nothing: a trigger on one of the tables would run as their owner, and a
+-- function in the schema could be called in place of ours.  What PUBLIC may do
+-- with functions and types is as said above, unless the defaults give it less.
+DO $$
+DECLARE
+	revoke text;
+BEGIN
+	FOR revoke IN
+		SELECT pg_catalog.format('REVOKE ALL ON %s FROM %s', o.object,
+				CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
+		  FROM (SELECT 'SCHEMA s3export', nspacl, nspowner, true FROM pg_catalog.pg_namespace
+				 WHERE oid = 's3export'::pg_catalog.regnamespace
+				UNION ALL
+				SELECT 'TABLE ' || oid::pg_catalog.regclass, relacl, relowner, true FROM pg_catalog.pg_class
+				 WHERE relnamespace = 's3export'::pg_catalog.regnamespace AND relkind IN ('r', 'S', 'v')
+				UNION ALL
+				SELECT 'FUNCTION ' || oid::pg_catalog.regprocedure, proacl, proowner, false FROM pg_catalog.pg_proc
+				 WHERE pronamespace = 's3export'::pg_catalog.regnamespace
+				UNION ALL
+				SELECT 'TYPE ' || oid::pg_catalog.regtype, typacl, typowner, false FROM pg_catalog.pg_type
+				 WHERE typnamespace = 's3export'::pg_catalog.regnamespace) AS o(object, acl, owner, of_public),
+			   pg_catalog.aclexplode(o.acl) a
+		 WHERE a.grantee <> o.owner AND (a.grantee <> 0 OR o.of_public)
+	LOOP
+		EXECUTE revoke;
+	END LOOP;
+END $$;
+
+GRANT USAGE ON SCHEMA s3export TO PUBLIC;
+-- These show rows of their readers alone, and call what follows.
+GRANT SELECT ON s3export.connectors, s3export.jobs, s3export.job_files, s3export.progress,
+	s3export.currents, s3export.current_events TO PUBLIC;
+GRANT EXECUTE ON FUNCTION s3export.ambient_credentials_allowed, s3export.job_progress, s3export.current_is_here TO PUBLIC;
