@@ -130,12 +130,16 @@ my %calls = (
 	ambient_credentials_allowed => q(SELECT s3export.ambient_credentials_allowed()),
 	version => q(SELECT s3export.version()),
 	drop_connector => [ q(SELECT s3export.drop_connector('victim')), q(SELECT s3export.drop_connector('third')), q(SELECT s3export.drop_connector('flow')) ],
+	role_in => q(SELECT s3export.role_in('mallory')), role_out => q(SELECT s3export.role_out('mallory')),
+	role_recv => q(SELECT s3export.role_recv(NULL)), role_send => q(SELECT s3export.role_send('mallory')),
+	skip_unknown_role => q(INSERT INTO s3export.connector_grant VALUES (1, '-')),
 	refuse_direct_writes => q(DELETE FROM s3export.connector_grant));
 my @order = (qw(create_connector set_identity identity trust_policy iam_policy test_credentials alter_connector set_credentials grant_usage revoke_usage copy_to
-	  header_mode wait cancel job_progress recover launch deliver pause resume current_is_here ambient_credentials_allowed version refuse_direct_writes drop_connector));
+	  header_mode wait cancel job_progress recover launch deliver pause resume current_is_here ambient_credentials_allowed version
+	  role_in role_out role_send skip_unknown_role refuse_direct_writes drop_connector));
 
-# A new function has to be put into the list above.
-is_deeply([ sort @order ], [ split /\n/, sql(q(SELECT DISTINCT proname COLLATE "C" FROM pg_proc WHERE pronamespace = 's3export'::regnamespace ORDER BY 1)) ], 'all functions are listed');
+# A new function has to be put into the list above, if SQL can call it.
+is_deeply([ sort @order ], [ split /\n/, sql(q(SELECT DISTINCT proname COLLATE "C" FROM pg_proc WHERE pronamespace = 's3export'::regnamespace AND 'internal'::regtype <> ALL (proargtypes) ORDER BY 1)) ], 'all functions are listed');
 $node->safe_psql('postgres', 'CREATE ROLE mallory LOGIN');
 foreach my $schemas ('evil, s3export, public, pg_catalog', 'pg_temp, evil, s3export, public, pg_catalog')
 {
@@ -189,7 +193,7 @@ my $by_script = sql($privileges);
 is(join("\n", grep { !/^(?:function|type)\|/ } split /\n/, $by_script), join("\n", 'schema|s3export|PUBLIC|USAGE|f',
 		map { "table|$_|PUBLIC|SELECT|f" } qw(connectors current_events currents job_files jobs progress)), 'the schema may be used, and the views be read, by everybody');
 is(join(' ', grep { !/^(?:function|type)\|.*\|PUBLIC\|(?:EXECUTE|USAGE)\|f$/ } grep { /^(?:function|type)/ } split /\n/, $by_script), '', 'functions and types are for everybody, and nobody besides');
-is(scalar(grep { /^function\|s3export\.(?:create_connector|set_identity|refuse_direct_writes)\(/ } split /\n/, $by_script), 0, 'but for those that the script keeps');
+is(scalar(grep { /^function\|s3export\.(?:create_connector|set_identity|refuse_direct_writes|skip_unknown_role)\(/ } split /\n/, $by_script), 0, 'but for those that the script keeps');
 $node->safe_psql('postgres', 'CREATE DATABASE generous; CREATE DATABASE hardened; CREATE ROLE "Odd ""role"');
 $node->safe_psql('generous', join(';', (map { ("ALTER DEFAULT PRIVILEGES GRANT ALL ON $_ TO mallory, \"Odd \"\"role\" WITH GRANT OPTION", "ALTER DEFAULT PRIVILEGES GRANT ALL ON $_ TO PUBLIC") }
 		qw(SCHEMAS TABLES SEQUENCES FUNCTIONS TYPES)), 'CREATE EXTENSION s3export'));
@@ -346,6 +350,7 @@ my $wide = q(SELECT repeat(md5(i::text), 32) FROM generate_series(1, 6000) i);
 		alter_connector => '42501', set_credentials => '42501', grant_usage => '42501', revoke_usage => '42501', drop_connector => '42501', test_credentials => '42501', copy_to => '42501',
 		launch => '42501', pause => '42501', resume => '42501', deliver => '42501', current_is_here => 'none',
 		create_connector => '42501', set_identity => '42501', trust_policy => '42501', refuse_direct_writes => '42501',
+		skip_unknown_role => '42501', role_in => 'none', role_out => 'none', role_send => 'none',
 		wait => '42704', cancel => '42704', header_mode => 'none', identity => 'none', iam_policy => 'none', job_progress => 'none', recover => 'none', ambient_credentials_allowed => 'none', version => 'none');
 	my $since = $s3->log;
 	my $job = sql('SELECT max(job_id) FROM s3export.job');
