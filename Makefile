@@ -10,6 +10,7 @@ OBJS = \
 	src/s3export.o \
 	src/connector_api.o \
 	src/setup_api.o \
+	src/role_api.o \
 	src/copy_api.o \
 	src/copy_args.o \
 	src/current_api.o \

@@ -64,7 +64,7 @@ extern void catalog_settle_session(const char *application_name);
 /*
  * One statement within a scope, with SPI's results in SPI_tuptable.  "types"
  * has a letter a parameter: 'i' int8, 'n' int4, 't' text (a char *, NULL: null),
- * 'o' oid (as regrole or oid), 'b' bool, 'y' bytea (NULL: null), 'z' timestamptz,
+ * 'o' oid (of a role or not), 'b' bool, 'y' bytea (NULL: null), 'z' timestamptz,
  * 'l' pg_lsn (0: null).
  * Returns SPI's count of processed rows.
  */

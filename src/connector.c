@@ -18,6 +18,7 @@
 #include "utils/builtins.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "catalog.h"
 #include "connector_rows.h"
@@ -448,21 +449,34 @@ connector_update(const Connector *connector, ConnectorValidation validation)
 	catalog_leave(&scope);
 }
 
+/*
+ * Within a scope.  Credentials that others use, too, stay with their owner.  If that role
+ * does not exist, a superuser gives them away with the first of their connectors; the
+ * owner of a connector, who may only use them, does not.
+ */
+static bool
+keeps_credentials(const Connector *connector, Oid user)
+{
+	bool orphaned = !SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(connector->credential_owner));
+
+	return connector_credentials_shared(connector) && !(orphaned && superuser_arg(user));
+}
+
 void
 connector_set_owner(Connector *connector, Oid owner)
 {
 	CatalogScope scope;
-	bool         shared;
+	bool         kept;
 
 	catalog_enter(&scope);
-	shared = connector_credentials_shared(connector);
+	kept = keeps_credentials(connector, scope.userid);
 	connector->owner = owner;
-	if (!shared)
+	if (!kept)
 		connector->credential_owner = owner;
 	catalog_leave(&scope);
 
 	/* A role is assumed with the external ID of the owner. */
-	if (!shared && connector->credentials.role_arn != NULL)
+	if (!kept && connector->credentials.role_arn != NULL)
 		connector_use_role(connector, connector->credentials.role_arn);
 }
 

@@ -59,7 +59,10 @@ extern Connector *connector_find(int64 connector_id);
  */
 extern Connector *connector_lock(const char *name, bool missing_ok);
 
-/* Raises an error when the connector's secret, or its base identity, is missing. */
+/*
+ * Raises an error when the connector's secret, or its base identity, is missing, or the
+ * owner whose external ID it needs.
+ */
 extern void connector_require_credentials(const Connector *connector);
 
 /*
@@ -141,7 +144,10 @@ extern void
 connector_update_credentials(const Connector *connector, ConnectorValidation validation);
 extern void connector_delete(const Connector *connector);
 
-/* Gives the connector, and credentials that no other one uses, to "owner"; update saves it. */
+/*
+ * Gives the connector to "owner", and its credentials if no other one uses them, or if
+ * their owner does not exist and a superuser asks; update saves it.
+ */
 extern void connector_set_owner(Connector *connector, Oid owner);
 
 extern void connector_grant(const Connector *connector, Oid grantee);

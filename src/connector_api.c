@@ -34,7 +34,10 @@ SQL_FUNCTION(s3export_test_credentials);
 SQL_FUNCTION(s3export_refuse_direct_writes);
 SQL_FUNCTION(s3export_ambient_credentials_allowed);
 
-/* The arguments of create_connector; those of test_credentials but for "validate". */
+/*
+ * The arguments of create_connector; those of test_credentials, whose first one is
+ * "connector" and which has no "validate".
+ */
 enum
 {
 	ARG_NAME,
@@ -44,15 +47,16 @@ enum
 	ARG_PLACE = ARG_CREDENTIALS + ARGS_CREDENTIALS,
 	ARG_OBJECT = ARG_PLACE + ARGS_PLACE,
 	ARG_VALIDATE = ARG_OBJECT + ARGS_OBJECT,
-	ARG_WAIT,
+	ARG_ROLE_WAIT,
 	ARG_CURRENT,
-	TEST_ARG_WAIT = ARG_VALIDATE
+	TEST_ARG_CONNECTOR = ARG_NAME,
+	TEST_ARG_ROLE_WAIT = ARG_VALIDATE
 };
 
 /* The arguments of alter_connector. */
 enum
 {
-	ALTER_ARG_NAME,
+	ALTER_ARG_CONNECTOR,
 	ALTER_ARG_NEW_NAME,
 	ALTER_ARG_BUCKET,
 	ALTER_ARG_PLACE,
@@ -67,11 +71,11 @@ enum
 /* The arguments of set_credentials. */
 enum
 {
-	SET_ARG_NAME,
+	SET_ARG_CONNECTOR,
 	SET_ARG_CREDENTIALS,
 	SET_ARG_UNSHARE = SET_ARG_CREDENTIALS + ARGS_CREDENTIALS,
 	SET_ARG_VALIDATE,
-	SET_ARG_WAIT
+	SET_ARG_ROLE_WAIT
 };
 
 /* -------------------------------------------------------------- validation */
@@ -119,17 +123,17 @@ require_passed(List *results)
 
 /*
  * Tests what is about to be saved, and learns AWS's region when none is given.
- * A role that AWS does not know yet is waited for, for "wait" ms.
+ * A role that AWS does not know yet is waited for, for "role_wait" ms.
  */
 static ConnectorValidation
-validate_connector(Connector *connector, bool validate, int wait)
+validate_connector(Connector *connector, bool validate, int role_wait)
 {
 	char *region = NULL;
 
 	if (!validate)
 		return CONNECTOR_NOT_VALIDATED;
 	connector_require_credentials(connector);
-	require_passed(uploader_check(connector, wait, &region));
+	require_passed(uploader_check(connector, role_wait, &region));
 	if (connector->s3.region == NULL && connector->s3.endpoint_url == NULL)
 		connector->s3.region = region;
 	else if (region != NULL && strcmp(region, connector->s3.region) != 0)
@@ -232,21 +236,21 @@ s3export_create_connector(PG_FUNCTION_ARGS)
 	CredentialArgs      credentials;
 	CurrentSettings     current;
 	bool                validate;
-	int                 wait;
+	int                 role_wait;
 	ConnectorValidation validation;
 
 	PreventCommandDuringRecovery("s3export.create_connector()");
 	args_set_name(connector, "name", args_required_text(fcinfo, ARG_NAME, "name"));
 	read_connector(connector, &credentials, fcinfo);
 	validate = args_required_bool(fcinfo, ARG_VALIDATE, "validate");
-	wait = args_wait(fcinfo, ARG_WAIT);
+	role_wait = args_role_wait(fcinfo, ARG_ROLE_WAIT);
 	(void) current_args_read(&current, fcinfo, ARG_CURRENT, connector);
 	connector_require_unique(connector);
 
 	if (credentials.credentials_from == NULL)
 		connector->credential_id = connector_new_credential_id();
 	use_credentials(connector, &credentials);
-	validation = validate_connector(connector, validate, wait);
+	validation = validate_connector(connector, validate, role_wait);
 	connector_insert(connector, validation);
 	if (is_current(connector))
 		current_insert(connector, &current);
@@ -259,7 +263,7 @@ static Connector *
 lock_connector(FunctionCallInfo fcinfo, const char *function, bool missing_ok)
 {
 	PreventCommandDuringRecovery(function);
-	return connector_lock(args_required_text(fcinfo, 0, "name"), missing_ok);
+	return connector_lock(args_required_text(fcinfo, 0, "connector"), missing_ok);
 }
 
 static void
@@ -325,7 +329,7 @@ s3export_drop_connector(PG_FUNCTION_ARGS)
 
 	if (connector == NULL)
 		ereport(NOTICE, (errmsg("connector \"%s\" does not exist, skipping",
-								args_required_text(fcinfo, 0, "name"))));
+								args_required_text(fcinfo, 0, "connector"))));
 	else
 	{
 		if (is_current(connector))
@@ -365,7 +369,7 @@ s3export_set_credentials(PG_FUNCTION_ARGS)
 	Connector          *connector = lock_connector(fcinfo, "s3export.set_credentials()", false);
 	bool                unshare = args_required_bool(fcinfo, SET_ARG_UNSHARE, "unshare");
 	bool                validate = args_required_bool(fcinfo, SET_ARG_VALIDATE, "validate");
-	int                 wait = args_wait(fcinfo, SET_ARG_WAIT);
+	int                 role_wait = args_role_wait(fcinfo, SET_ARG_ROLE_WAIT);
 	CredentialArgs      credentials;
 	ConnectorValidation validation;
 
@@ -373,7 +377,7 @@ s3export_set_credentials(PG_FUNCTION_ARGS)
 	if (credentials.credentials_from == NULL)
 		prepare_rotation(connector, unshare);
 	use_credentials(connector, &credentials);
-	validation = validate_connector(connector, validate, wait);
+	validation = validate_connector(connector, validate, role_wait);
 	connector_update_credentials(connector, validation);
 	current_wake(connector, validation == CONNECTOR_VALIDATED);
 	PG_RETURN_VOID();
@@ -420,9 +424,9 @@ s3export_revoke_usage(PG_FUNCTION_ARGS)
 static Connector *
 saved_connector(FunctionCallInfo fcinfo)
 {
-	static const int defaults[] = {ARG_KIND, ARG_PLACE, ARG_PLACE + 4, ARG_PLACE + 5};
+	static const int defaults[] = {ARG_KIND, ARG_PLACE + 4, ARG_PLACE + 5};
 
-	for (int i = ARG_BUCKET; i < TEST_ARG_WAIT; i++)
+	for (int i = ARG_BUCKET; i < TEST_ARG_ROLE_WAIT; i++)
 	{
 		bool has_default = false;
 
@@ -430,11 +434,12 @@ saved_connector(FunctionCallInfo fcinfo)
 			has_default |= i == defaults[d];
 		if (!has_default && !PG_ARGISNULL(i))
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-							errmsg("argument \"name\" excludes all others but \"wait\""),
+							errmsg("argument \"connector\" excludes all others but "
+								   "\"role_wait\""),
 							errhint("Give the name of a connector, or what a connector would be "
 									"created with.")));
 	}
-	return connector_load(args_text(fcinfo, ARG_NAME), CONNECTOR_OWNER);
+	return connector_load(args_text(fcinfo, TEST_ARG_CONNECTOR), CONNECTOR_OWNER);
 }
 
 static Connector *
@@ -456,13 +461,13 @@ unsaved_connector(FunctionCallInfo fcinfo)
 Datum
 s3export_test_credentials(PG_FUNCTION_ARGS)
 {
-	int        wait = args_wait(fcinfo, TEST_ARG_WAIT);
+	int        role_wait = args_role_wait(fcinfo, TEST_ARG_ROLE_WAIT);
 	Connector *connector =
-		PG_ARGISNULL(ARG_NAME) ? unsaved_connector(fcinfo) : saved_connector(fcinfo);
+		PG_ARGISNULL(TEST_ARG_CONNECTOR) ? unsaved_connector(fcinfo) : saved_connector(fcinfo);
 	char *region;
 
 	connector_require_credentials(connector);
-	return_checks(fcinfo, uploader_check(connector, wait, &region));
+	return_checks(fcinfo, uploader_check(connector, role_wait, &region));
 	return (Datum) 0;
 }
 

@@ -16,11 +16,13 @@
 #include "utils/varlena.h"
 
 #include "connector_args_internal.h"
+#include "encoding.h"
 #include "guc.h"
 #include "names.h"
 
 #define MAX_NAME_LENGTH (NAMEDATALEN - 1)
-#define MAX_WAIT (60 * 60 * 1000) /* ms */
+#define MAX_CURRENTS_FOLDER 512
+#define MAX_ROLE_WAIT (60 * 60 * 1000) /* ms */
 
 /* ---------------------------------------------------------------- errors */
 
@@ -124,6 +126,25 @@ args_set_bucket(Connector *connector, const char *value)
 	connector->s3.bucket = pstrdup(value);
 }
 
+/* A current makes the names of its files, which need what is left of S3's 1024 bytes. */
+static void
+require_room_for_files(const Connector *connector)
+{
+	size_t len;
+
+	if (strcmp(connector->kind, "currents") != 0)
+		return;
+	len = strlen(encoding_to_utf8(connector->folder_path));
+	if (len > MAX_CURRENTS_FOLDER)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for argument \"%s\"", "folder_path"),
+				 errdetail("For kind \"currents\" it has at most %d bytes; this one has %zu.",
+						   MAX_CURRENTS_FOLDER, len),
+				 errhint("Choose a shorter one: the names of the files need the rest of the 1024 "
+						 "bytes that S3 allows.")));
+}
+
 void
 args_set_folder_path(Connector *connector, const char *value)
 {
@@ -131,6 +152,27 @@ args_set_folder_path(Connector *connector, const char *value)
 
 	args_require("folder_path", value, names_normalize_folder(value, &normalized));
 	connector->folder_path = normalized;
+	require_room_for_files(connector);
+}
+
+/*
+ * A connector without a name is only tested: in the bucket's root, since a policy of
+ * iam_policy() that names no folder allows the whole bucket.
+ */
+static void
+set_default_folder(Connector *connector)
+{
+	const char *wrong = connector->name ? names_check_key(connector->name) : NULL;
+
+	if (strcmp(connector->kind, "currents") == 0)
+		connector->folder_path = pstrdup("currents");
+	else if (wrong == NULL)
+		connector->folder_path = pstrdup(connector->name ? connector->name : "");
+	else
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the name of connector \"%s\" cannot be its folder_path", connector->name),
+				 errdetail("%s", wrong), errhint("Give a folder_path.")));
 }
 
 void
@@ -227,7 +269,7 @@ args_set_place(Connector *connector, FunctionCallInfo fcinfo, int first, bool al
 		bool        required;
 		void (*set)(Connector *connector, const char *value);
 	} arguments[] = {
-		{"folder_path", true, args_set_folder_path},
+		{"folder_path", false, args_set_folder_path},
 		{"region", false, args_set_region},
 		{"endpoint_url", false, set_endpoint_url},
 		{"sts_endpoint_url", false, set_sts_endpoint_url},
@@ -249,6 +291,8 @@ args_set_place(Connector *connector, FunctionCallInfo fcinfo, int first, bool al
 		else if (arguments[i].required && !altering)
 			args_null_value(arguments[i].argument);
 	}
+	if (connector->folder_path == NULL)
+		set_default_folder(connector);
 	return any;
 }
 
@@ -363,18 +407,18 @@ args_set_rights(Connector *connector, FunctionCallInfo fcinfo, int first)
 /* ---------------------------------------------------------------- waiting */
 
 int
-args_wait(FunctionCallInfo fcinfo, int n)
+args_role_wait(FunctionCallInfo fcinfo, int n)
 {
 	Interval *interval;
 	double    ms;
 
 	if (PG_ARGISNULL(n))
-		args_null_value("wait");
+		args_null_value("role_wait");
 	interval = PG_GETARG_INTERVAL_P(n);
 	ms = interval->time / 1000.0 +
 		 (interval->day + (double) DAYS_PER_MONTH * interval->month) * SECS_PER_DAY * 1000.0;
-	if (!(ms >= 0 && ms <= MAX_WAIT))
-		args_invalid_value("wait",
+	if (!(ms >= 0 && ms <= MAX_ROLE_WAIT))
+		args_invalid_value("role_wait",
 						   DatumGetCString(DirectFunctionCall1(interval_out, PG_GETARG_DATUM(n))),
 						   "It is between zero and one hour.");
 	return (int) ms;

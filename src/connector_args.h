@@ -23,7 +23,10 @@ extern bool  args_required_bool(FunctionCallInfo fcinfo, int n, const char *argu
 /* A role that exists. */
 extern Oid args_required_role(FunctionCallInfo fcinfo, int n, const char *argument);
 
-/* Each checks a value, normalises it and puts it into the connector. */
+/*
+ * Each checks a value, normalises it and puts it into the connector.  The limits of a
+ * folder_path depend on the kind, which is set before it.
+ */
 extern void args_set_name(Connector *connector, const char *argument, const char *value);
 extern void args_set_kind(Connector *connector, const char *value);
 extern void args_set_bucket(Connector *connector, const char *value);
@@ -33,7 +36,8 @@ extern void args_set_region(Connector *connector, const char *value);
 /*
  * folder_path, region, endpoint_url, sts_endpoint_url, addressing, payload_signing
  * and expected_bucket_owner, from "first" on.  When "altering", those that are
- * null are left as they are.  Returns whether any was not null.
+ * null are left as they are.  A new connector's name is set, if it has one, for it
+ * is the default of folder_path.  Returns whether any was not null.
  */
 #define ARGS_PLACE 7
 extern bool args_set_place(Connector *connector, FunctionCallInfo fcinfo, int first, bool altering);
@@ -52,8 +56,8 @@ extern void args_set_rights(Connector *connector, FunctionCallInfo fcinfo, int f
 /* The URL as connectors keep it, NULL for AWS's own; the user may use it. */
 extern char *args_endpoint(const char *argument, const char *value);
 
-/* An interval in ms. */
-extern int args_wait(FunctionCallInfo fcinfo, int n);
+/* How long a new role may stay unknown, in ms. */
+extern int args_role_wait(FunctionCallInfo fcinfo, int n);
 
 /* The strings are overwritten when the current memory context goes. */
 typedef struct CredentialArgs

@@ -106,11 +106,28 @@ connector_base_identity(void)
 			   : NULL;
 }
 
+/* The owner may have been lost with a dump, and the external ID with the owner. */
+static void
+require_external_id(const Connector *connector)
+{
+	if (connector->credentials.role_arn != NULL && !OidIsValid(connector->credential_owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("there is no external ID to assume role \"%s\" with",
+						connector->credentials.role_arn),
+				 errdetail("It is that of the owner, a role that does not exist here."),
+				 errhint("A superuser can give the connector an owner with "
+						 "s3export.alter_connector(owner => ...).  The trust policy of the AWS "
+						 "role has to name the owner's external ID, as s3export.trust_policy() "
+						 "writes it.")));
+}
+
 void
 connector_require_credentials(const Connector *connector)
 {
 	const CredentialConfig *credentials = &connector->credentials;
 
+	require_external_id(connector);
 	/* Where ambient ones are not allowed any more, the uploader says so. */
 	if (credentials->sealed != NULL || credentials->ambient)
 		return;

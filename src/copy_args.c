@@ -276,6 +276,21 @@ override_object(FunctionCallInfo fcinfo, Connector *connector)
 	(void) args_set_object(connector, fcinfo, ARG_OBJECT);
 }
 
+/* A current's folder has its files alone, each event once. */
+static void
+require_data_export(const Connector *connector)
+{
+	if (strcmp(connector->kind, "data_export") != 0)
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+						errmsg("connector \"%s\" is not of kind \"data_export\"", connector->name),
+						errdetail("Nothing but the changes of its tables goes to the folder of a "
+								  "connector of kind \"%s\".",
+								  connector->kind),
+						errhint("Use another connector, or create one with another folder_path and "
+								"credentials_from => %s.",
+								quote_literal_cstr(connector->name))));
+}
+
 bool
 copy_args_wait(FunctionCallInfo fcinfo)
 {
@@ -309,6 +324,7 @@ copy_args_get(FunctionCallInfo fcinfo, int64 connector_id, CopyArguments *argume
 
 	arguments->connector = connector_id != 0 ? connector_load_by_id(connector_id, CONNECTOR_USAGE)
 											 : connector_load(name, CONNECTOR_USAGE);
+	require_data_export(arguments->connector);
 	connector_require_credentials(arguments->connector);
 	override_object(fcinfo, arguments->connector);
 	export->path = path_argument(fcinfo, arguments->connector);

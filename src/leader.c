@@ -196,6 +196,10 @@ s3export_leader_main(Datum arg pg_attribute_unused())
 	MemoryContextSwitchTo(
 		AllocSetContextCreate(TopMemoryContext, "s3export job", ALLOCSET_DEFAULT_SIZES));
 	segment = report_to_dispatcher(&order, &reports);
+	/* Without a role a worker is connected as the bootstrap superuser. */
+	if (!OidIsValid(order.owner))
+		ereport(FATAL, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+						errmsg("the role that queued the export does not exist")));
 	BackgroundWorkerInitializeConnectionByOid(order.database, order.owner, COMPAT_CONNECT_FLAGS);
 	SetConfigOption("application_name", MyBgworkerEntry->bgw_name, PGC_USERSET, PGC_S_SESSION);
 	before_shmem_exit(record_exit, (Datum) 0);

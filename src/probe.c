@@ -140,12 +140,12 @@ denied_hint(const S3Error *error, int wait)
 {
 	const char *hint = s3_error_hint(error);
 
-	return psprintf(
-		"%s%sA role or trust policy made a moment ago takes a while to be known to "
-		"AWS%s.",
-		hint ? hint : "", hint ? " " : "",
-		wait > 0 ? psprintf(", here more than %d s; a longer wait may help", (wait + 999) / 1000)
-				 : ": try again, with a wait such as '1 min'");
+	return psprintf("%s%sA role or trust policy made a moment ago takes a while to be known to "
+					"AWS%s.",
+					hint ? hint : "", hint ? " " : "",
+					wait > 0 ? psprintf(", here more than %d s; a longer role_wait may help",
+										(wait + 999) / 1000)
+							 : ": try again in a while, or with role_wait => '1 min'");
 }
 
 static Credentials *

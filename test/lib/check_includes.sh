@@ -14,7 +14,7 @@ failed=0
 # Top to bottom, a layer a line; modules of one layer do not know each other.
 LAYERS='
 s3export
-connector_api setup_api copy_api current_api job_api leader progress_api recover_api
+connector_api setup_api role_api copy_api current_api job_api leader progress_api recover_api
 copy_args current_args current_worker
 connector_args export delivery
 parallel batch

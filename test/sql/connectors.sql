@@ -6,6 +6,12 @@ RESET client_min_messages;
 SET TimeZone = 'UTC';
 CREATE ROLE regress_s3export_owner;
 
+-- an argument that means the same has the same name, and one type, everywhere
+SELECT p.proname, p.proargnames[1] FROM pg_proc p
+	WHERE p.pronamespace = 's3export'::regnamespace AND p.proargnames[1] IN ('name', 'connector') ORDER BY p.proname COLLATE "C";
+SELECT p.proname, a.name, a.type::regtype FROM pg_proc p, unnest(p.proargnames, p.proargtypes::oid[]) AS a (name, type)
+	WHERE p.pronamespace = 's3export'::regnamespace AND a.name IN ('wait', 'role_wait') ORDER BY p.proname COLLATE "C";
+
 -- with a secret key, and every default
 SELECT s3export.create_connector('first', 'my-bucket',
 	access_key_id => 'AKIAIOSFODNN7EXAMPLE', secret_access_key => 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY',
@@ -62,7 +68,6 @@ REVOKE EXECUTE ON FUNCTION s3export.create_connector FROM regress_s3export_owner
 SELECT s3export.create_connector(NULL, 'bucket');
 SELECT s3export.create_connector('x', NULL);
 SELECT s3export.create_connector('x', 'bucket', kind => NULL);
-SELECT s3export.create_connector('x', 'bucket', role_arn => 'arn:aws:iam::123456789012:role/r', folder_path => NULL);
 SELECT s3export.create_connector('x', 'bucket', role_arn => 'arn:aws:iam::123456789012:role/r', addressing => NULL);
 SELECT s3export.create_connector('x', 'bucket', role_arn => 'arn:aws:iam::123456789012:role/r', payload_signing => NULL);
 SELECT s3export.create_connector('x', 'bucket', role_arn => 'arn:aws:iam::123456789012:role/r', validate => NULL);
@@ -82,6 +87,7 @@ SELECT * FROM s3export.test_credentials(NULL);
 SELECT * FROM s3export.test_credentials(bucket => NULL);
 SELECT * FROM s3export.test_credentials('first', 'bucket');
 SELECT * FROM s3export.test_credentials('first', access_key_id => 'AKIAIOSFODNN7EXAMPLE');
+SELECT * FROM s3export.test_credentials('first', folder_path => 'elsewhere');
 SELECT * FROM s3export.test_credentials(bucket => 'bucket');
 SELECT * FROM s3export.test_credentials(bucket => 'Bucket');
 
@@ -116,12 +122,35 @@ SELECT s3export.create_connector('x', 'bucket', access_key_id => 'AKIAIOSFODNN7E
 SELECT s3export.set_identity('AKIAIOSFODNN7EXAMPLE', '');
 -- a name, and a place, is taken once
 SELECT s3export.create_connector('first', 'other-bucket', role_arn => 'arn:aws:iam::123456789012:role/r', validate => false);
-SELECT s3export.create_connector('x', 'my-bucket', role_arn => 'arn:aws:iam::123456789012:role/r', folder_path => 'currents/', validate => false);
+SELECT s3export.create_connector('x', 'my-bucket', role_arn => 'arn:aws:iam::123456789012:role/r', folder_path => 'first/', validate => false);
 SELECT s3export.create_connector('x', 'my-bucket', role_arn => 'arn:aws:iam::123456789012:role/r', folder_path => 'a/b c',
 	endpoint_url => 'https://s3.example.com', validate => false);
 SELECT s3export.create_connector('elsewhere', 'my-bucket', role_arn => 'arn:aws:iam::123456789012:role/r',
 	endpoint_url => 'https://s3.example.com', validate => false) > 0 AS created;
 SELECT s3export.drop_connector('elsewhere');
+
+-- the default of folder_path is the connector's name, if that is a path; for currents it is "currents"
+SELECT s3export.create_connector('a/name with {braces}', 'd-bucket', role_arn => 'arn:aws:iam::123456789012:role/r', validate => false) > 0 AS created;
+SELECT s3export.create_connector('flow', 'd-bucket', kind => 'currents', role_arn => 'arn:aws:iam::123456789012:role/r', folder_path => NULL, validate => false) > 0 AS created;
+SELECT name, folder_path, uri FROM s3export.connectors WHERE bucket = 'd-bucket' ORDER BY name;
+SELECT s3export.create_connector('second flow', 'd-bucket', kind => 'currents', role_arn => 'arn:aws:iam::123456789012:role/r', validate => false);
+SELECT s3export.create_connector('..', 'd-bucket', role_arn => 'arn:aws:iam::123456789012:role/r', validate => false);
+SELECT s3export.create_connector('a//b', 'd-bucket', role_arn => 'arn:aws:iam::123456789012:role/r', validate => false);
+SELECT s3export.create_connector('/', 'd-bucket', role_arn => 'arn:aws:iam::123456789012:role/r', validate => false);
+SELECT s3export.create_connector('/', 'd-bucket', role_arn => 'arn:aws:iam::123456789012:role/r', folder_path => 'slash', validate => false) > 0 AS created;
+SELECT s3export.drop_connector('/');
+SELECT s3export.drop_connector('a/name with {braces}');
+-- the files of a current need room for their names
+SELECT s3export.create_connector('long', 'd-bucket', kind => 'currents', role_arn => 'arn:aws:iam::123456789012:role/r', folder_path => repeat('d', 513), validate => false);
+SELECT s3export.create_connector('long', 'd-bucket', kind => 'currents', role_arn => 'arn:aws:iam::123456789012:role/r', folder_path => repeat('d', 512) || '/', validate => false) > 0 AS created;
+SELECT s3export.alter_connector('flow', folder_path => repeat('ü', 256) || 'd', validate => false);
+SELECT s3export.alter_connector('flow', folder_path => repeat('ü', 256), validate => false);
+SELECT s3export.test_credentials(bucket => 'd-bucket', kind => 'currents', role_arn => 'arn:aws:iam::123456789012:role/r', folder_path => repeat('d', 513));
+SELECT s3export.iam_policy('d-bucket', 'currents', folder_path => repeat('d', 513));
+SELECT s3export.drop_connector('flow');
+SELECT s3export.drop_connector('long');
+SELECT s3export.create_connector('long', 'd-bucket', role_arn => 'arn:aws:iam::123456789012:role/r', folder_path => repeat('d', 960), validate => false) > 0 AS created;
+SELECT s3export.drop_connector('long');
 
 -- changes: what is not named stays
 SELECT s3export.alter_connector('first');

@@ -109,5 +109,19 @@ SET s3export.part_size = '4MB';
 SET s3export.max_concurrent_parts = 0;
 SET s3export.no_such_setting = 1;
 
+-- the folder of a current is for its own files, now and in the background, for its owner and for who may use it
+SELECT s3export.create_connector('flow', 'bucket', kind => 'currents', credentials_from => 'nowhere', endpoint_url => 'http://127.0.0.1:1', validate => false) > 0 AS created;
+CREATE ROLE regress_s3export_user;
+SELECT s3export.grant_usage('flow', 'regress_s3export_user');
+SELECT s3export.copy_to('flow', 'VALUES (1)', 's3export.any/event_type=public.t/forged.csv', if_exists => 'overwrite');
+\echo :LAST_ERROR_SQLSTATE
+SET ROLE regress_s3export_user;
+SELECT s3export.copy_to('flow', 'VALUES (1)');
+RESET ROLE;
+SELECT s3export.copy_to('flow', 'VALUES (1)', wait => false);
+SELECT count(*) FROM s3export.jobs WHERE connector = 'flow';
+SELECT s3export.drop_connector('flow');
+DROP ROLE regress_s3export_user;
+
 SELECT s3export.drop_connector('nowhere');
 DROP TABLE target;

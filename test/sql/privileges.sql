@@ -87,7 +87,7 @@ SELECT s3export.drop_connector('alice');
 SELECT s3export.drop_connector('alice', if_exists => true);
 -- a name and a place that are taken: whose the place is stays unsaid
 SELECT s3export.create_connector('alice', 'other-bucket', role_arn => 'arn:aws:iam::123456789012:role/r', validate => false);
-SELECT s3export.create_connector('bob', 'my-bucket', role_arn => 'arn:aws:iam::123456789012:role/r', validate => false);
+SELECT s3export.create_connector('bob', 'my-bucket', role_arn => 'arn:aws:iam::123456789012:role/r', folder_path => 'alice', validate => false);
 -- the tables themselves
 SELECT * FROM s3export.connector;
 SELECT * FROM s3export.credential;
@@ -159,7 +159,7 @@ SELECT pg_temp.sqlstate_of(statement), statement FROM unnest(ARRAY[
 RESET ROLE;
 GRANT EXECUTE ON FUNCTION s3export.create_connector TO regress_s3export_teammate;
 SET ROLE regress_s3export_teammate;
-SELECT s3export.create_connector('mate', 'my-bucket', role_arn => 'arn:aws:iam::123456789012:role/r', validate => false);
+SELECT s3export.create_connector('mate', 'my-bucket', role_arn => 'arn:aws:iam::123456789012:role/r', folder_path => 'alice', validate => false);
 SET ROLE regress_s3export_alice;
 SELECT s3export.revoke_usage('alice', 'regress_s3export_team');
 SET ROLE regress_s3export_teammate;

@@ -27,7 +27,7 @@ SELECT proname, prosecdef AS security_definer, l.lanname AS language, proleakpro
 SELECT relname FROM pg_class c WHERE relnamespace = 's3export'::regnamespace AND relkind = 'r' AND NOT EXISTS (
 	SELECT FROM pg_trigger WHERE tgrelid = c.oid AND tgfoid = 's3export.refuse_direct_writes'::regproc AND tgenabled = 'O'
 		AND tgtype & 1 = 0 AND tgtype & 2 <> 0 AND tgtype & (4 | 8 | 16) = 4 | 8 | 16);
--- catalogs in which the extension has objects, and triggers but those above: none
+-- catalogs in which the extension has objects, and triggers but those above: those that keep out what belongs to no role
 SELECT DISTINCT classid::regclass FROM pg_depend
 	WHERE deptype = 'e' AND refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 's3export')
 	ORDER BY 1;

@@ -84,11 +84,11 @@ SELECT account, arn FROM s3export.identity();
 SELECT s3export.trust_policy();
 
 -- how long to wait for a new role
-SELECT s3export.create_connector('x', 'bucket', role_arn => 'arn:aws:iam::123456789012:role/r', wait => NULL);
-SELECT s3export.create_connector('x', 'bucket', role_arn => 'arn:aws:iam::123456789012:role/r', wait => '-1 s');
-SELECT s3export.set_credentials('by role', role_arn => 'arn:aws:iam::123456789012:role/r', wait => '1 month');
-SELECT s3export.test_credentials('by role', wait => '61 min');
-SELECT s3export.test_credentials('by role', wait => '60 min');
+SELECT s3export.create_connector('x', 'bucket', role_arn => 'arn:aws:iam::123456789012:role/r', role_wait => NULL);
+SELECT s3export.create_connector('x', 'bucket', role_arn => 'arn:aws:iam::123456789012:role/r', role_wait => '-1 s');
+SELECT s3export.set_credentials('by role', role_arn => 'arn:aws:iam::123456789012:role/r', role_wait => '1 month');
+SELECT s3export.test_credentials('by role', role_wait => '61 min');
+SELECT s3export.test_credentials('by role', role_wait => '60 min');
 
 -- what objects are created with
 SELECT s3export.create_connector('options', 'acme-exports', access_key_id => 'AKIAIOSFODNN7EXAMPLE',

@@ -94,7 +94,7 @@ is($node->safe_psql('postgres', q(SET s3export.part_size = '5MB';
 	SELECT rows_uploaded FROM s3export.copy_to('role', 'SELECT g, repeat(md5(g::text), 30) FROM generate_series(1, 20000) g', 'role.csv'))), 20000, 'an export with a role');
 # In Ceph an object belongs to the role, and even the bucket's owner cannot read it.
 like(s3_ok('ls', "$folder/role/"), qr/^@{[ $node->safe_psql('postgres', q(SELECT bytes FROM s3export.job_files WHERE uri LIKE '%role.csv')) ]}\t/m, 'all of it arrives');
-error_like($node, 'SELECT ' . connector_sql('norole', folder_path => "$folder/norole", role_arn => 'arn:aws:iam:::role/nobody', wait => '0'),
+error_like($node, 'SELECT ' . connector_sql('norole', folder_path => "$folder/norole", role_arn => 'arn:aws:iam:::role/nobody', role_wait => '0'),
 	{ message => qr/^S3 credentials are invalid/, detail => qr/sts:AssumeRole/, hint => qr/role/ }, 'a role that is not there');
 {
 	my $arn = s3_role("reader$tag", 's3:ListBucket', 's3:GetBucketLocation', 's3:GetObject');

@@ -176,6 +176,115 @@ foreach my $database ('postgres', 'restored')
 }
 isnt($external_id{postgres}, $external_id{restored}, 'external IDs of a copy are its own');
 
+# ---- another cluster, where one of three roles is missing; and a role that was dropped
+my $other = PostgreSQL::Test::Cluster->new('other');
+$other->init;
+$other->start;
+my $odd = q("Odd ""role");
+
+# What psql says about a dump.
+sub restore
+{
+	my ($file, $database, @options) = @_;
+
+	$other->safe_psql('postgres', "CREATE DATABASE $database");
+	my ($out, $err) = run_command([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', @options, '-f', $file, $other->connstr($database) ]);
+	is($?, 0, "$database: restored");
+	return $err;
+}
+
+# Everybody's connectors and grants, and the owners of the credentials.
+sub roles_of
+{
+	my ($database) = @_;
+
+	return $other->safe_psql($database, q(
+		SELECT c.name, c.owner, k.owner, (SELECT string_agg(g.grantee::text, ' ' ORDER BY g.grantee::text COLLATE "C") FROM s3export.connector_grant g WHERE g.connector_id = c.connector_id)
+			FROM s3export.connector c JOIN s3export.credential k USING (credential_id) ORDER BY c.name));
+}
+
+my $make = q(SELECT s3export.create_connector('%s', 'bucket', role_arn => 'arn:aws:iam::123456789012:role/export', validate => false));
+$node->safe_psql('postgres', qq(CREATE DATABASE source; CREATE ROLE carol; CREATE ROLE dave; CREATE ROLE $odd));
+$node->safe_psql('source', join ';', 'CREATE EXTENSION s3export',
+	(map { sprintf($make, "of $_") . "; SELECT s3export.alter_connector('of $_', owner => '$_', validate => false)" } qw(alice carol dave)),
+	q(SELECT s3export.create_connector('shares', 'bucket', credentials_from => 'of carol', validate => false); SELECT s3export.alter_connector('shares', owner => 'alice', validate => false)),
+	(map { "SELECT s3export.grant_usage('of alice', '$_')" } 'bob', 'carol', 'dave', $odd), q(SELECT s3export.grant_usage('of carol', 'bob')), q(SELECT s3export.grant_usage('of dave', 'carol')));
+my %oid = map { split /\|/ } split /\n/, $node->safe_psql('source', q(SELECT rolname, oid FROM pg_roles WHERE rolname IN ('alice', 'bob', 'carol', 'dave')));
+my $external_id = $node->safe_psql('source', q(SELECT external_id FROM s3export.connectors WHERE name = 'of alice'));
+$node->safe_psql('source', 'DROP ROLE dave');
+$other->safe_psql('postgres', "CREATE ROLE alice; CREATE ROLE bob; CREATE ROLE $odd");
+
+$node->command_ok([ 'pg_dump', '-f', $node->basedir . '/roles.sql', 'source' ], 'pg_dump of four roles');
+$text = slurp_file($node->basedir . '/roles.sql');
+unlike($text, qr/\b$oid{$_}\b/, "the dump has no number for $_") foreach sort keys %oid;
+my $said = restore($node->basedir . '/roles.sql', 'fewer');
+# Of each owner a connector and its credentials, of carol two grants and an external ID, too.
+is(scalar(() = $said =~ /WARNING:  role "carol" does not exist\nHINT:  Create it and load the dump again, or give its connectors another owner with s3export\.alter_connector\(owner => \.\.\.\)/g), 5, 'a role that is missing is a warning');
+is(scalar(() = $said =~ /WARNING:  "-" does not name a role\nDETAIL:  .* dropped before the dump was made\.\nHINT:  Give its connectors another owner/g), 2, 'and so is one that was dropped');
+is(scalar(() = $said =~ /^psql:/mg), 7, 'nothing else is said');
+my $restored = qq(of alice|alice|alice|$odd bob\nof carol|-|-|bob\nof dave|-|-|\nshares|alice|-|);
+is(roles_of('fewer'), $restored, 'connectors without an owner and the grants of all others are there');
+is($other->safe_psql('fewer', 'SELECT role, external_id FROM s3export.external_id WHERE role <> current_user::regrole'), "alice|$external_id", 'and so is the external ID of who is there');
+is($other->safe_psql('fewer', q(SET ROLE bob; SELECT name, owner FROM s3export.connectors ORDER BY name)), "of alice|alice\nof carol|-", 'a grantee sees whose use is granted');
+is($other->safe_psql('fewer', q(SET ROLE alice; SELECT name FROM s3export.connectors ORDER BY name)), "of alice\nshares", 'but without an owner nobody else does');
+
+sub other_error
+{
+	my ($sql) = @_;
+
+	return ($other->psql('fewer', $sql))[2];
+}
+
+like(other_error(q(SELECT * FROM s3export.test_credentials('of carol'))),
+	qr/ERROR:  there is no external ID to assume role "arn:aws:iam::123456789012:role\/export" with\nDETAIL:  .*\nHINT:  A superuser can give the connector an owner with s3export\.alter_connector\(owner => \.\.\.\)/,
+	'a role is not assumed with an external ID that is nobody\'s');
+like(other_error(q(SET ROLE bob; SELECT s3export.copy_to('of carol', 'VALUES (1)'))), qr/ERROR:  there is no external ID/, 'nor for a grantee');
+like(other_error(q(SELECT s3export.set_credentials('of dave', role_arn => 'arn:aws:iam::123456789012:role/export'))), qr/ERROR:  there is no external ID/, 'nor for another role');
+
+# A dump of that makes no difference, in any of the forms that a dump has.
+foreach my $form ([], [ '--column-inserts' ], [ '--quote-all-identifiers', '--rows-per-insert=3' ])
+{
+	my $database = 'again' . @$form;
+
+	$other->command_ok([ 'pg_dump', @$form, '-f', $other->basedir . '/again.sql', 'fewer' ], "pg_dump @$form");
+	restore($other->basedir . '/again.sql', $database);
+	is(roles_of($database), $restored, 'a dump of unknown roles can be restored');
+}
+
+# The repair, while a publication makes every table keep an identity.
+$other->safe_psql('fewer', 'CREATE PUBLICATION everything FOR ALL TABLES');
+like(other_error(q(SET ROLE alice; SELECT s3export.alter_connector('shares', owner => 'alice', validate => false))), qr/^$/, 'an owner who only shares credentials');
+like(roles_of('fewer'), qr/^shares\|alice\|-\|$/m, 'does not get them');
+$other->safe_psql('fewer', q(SELECT s3export.alter_connector('of carol', owner => 'bob', validate => false); SELECT s3export.alter_connector('of dave', owner => 'alice', validate => false);
+	SELECT s3export.revoke_usage('of alice', 'bob'); SELECT s3export.grant_usage('of dave', 'bob'); SELECT s3export.revoke_usage('of dave', 'bob')));
+is(roles_of('fewer'), qq(of alice|alice|alice|$odd\nof carol|bob|bob|bob\nof dave|alice|alice|\nshares|alice|bob|), 'a superuser gives connectors, and credentials that are shared, an owner');
+like($other->safe_psql('fewer', q(SET ROLE bob; SELECT external_id FROM s3export.connectors WHERE name = 'of carol')), qr/^s3export-[0-9a-f]{32}$/, 'whose external ID they have');
+isnt($external_id, $other->safe_psql('fewer', q(SET ROLE bob; SELECT external_id FROM s3export.connectors WHERE name = 'of carol')), 'and nobody else\'s');
+
+# Where the role was dropped.
+is($node->safe_psql('source', q(SELECT owner::text FROM s3export.connectors WHERE name = 'of dave')), $oid{dave}, 'a dropped role is shown as a number');
+$node->safe_psql('source', q(SELECT s3export.alter_connector('of dave', owner => 'bob', validate => false)));
+is($node->safe_psql('source', q(SELECT owner FROM s3export.connectors WHERE name = 'of dave')), 'bob', 'and can be replaced as an owner');
+
+# What is read: names alone, and never a number.
+foreach my $case ([ 'alice', 'alice' ], [ '"alice"', 'alice' ], [ 'ALICE', 'alice' ], [ $odd, $odd ], [ 'nobody here', undef ], [ 'a.b', undef ],
+	[ '10', '-', qr/WARNING:  "10" does not name a role/ ], [ '"10"', '-', qr/WARNING:  role "10" does not exist/ ],
+	[ '-', '-', qr/WARNING:  "-" does not name a role/ ], [ '"-"', '-', qr/WARNING:  role "-" does not exist/ ], [ 'nobody', '-', qr/WARNING:  role "nobody" does not exist/ ],
+	[ '', undef ])
+{
+	my ($name, $role, $warning) = @$case;
+	my ($status, $out, $err) = $other->psql('fewer', "SELECT '$name'::s3export.role");
+
+	is($status == 0 ? $out : undef, $role, "as a role: $name");
+	like($err, defined $role ? ($warning // qr/^$/) : qr/ERROR:  invalid name syntax/, 'and what is said');
+}
+is($other->safe_psql('fewer', qq(SET session_replication_role = replica; SET client_min_messages = error; COPY s3export.connector_grant FROM stdin;\n1\t10\n1\tnobody\n\\.\nSELECT count(*) FROM s3export.connector_grant WHERE connector_id = 1 AND grantee = 10::oid OR grantee = 0::oid)),
+	0, 'nor are they granted anything');
+my $binary = $other->basedir . '/roles.bin';
+is($other->safe_psql('fewer', "CREATE TEMP TABLE roles (role s3export.role); INSERT INTO roles VALUES ('alice'), ('bob'); COPY roles TO '$binary' (FORMAT binary);
+	COPY roles FROM '$binary' (FORMAT binary); SELECT role, count(*) FROM roles GROUP BY role ORDER BY role::text"), "alice|2\nbob|2", 'roles travel in binary, too');
+$other->stop;
+
 # DROP EXTENSION leaves nothing behind but slots of currents, which are no objects of a database.
 $node->safe_psql('restored', q{SET ROLE alice; SELECT s3export.drop_connector('flow')});
 $node->safe_psql('restored', 'DROP EXTENSION s3export');

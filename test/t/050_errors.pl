@@ -59,7 +59,7 @@ sub refused
 	is(job_text($node, "$name.csv"), "failed\n$expected", "$what: the job row");
 	fault_outcome($what, caller_cell($error), job_cell($node, "$name.csv"), scripted_cell($s3, "$arguments->{folder_path}/$name.csv", undef));
 	is(failed_checks($node, $name), $check, "$what: test_credentials");
-	is(error_text($node, 'SELECT ' . connector_sql('new', %$arguments, folder_path => unique_folder(), wait => '0')), $create, "$what: create_connector");
+	is(error_text($node, 'SELECT ' . connector_sql('new', %$arguments, folder_path => unique_folder(), role_wait => '0')), $create, "$what: create_connector");
 	is(saved(), $before, "$what: nothing is saved");
 	return;
 }
@@ -363,7 +363,7 @@ foreach my $what (sort keys %denied)
 		"User: arn:aws:iam::111122223333:user/exporter is not authorized to perform: sts:AssumeRole on resource: $denied{$what}.",
 		"Check that role \"$denied{$what}\" exists, that its trust policy allows sts:AssumeRole to the owner of access key \"AKIAKEY\", "
 		  . 'and that a condition on sts:ExternalId in it says "EXTERNAL".',
-		later => " A role or trust policy made a moment ago takes a while to be known to AWS: try again, with a wait such as '1 min'.");
+		later => " A role or trust policy made a moment ago takes a while to be known to AWS: try again in a while, or with role_wait => '1 min'.");
 }
 
 # The external ID that is sent is the one that is shown.

@@ -8,6 +8,7 @@ use File::Temp qw(tempdir);
 use JSON::PP qw(decode_json);
 use PostgreSQL::Test::Utils;
 use S3Export;
+use S3Faults qw(checks_sql);
 use ScriptedS3;
 use Test::More;
 use Time::HiRes qw(time sleep);
@@ -131,13 +132,21 @@ foreach my $case (
 {
 	my %keys = user_with(sql("SELECT s3export.iam_policy('acme', folder_path => 'narrow')"));
 
-	create_connector($node, 'narrow', folder_path => 'narrow', %keys);
-	is(sql("SELECT rows_uploaded FROM s3export.copy_to('narrow', 'VALUES (1)', 'a.csv')"), 1, 'the policy suffices for an export');
+	create_connector($node, 'narrow', %keys);
+	is(sql("SELECT rows_uploaded FROM s3export.copy_to('narrow', 'VALUES (1)', 'a.csv')"), 1, 'the policy suffices for an export to the folder of the connector\'s name');
 	error_like($node, 'SELECT ' . connector_sql('wide', folder_path => 'narrower', %keys),
 		{ message => qr/^S3 credentials are invalid/, detail => qr/s3:PutObject/ }, 'and ends at its folder');
 	%keys = user_with(sql("SELECT s3export.iam_policy('acme', 'currents')"));
 	error_like($node, 'SELECT ' . connector_sql('kind', folder_path => 'kind', %keys),
 		{ message => 'S3 credentials are invalid: check "delete object" failed', detail => qr/s3:DeleteObject/ }, "the other kind's policy does not");
+	foreach my $case ([ 'data_export', qr{^[^/ ]+$}, "the bucket's root" ], [ 'currents', qr{^currents/[^/ ]+$}, 'the folder of currents' ])
+	{
+		my ($kind, $key, $where) = @$case;
+
+		$server->call('clear_log');
+		$node->safe_psql('postgres', checks_sql('-', kind => $kind, %keys));
+		like(join(' ', map { $_->{key} } $server->log(operation => 'CreateMultipartUpload')), $key, "without a folder_path $where is tested");
+	}
 	my ($out, $said) = sql_notices('SELECT ' . connector_sql('kind', kind => 'currents', folder_path => 'kind', %keys));
 	like($said, qr/NOTICE:  bucket "acme" now has connectors of both kinds\nDETAIL:  .*"kind".*"currents".*"narrow".*"data_export"/,
 		'both kinds in one bucket need a policy each');
@@ -224,7 +233,7 @@ is(sql("SELECT rows_uploaded FROM s3export.copy_to('right', 'VALUES (1)', 'a.csv
 }
 
 my $begun = time;
-error_like($node, 'SELECT ' . connector_sql('wrong', folder_path => 'wrong', role_arn => $wrong, wait => '0'),
+error_like($node, 'SELECT ' . connector_sql('wrong', folder_path => 'wrong', role_arn => $wrong, role_wait => '0'),
 	{ sqlstate => '28000', message => 'S3 credentials are invalid: check "assume role" failed',
 		detail => qr/^assume role \(sts:AssumeRole\): STS answered AccessDenied/, hint => qr/trust policy.*sts:ExternalId.*"\Q$external_id\E".*moment ago.*try again/s },
 	'a role that demands another external ID');
@@ -240,7 +249,7 @@ is(sql(q(SELECT count(*) FROM s3export.test_credentials('absent') WHERE NOT ok))
 # Another role of the database has another external ID, and so no use for that role.
 sql('CREATE ROLE other; GRANT EXECUTE ON FUNCTION s3export.create_connector TO other');
 error_like($node, 'SET s3export.allowed_endpoints = ' . sql_literal($server->url) . '; SET ROLE other; SELECT '
-	  . connector_sql('stolen', folder_path => 'stolen', role_arn => $right, wait => '0'),
+	  . connector_sql('stolen', folder_path => 'stolen', role_arn => $right, role_wait => '0'),
 	{ message => 'S3 credentials are invalid: check "assume role" failed' }, "nobody else's external ID is sent");
 
 # ---- a role that AWS does not know yet
@@ -248,7 +257,7 @@ error_like($node, 'SET s3export.allowed_endpoints = ' . sql_literal($server->url
 	my $arn = new_role('late', $trust, known_after => 3);
 
 	$server->call('clear_log');
-	error_like($node, 'SELECT ' . connector_sql('late', folder_path => 'late', role_arn => $arn, wait => '1 s'),
+	error_like($node, 'SELECT ' . connector_sql('late', folder_path => 'late', role_arn => $arn, role_wait => '1 s'),
 		{ message => qr/^S3 credentials are invalid/, hint => qr/takes a while to be known to AWS, here more than 1 s/ }, 'a wait that is too short');
 	cmp_ok(scalar $server->log(operation => 'AssumeRole'), '>=', 2, 'tries more than once');
 	create_connector($node, 'late', folder_path => 'late', role_arn => $arn);
@@ -256,13 +265,13 @@ error_like($node, 'SET s3export.allowed_endpoints = ' . sql_literal($server->url
 
 	$arn = new_role('never', $trust, known_after => 3600);
 	$begun = time;
-	error_like($node, q(SET statement_timeout = '2s'; SELECT ) . connector_sql('never', folder_path => 'never', role_arn => $arn, wait => '1 hour'),
+	error_like($node, q(SET statement_timeout = '2s'; SELECT ) . connector_sql('never', folder_path => 'never', role_arn => $arn, role_wait => '1 hour'),
 		{ sqlstate => '57014' }, 'a wait can be cancelled');
 	cmp_ok(time - $begun, '<', 10, 'at once');
 
 	my ($out, $err) = ('', '');
 	my $run = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c',
-		'SELECT ' . connector_sql('never', folder_path => 'never', role_arn => $arn, wait => '1 hour') ], '<', \undef, '>', \$out, '2>', \$err);
+		'SELECT ' . connector_sql('never', folder_path => 'never', role_arn => $arn, role_wait => '1 hour') ], '<', \undef, '>', \$out, '2>', \$err);
 	ok(poll_until(sub { sql(q(SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 's3export%'
 		AND wait_event_type = 'Extension' AND wait_event IN ('Extension', 'S3exportNewRole'))) }, 'the uploader to wait'), 'a wait is visible');
 	sql(q(SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '%create_connector%' AND pid <> pg_backend_pid()));

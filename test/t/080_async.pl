@@ -402,8 +402,11 @@ sql(q(CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE team NOLOGIN; 
 
 	wait_for_state($_, 'running') foreach @others;
 	sql(q(CREATE ROLE leaver LOGIN; CREATE ROLE locked_out LOGIN; CREATE ROLE nologin LOGIN;) . join ';', map { "SELECT s3export.grant_usage('lake', '$_')" } qw(leaver locked_out nologin));
-	create_connector($node, 'doomed', folder_path => "$folder/doomed");
-	$jobs{doomed} = sql(q(SELECT job_id FROM s3export.copy_to('doomed', 'VALUES (1)', wait => false)));
+	foreach my $name ('doomed', 'turned')
+	{
+		create_connector($node, $name, folder_path => "$name-$folder");
+		$jobs{$name} = sql("SELECT job_id FROM s3export.copy_to('$name', 'VALUES (1)', wait => false)");
+	}
 	foreach my $role (qw(leaver locked_out nologin))
 	{
 		$jobs{$role} = queue('VALUES (1)', "$role.csv", before => "SET ROLE $role");
@@ -412,14 +415,18 @@ sql(q(CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE team NOLOGIN; 
 	$jobs{select} = queue('SELECT * FROM t', 'select.csv', before => 'SET ROLE bob; SET ROLE alice');
 	$jobs{table} = queue('TABLE dropped', 'table.csv', before => 'CREATE TABLE dropped (a int)');
 	$jobs{renamed} = queue('VALUES (1)', 'renamed.csv');
-	sql(q(SELECT s3export.drop_connector('doomed'); SELECT s3export.alter_connector('lake', new_name => 'ocean'); SELECT s3export.revoke_usage('ocean', 'alice');
+	$jobs{nobodys} = queue('SELECT current_user', 'nobodys.csv');
+	sql("SET client_min_messages = error; UPDATE s3export.job SET owner = '-' WHERE job_id = $jobs{nobodys}");
+	sql(q(SELECT s3export.drop_connector('doomed'); UPDATE s3export.connector SET kind = 'currents' WHERE name = 'turned'; SELECT s3export.alter_connector('lake', new_name => 'ocean'); SELECT s3export.revoke_usage('ocean', 'alice');
 		SELECT s3export.revoke_usage('ocean', 'leaver'); DROP ROLE leaver; ALTER ROLE nologin NOLOGIN; REVOKE CONNECT ON DATABASE postgres FROM PUBLIC; DROP TABLE dropped;
 		GRANT CONNECT ON DATABASE postgres TO alice, bob, nologin));
 	release(1, $hold);
 	is(finish($jobs{renamed}), 'succeeded', 'a renamed connector');
 	error_like($node, "SELECT s3export.wait($jobs{doomed})", { sqlstate => '42704', message => 'the connector of the export has been dropped' }, 'a dropped connector');
+	error_like($node, "SELECT s3export.wait($jobs{turned})", { sqlstate => '42809', message => 'connector "turned" is not of kind "data_export"' }, 'a connector that has become a current');
 	error_like($node, "SELECT s3export.wait($jobs{revoked})", { sqlstate => '42501', message => 'permission denied for connector "ocean"' }, 'usage revoked');
 	error_like($node, "SELECT s3export.wait($jobs{leaver})", { sqlstate => '28000', message => qr/^role with OID \d+ does not exist$/ }, 'a dropped role');
+	error_like($node, "SELECT s3export.wait($jobs{nobodys})", { sqlstate => '28000', message => 'the role that queued the export does not exist' }, 'no role, which is not the superuser');
 	error_like($node, "SELECT s3export.wait($jobs{locked_out})", { sqlstate => '42501', message => 'permission denied for database "postgres"' }, 'a role that may no longer connect');
 	error_like($node, "SELECT s3export.wait($jobs{nologin})", { sqlstate => '28000', message => 'role "nologin" is not permitted to log in' }, 'a role that may no longer log in') if $node->pg_version < 17;
 	error_like($node, "SELECT s3export.wait($jobs{table})", { sqlstate => '42P01', message => 'relation "dropped" does not exist' }, 'a dropped table');

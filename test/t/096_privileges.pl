@@ -130,12 +130,16 @@ my %calls = (
 	ambient_credentials_allowed => q(SELECT s3export.ambient_credentials_allowed()),
 	version => q(SELECT s3export.version()),
 	drop_connector => [ q(SELECT s3export.drop_connector('victim')), q(SELECT s3export.drop_connector('third')), q(SELECT s3export.drop_connector('flow')) ],
+	role_in => q(SELECT s3export.role_in('mallory')), role_out => q(SELECT s3export.role_out('mallory')),
+	role_recv => q(SELECT s3export.role_recv(NULL)), role_send => q(SELECT s3export.role_send('mallory')),
+	skip_unknown_role => q(INSERT INTO s3export.connector_grant VALUES (1, '-')),
 	refuse_direct_writes => q(DELETE FROM s3export.connector_grant));
 my @order = (qw(create_connector set_identity identity trust_policy iam_policy test_credentials alter_connector set_credentials grant_usage revoke_usage copy_to
-	  header_mode wait cancel job_progress recover launch deliver pause resume current_is_here ambient_credentials_allowed version refuse_direct_writes drop_connector));
+	  header_mode wait cancel job_progress recover launch deliver pause resume current_is_here ambient_credentials_allowed version
+	  role_in role_out role_send skip_unknown_role refuse_direct_writes drop_connector));
 
-# A new function has to be put into the list above.
-is_deeply([ sort @order ], [ split /\n/, sql(q(SELECT DISTINCT proname COLLATE "C" FROM pg_proc WHERE pronamespace = 's3export'::regnamespace ORDER BY 1)) ], 'all functions are listed');
+# A new function has to be put into the list above, if SQL can call it.
+is_deeply([ sort @order ], [ split /\n/, sql(q(SELECT DISTINCT proname COLLATE "C" FROM pg_proc WHERE pronamespace = 's3export'::regnamespace AND 'internal'::regtype <> ALL (proargtypes) ORDER BY 1)) ], 'all functions are listed');
 $node->safe_psql('postgres', 'CREATE ROLE mallory LOGIN');
 foreach my $schemas ('evil, s3export, public, pg_catalog', 'pg_temp, evil, s3export, public, pg_catalog')
 {
@@ -176,18 +180,32 @@ $node->safe_psql('squatted', 'SET ROLE mallory; CREATE SCHEMA s3export; CREATE T
 error_like($node, 'CREATE EXTENSION s3export', { sqlstate => '42P06' }, 'a schema of that name is not taken over', dbname => 'squatted');
 
 # ---- default privileges
-$node->safe_psql('postgres', 'CREATE DATABASE generous');
-is($node->safe_psql('generous', <<'SQL'), "SELECT|PUBLIC|connectors\nSELECT|PUBLIC|current_events\nSELECT|PUBLIC|currents\nSELECT|PUBLIC|job_files\nSELECT|PUBLIC|jobs\nSELECT|PUBLIC|progress", 'default privileges reach no table, sequence or function that is not for everybody');
-ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO mallory WITH GRANT OPTION;
-ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC;
-ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO mallory, PUBLIC;
-ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO mallory;
-CREATE EXTENSION s3export;
-SELECT privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END, object
-	FROM (SELECT relname::text, relacl, relowner FROM pg_class WHERE relnamespace = 's3export'::regnamespace
-		UNION ALL SELECT proname, proacl, proowner FROM pg_proc WHERE proname IN ('create_connector', 'set_identity', 'refuse_direct_writes')) o(object, acl, owner),
-		aclexplode(acl) WHERE grantee <> owner ORDER BY 3;
-SQL
+# Who, but the owner, may do what with the schema and with all that is in it.
+my $privileges = q(SELECT kind, object, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END, privilege_type, is_grantable
+	FROM (SELECT 'schema', nspname::text, coalesce(nspacl, acldefault('n', nspowner)), nspowner FROM pg_namespace WHERE nspname = 's3export'
+		UNION ALL SELECT CASE relkind WHEN 'S' THEN 'sequence' ELSE 'table' END, relname::text,
+			coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner)), relowner
+			FROM pg_class WHERE relnamespace = 's3export'::regnamespace AND relkind IN ('r', 'v', 'S')
+		UNION ALL SELECT 'function', oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner)), proowner FROM pg_proc WHERE pronamespace = 's3export'::regnamespace
+		UNION ALL SELECT 'type', typname::text, coalesce(typacl, acldefault('T', typowner)), typowner FROM pg_type WHERE typnamespace = 's3export'::regnamespace AND typcategory <> 'A' AND typtype <> 'c'
+		) o (kind, object, acl, owner), aclexplode(acl) WHERE grantee <> owner ORDER BY 1, object COLLATE "C", 3, 4);
+my $by_script = sql($privileges);
+is(join("\n", grep { !/^(?:function|type)\|/ } split /\n/, $by_script), join("\n", 'schema|s3export|PUBLIC|USAGE|f',
+		map { "table|$_|PUBLIC|SELECT|f" } qw(connectors current_events currents job_files jobs progress)), 'the schema may be used, and the views be read, by everybody');
+is(join(' ', grep { !/^(?:function|type)\|.*\|PUBLIC\|(?:EXECUTE|USAGE)\|f$/ } grep { /^(?:function|type)/ } split /\n/, $by_script), '', 'functions and types are for everybody, and nobody besides');
+is(scalar(grep { /^function\|s3export\.(?:create_connector|set_identity|refuse_direct_writes|skip_unknown_role)\(/ } split /\n/, $by_script), 0, 'but for those that the script keeps');
+$node->safe_psql('postgres', 'CREATE DATABASE generous; CREATE DATABASE hardened; CREATE ROLE "Odd ""role"');
+$node->safe_psql('generous', join(';', (map { ("ALTER DEFAULT PRIVILEGES GRANT ALL ON $_ TO mallory, \"Odd \"\"role\" WITH GRANT OPTION", "ALTER DEFAULT PRIVILEGES GRANT ALL ON $_ TO PUBLIC") }
+		qw(SCHEMAS TABLES SEQUENCES FUNCTIONS TYPES)), 'CREATE EXTENSION s3export'));
+is($node->safe_psql('generous', $privileges), $by_script, 'default privileges give nothing, on schemas, tables, sequences, functions and types');
+# Whoever could make a function here would be called in place of ours.
+error_like($node, q(CREATE FUNCTION s3export.cancel(job_id integer) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE WARNING 'trapped as %', current_user; RETURN true; END$$),
+	{ sqlstate => '42501', message => 'permission denied for schema s3export' }, 'nor a place for a function that is nearer than ours', dbname => 'generous', user => 'mallory');
+is(($node->psql('generous', 'SELECT s3export.cancel(9)'))[2] =~ /trapped/, '', 'which is the one that is called');
+$node->safe_psql('hardened', join(';', (map { "ALTER DEFAULT PRIVILEGES REVOKE ALL ON $_ FROM PUBLIC" } qw(FUNCTIONS TYPES)), 'CREATE EXTENSION s3export'));
+is($node->safe_psql('hardened', $privileges), join("\n", grep { !/^(?:function|type)\|/ || /^function\|s3export\.(?:ambient_credentials_allowed|job_progress|current_is_here)\(/ } split /\n/, $by_script),
+	'default privileges that keep functions from everybody are heeded, but for those that the views call');
+is($node->safe_psql('hardened', join(';', 'SET ROLE mallory', map { "SELECT count(*) FROM s3export.$_" } qw(connectors current_events currents job_files jobs progress))), join("\n", (0) x 6), 'which can be read');
 
 # ---- rows: those that the caller may see
 sql(<<'SQL');
@@ -332,6 +350,7 @@ my $wide = q(SELECT repeat(md5(i::text), 32) FROM generate_series(1, 6000) i);
 		alter_connector => '42501', set_credentials => '42501', grant_usage => '42501', revoke_usage => '42501', drop_connector => '42501', test_credentials => '42501', copy_to => '42501',
 		launch => '42501', pause => '42501', resume => '42501', deliver => '42501', current_is_here => 'none',
 		create_connector => '42501', set_identity => '42501', trust_policy => '42501', refuse_direct_writes => '42501',
+		skip_unknown_role => '42501', role_in => 'none', role_out => 'none', role_send => 'none',
 		wait => '42704', cancel => '42704', header_mode => 'none', identity => 'none', iam_policy => 'none', job_progress => 'none', recover => 'none', ambient_credentials_allowed => 'none', version => 'none');
 	my $since = $s3->log;
 	my $job = sql('SELECT max(job_id) FROM s3export.job');
