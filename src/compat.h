@@ -45,6 +45,14 @@
 #define compat_owns_table(relid, role) pg_class_ownercheck((relid), (role))
 #endif
 
+#if PG_VERSION_NUM >= 160000
+#define compat_may_create_in_database(role) \
+	(object_aclcheck(DatabaseRelationId, MyDatabaseId, (role), ACL_CREATE) == ACLCHECK_OK)
+#else
+#define compat_may_create_in_database(role) \
+	(pg_database_aclcheck(MyDatabaseId, (role), ACL_CREATE) == ACLCHECK_OK)
+#endif
+
 /* Runs a query once, to its end. */
 #if PG_VERSION_NUM >= 180000
 #define compat_executor_run(query) ExecutorRun((query), ForwardScanDirection, 0)

@@ -18,6 +18,8 @@
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_publication.h"
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
@@ -260,12 +262,32 @@ current_require_sendable(const Current *current)
 
 /* ---- the connector's own publication ---- */
 
+/* PostgreSQL's own error does not say what it has to do with connectors. */
+static void
+require_right_to_publish(void)
+{
+	char *database = get_database_name(MyDatabaseId);
+
+	if (compat_may_create_in_database(GetUserId()))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for database %s", database),
+			 errdetail("A connector of kind \"currents\" makes a publication, which takes the CREATE "
+					   "privilege on the database."),
+			 errhint("Have it granted: GRANT CREATE ON DATABASE %s TO %s.  Or name a publication that "
+					 "is there, with publication => ....",
+					 quote_identifier(database),
+					 quote_identifier(GetUserNameFromId(GetUserId(), false)))));
+}
+
 char *
 current_make_publication(const Connector *connector, const CurrentSettings *settings)
 {
 	char *name = choose_name(connector);
 	List *relids = with_inheritors(settings->tables);
 
+	require_right_to_publish();
 	/* Later changes of a table's partitions are its own, so that readers see one table. */
 	run_statement(psprintf("CREATE PUBLICATION %s%s%s WITH (publish = '%s',"
 						   " publish_via_partition_root = true" COMPAT_PUBLISH_GENERATED ")",

@@ -25,12 +25,12 @@ SELECT p.oid::regproc AS function, has_function_privilege('public', p.oid, 'EXEC
 	FROM pg_proc p WHERE pronamespace = 's3export'::regnamespace
 	AND proname IN ('create_connector', 'alter_connector', 'drop_connector', 'set_credentials', 'set_identity',
 		'grant_usage', 'revoke_usage', 'test_credentials', 'refuse_direct_writes', 'identity', 'iam_policy', 'trust_policy',
-		'launch', 'pause', 'resume', 'deliver', 'current_is_here')
+		'launch', 'add_table', 'pause', 'resume', 'stop', 'deliver')
 	ORDER BY proname COLLATE "C";
 SELECT relname FROM pg_class
 	WHERE relnamespace = 's3export'::regnamespace AND relname IN ('connector', 'credential', 'secret', 'connector_grant',
 		'base_identity', 'external_id', 'installation', 'connectors', 'connector_connector_id_seq', 'credential_credential_id_seq',
-		'current', 'current_table', 'current_batch', 'current_event', 'current_event_event_id_seq', 'currents', 'current_events')
+		'current', 'current_state', 'current_table', 'current_batch', 'current_event', 'current_event_event_id_seq', 'currents', 'current_events')
 	AND CASE relkind WHEN 'S' THEN has_sequence_privilege('public', oid, 'USAGE, SELECT, UPDATE')
 		ELSE has_table_privilege('public', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER') END
 	ORDER BY relname COLLATE "C";
@@ -225,7 +225,8 @@ INSERT INTO s3export.base_identity (credential_id) VALUES (1);
 INSERT INTO s3export.credential (owner, role_arn) VALUES ('regress_s3export_writer', 'mine');
 UPDATE s3export.connector SET endpoint_url = 'https://evil.example.com';
 UPDATE s3export.installation SET installation_id = gen_random_uuid();
-UPDATE s3export.current SET delivered_lsn = '0/0';
+UPDATE s3export.current SET publication = 'theirs';
+UPDATE s3export.current_state SET delivered_lsn = '0/0';
 DELETE FROM s3export.current_table;
 DELETE FROM s3export.current_batch;
 DELETE FROM s3export.current_event;

@@ -144,6 +144,7 @@ SELECT s3export.create_connector('stream', 'acme-exports', 'currents', access_ke
 SELECT s3export.alter_connector('stream', bucket => 'elsewhere', validate => false);
 SELECT s3export.alter_connector('stream', bucket => 'acme-exports', endpoint_url => 'https://s3.example.com', validate => false);
 SELECT s3export.alter_connector('stream', endpoint_url => '', validate => false);
+DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO regress_s3export_maker', current_database()); END $$;
 SET ROLE regress_s3export_maker;
 SELECT s3export.create_connector('own stream', 'acme-exports', 'currents', role_arn => 'arn:aws:iam::123456789012:role/r',
 	folder_path => 'own', validate => false) > 0 AS created;
@@ -153,6 +154,7 @@ SELECT s3export.create_connector('own stream', 'acme-exports', 'currents', role_
 	folder_path => 'own', validate => false) > 0 AS created;
 SELECT s3export.drop_connector('own stream');
 RESET ROLE;
+DO $$ BEGIN EXECUTE format('REVOKE CREATE ON DATABASE %I FROM regress_s3export_maker', current_database()); END $$;
 SELECT s3export.drop_connector('stream');
 
 -- credentials of another connector: rotated once for all

@@ -43,6 +43,7 @@ CREATE SCHEMA evil;
 CREATE TABLE public.rows (a int, b int);
 INSERT INTO public.rows VALUES (1, 1), (2, 2);
 CREATE TABLE public.more (a int, b text);
+CREATE TABLE public.joins (a int, b text);
 CREATE FUNCTION evil.spring(what text) RETURNS bool LANGUAGE plpgsql AS $$
 BEGIN
 	RAISE WARNING 'trapped: %', what;
@@ -126,7 +127,8 @@ my %calls = (
 	deliver => [ q(SELECT s3export.deliver('flow')), q(SELECT s3export.deliver()) ],
 	pause => q(SELECT s3export.pause('flow')),
 	resume => q(SELECT s3export.resume('flow')),
-	current_is_here => q(SELECT s3export.current_is_here(1, '', 1, 1)),
+	add_table => q(SELECT s3export.add_table('flow', 'public.joins')), stop => q(SELECT s3export.stop('flow')),
+	refuse_drop_extension => q(DO $$ BEGIN DROP EXTENSION s3export; EXCEPTION WHEN dependent_objects_still_exist THEN NULL; END $$),
 	ambient_credentials_allowed => q(SELECT s3export.ambient_credentials_allowed()),
 	version => q(SELECT s3export.version()),
 	drop_connector => [ q(SELECT s3export.drop_connector('victim')), q(SELECT s3export.drop_connector('third')), q(SELECT s3export.drop_connector('flow')) ],
@@ -135,7 +137,7 @@ my %calls = (
 	skip_unknown_role => q(INSERT INTO s3export.connector_grant VALUES (1, '-')),
 	refuse_direct_writes => q(DELETE FROM s3export.connector_grant));
 my @order = (qw(create_connector set_identity identity trust_policy iam_policy test_credentials alter_connector set_credentials grant_usage revoke_usage copy_to
-	  header_mode wait cancel job_progress recover launch deliver pause resume current_is_here ambient_credentials_allowed version
+	  header_mode wait cancel job_progress recover launch deliver pause resume add_table refuse_drop_extension stop ambient_credentials_allowed version
 	  role_in role_out role_send skip_unknown_role refuse_direct_writes drop_connector));
 
 # A new function has to be put into the list above, if SQL can call it.
@@ -203,7 +205,7 @@ error_like($node, q(CREATE FUNCTION s3export.cancel(job_id integer) RETURNS bool
 	{ sqlstate => '42501', message => 'permission denied for schema s3export' }, 'nor a place for a function that is nearer than ours', dbname => 'generous', user => 'mallory');
 is(($node->psql('generous', 'SELECT s3export.cancel(9)'))[2] =~ /trapped/, '', 'which is the one that is called');
 $node->safe_psql('hardened', join(';', (map { "ALTER DEFAULT PRIVILEGES REVOKE ALL ON $_ FROM PUBLIC" } qw(FUNCTIONS TYPES)), 'CREATE EXTENSION s3export'));
-is($node->safe_psql('hardened', $privileges), join("\n", grep { !/^(?:function|type)\|/ || /^function\|s3export\.(?:ambient_credentials_allowed|job_progress|current_is_here)\(/ } split /\n/, $by_script),
+is($node->safe_psql('hardened', $privileges), join("\n", grep { !/^(?:function|type)\|/ || /^function\|s3export\.(?:ambient_credentials_allowed|job_progress)\(/ } split /\n/, $by_script),
 	'default privileges that keep functions from everybody are heeded, but for those that the views call');
 is($node->safe_psql('hardened', join(';', 'SET ROLE mallory', map { "SELECT count(*) FROM s3export.$_" } qw(connectors current_events currents job_files jobs progress))), join("\n", (0) x 6), 'which can be read');
 
@@ -348,7 +350,7 @@ my $wide = q(SELECT repeat(md5(i::text), 32) FROM generate_series(1, 6000) i);
 {
 	my %expected = (
 		alter_connector => '42501', set_credentials => '42501', grant_usage => '42501', revoke_usage => '42501', drop_connector => '42501', test_credentials => '42501', copy_to => '42501',
-		launch => '42501', pause => '42501', resume => '42501', deliver => '42501', current_is_here => 'none',
+		launch => '42501', pause => '42501', resume => '42501', deliver => '42501', add_table => '42501', stop => '42501', refuse_drop_extension => '42501',
 		create_connector => '42501', set_identity => '42501', trust_policy => '42501', refuse_direct_writes => '42501',
 		skip_unknown_role => '42501', role_in => 'none', role_out => 'none', role_send => 'none',
 		wait => '42704', cancel => '42704', header_mode => 'none', identity => 'none', iam_policy => 'none', job_progress => 'none', recover => 'none', ambient_credentials_allowed => 'none', version => 'none');
@@ -356,6 +358,7 @@ my $wide = q(SELECT repeat(md5(i::text), 32) FROM generate_series(1, 6000) i);
 	my $job = sql('SELECT max(job_id) FROM s3export.job');
 
 	create_connector($node, 'victim', %arguments, folder_path => 'victim', validate => \'false');
+	sql('CREATE TABLE public.joins (a int)');
 	create_connector($node, 'flow', %arguments, folder_path => 'flow', kind => 'currents', validate => \'false');
 	foreach my $function (@order)
 	{
