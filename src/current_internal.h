@@ -60,13 +60,14 @@ extern void current_require_changes(const Current *current);
 extern Oid current_require_publication(const Current *current);
 
 /*
- * The relations that the publication $1 has, and the partitions below them, for an SQL
- * statement: published (relid, parent, schema_name, table_name, relkind, relpersistence,
+ * The relations that the publication $1 has, but for the extension's own, and the partitions
+ * below them, for an SQL statement: published (relid, parent, schema_name, table_name, relkind, relpersistence,
  * relowner, relreplident).  "parent" is 0 for what is no partition of another one.
  */
 #define CURRENT_PUBLISHED                                                                     \
 	"WITH RECURSIVE member AS ("                                                              \
-	"SELECT prrelid AS relid FROM pg_publication_rel WHERE prpubid = $1"                      \
+	"SELECT r.prrelid AS relid FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid" \
+	" WHERE r.prpubid = $1 AND c.relnamespace <> 's3export'::regnamespace"                    \
 	" UNION "                                                                                 \
 	"SELECT c.oid FROM pg_class c JOIN pg_publication p ON p.oid = $1"                        \
 	" WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.oid >= 16384"            \

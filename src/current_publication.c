@@ -111,6 +111,19 @@ choose_name(const Connector *connector)
 
 /* ---- what the tables must be like ---- */
 
+static const char *
+why_not_sent(const char *problem)
+{
+	if (strcmp(problem, "foreign") == 0)
+		return "It is a foreign table, whose changes are not in the WAL of this server.";
+	if (strcmp(problem, "citus") == 0)
+		return "It is a table of Citus, whose changes are in the WAL of the servers that have its "
+			   "shards.";
+	if (strcmp(problem, "extension") == 0)
+		return "Tables of extension \"s3export\" are never sent.";
+	return "It is unlogged, so that its changes are not in the WAL.";
+}
+
 /* PostgreSQL would refuse these only later, in the statements of applications. */
 static void
 refuse_table(const char *problem, const char *name)
@@ -132,13 +145,8 @@ refuse_table(const char *problem, const char *name)
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("cannot send changes of table %s", name),
-			 strcmp(problem, "foreign") == 0
-				 ? errdetail("It is a foreign table, whose changes are not in the WAL of this server.")
-			 : strcmp(problem, "citus") == 0
-				 ? errdetail("It is a table of Citus, whose changes are in the WAL of the servers "
-							 "that have its shards.")
-				 : errdetail("It is unlogged, so that its changes are not in the WAL."),
-			 errhint("Remove it, or the table that it is a partition of, from the publication%s.",
+			 errdetail_internal("%s", why_not_sent(problem)),
+			 errhint("Leave it, or the table that it is a partition of, out of the publication%s.",
 					 strcmp(problem, "unlogged") == 0 ? ", or set it LOGGED" : "")));
 }
 
@@ -178,18 +186,32 @@ require_no_table_of_citus(Oid publication)
 		refuse_table("citus", catalog_text(0, "name"));
 }
 
+/* Without this a table that somebody names would be missing from the files without a word. */
+static void
+require_no_table_of_extension(Oid publication)
+{
+	if (catalog_execute("SELECT format('s3export.%I', c.relname) AS name FROM pg_publication_rel r"
+						" JOIN pg_class c ON c.oid = r.prrelid WHERE r.prpubid = $1"
+						" AND c.relnamespace = 's3export'::regnamespace ORDER BY name LIMIT 1",
+						"o", publication) > 0)
+		refuse_table("extension", catalog_text(0, "name"));
+}
+
 /*
- * Raises an error about the first table of the publication whose changes would be
- * missing; with "identities", of which updates and deletes would fail as well.
+ * Raises an error about the first table of the publication whose changes would be missing.
+ * With "own", the connector has made the publication: its tables must not be the extension's,
+ * and must not refuse updates and deletes once they are published.
  */
 static void
-require_tables(Oid publication, bool identities)
+require_tables(Oid publication, bool own)
 {
 	CatalogScope scope;
 
 	catalog_enter(&scope);
-	require_ordinary_tables(publication, identities);
+	require_ordinary_tables(publication, own);
 	require_no_table_of_citus(publication);
+	if (own)
+		require_no_table_of_extension(publication);
 	catalog_leave(&scope);
 }
 

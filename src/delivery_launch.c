@@ -223,6 +223,19 @@ wait_for_locks(bool wait)
 
 /* ---- the launch ---- */
 
+/* Tables may come later; but whoever expects changes to be sent now should know. */
+static void
+warn_of_no_tables(const Current *current)
+{
+	if (current->ntables == 0)
+		ereport(WARNING, (errmsg("publication \"%s\" of connector \"%s\" has no tables",
+								 current->publication, current->connector->name),
+						  errdetail("Nothing is sent until it has some."),
+						  errhint("Add some with ALTER PUBLICATION %s ADD TABLE, or with their rows "
+								  "by s3export.add_table().",
+								  quote_identifier(current->publication))));
+}
+
 static void
 launch(Delivery *delivery)
 {
@@ -235,6 +248,7 @@ launch(Delivery *delivery)
 	delivery->current = current = delivery_load(delivery->connector_id);
 	current->slot = current_slot_name(delivery->connector_id);
 	current_check(current, true);
+	warn_of_no_tables(current);
 	decode_discard(current->slot);
 	wait_for_locks(true);
 	if (delivery->copies)
