@@ -354,9 +354,9 @@ delivery_exclude_others(const Current *current)
 				 errhint("Nothing is lost: the next delivery goes on where this one ends.")));
 }
 
-/* "slot": what is wrong with it, as a phrase for people; it is told and recorded. */
+/* "reason": a sentence for people, which is recorded; "copy": this may be a copy of a server. */
 COMPAT_NORETURN static void
-lose(Current *current, const char *reason)
+lose(const Current *current, bool copy, const char *reason)
 {
 	current_lost(current, reason);
 	ereport(ERROR,
@@ -364,7 +364,11 @@ lose(Current *current, const char *reason)
 			 errmsg("connector \"%s\" has lost its place in the WAL", current->connector->name),
 			 errdetail("%s", reason),
 			 errhint("Launch the connector again with s3export.launch(), with copy_existing => "
-					 "true where rows that were missed matter.")));
+					 "true where rows that were missed matter.%s",
+					 copy ? "  If this server is a copy of another that goes on, give the "
+							"connector a folder of its own first, with "
+							"s3export.alter_connector()."
+						  : "")));
 }
 
 /*
@@ -385,7 +389,7 @@ check_position(Current *current)
 	if (confirmed <= current->delivered || decode_is_own(current->delivered, confirmed))
 		return;
 	decode_release();
-	lose(current,
+	lose(current, false,
 		 psprintf("Replication slot \"%s\" has been advanced from %X/%X to %X/%X by somebody else; "
 				  "the changes in between were not delivered.",
 				  current->slot, LSN_FORMAT_ARGS(current->delivered), LSN_FORMAT_ARGS(confirmed)));
@@ -400,19 +404,21 @@ acquire(Current *current)
 			check_position(current);
 			break;
 		case DECODE_SLOT_INVALID:
-			lose(current, psprintf("The server has removed WAL that had not been delivered, or has "
-								   "invalidated replication slot \"%s\" for another reason: see "
-								   "\"max_slot_wal_keep_size\" and pg_replication_slots.",
-								   current->slot));
+			lose(current, false,
+				 psprintf("The server has removed WAL that had not been delivered, or has "
+						  "invalidated replication slot \"%s\" for another reason: see "
+						  "\"max_slot_wal_keep_size\" and pg_replication_slots.",
+						  current->slot));
 		case DECODE_SLOT_MISSING:
 			if (current->elsewhere)
 			{
 				current_skipped(current);
 				current_refuse_delivery(current);
 			}
-			lose(current, psprintf("Replication slot \"%s\" does not exist any more, or another "
-								   "has been put in its place.",
-								   current->slot));
+			lose(current, true,
+				 psprintf("Replication slot \"%s\" does not exist on this server, or another has "
+						  "been put in its place.",
+						  current->slot));
 	}
 }
 
