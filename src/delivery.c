@@ -444,12 +444,33 @@ settle(Delivery *delivery, TimestampTz since)
 	decode_confirm(decode_is_own(position, XactLastCommitEnd) ? XactLastCommitEnd : position);
 }
 
+/* What a person has not launched, has paused or stopped: false.  Raises an error about the others. */
+static bool
+can_be_delivered(const Current *current)
+{
+	switch (current->state)
+	{
+		case CURRENT_RUNNING:
+		case CURRENT_SUSPENDED:
+		case CURRENT_ELSEWHERE: /* unless the slot has come along */
+			return true;
+		case CURRENT_CREATED:
+		case CURRENT_PAUSED:
+		case CURRENT_STOPPED:
+			current_skipped(current);
+			return false;
+		default:
+			current_skipped(current);
+			current_refuse_delivery(current);
+	}
+}
+
 /*
- * The end is read before anything else is known: what is added later is committed
- * later.  Each batch has what it allocates in a context of its own.
+ * The end is read before anything else is known of the current but that it has its slot: what
+ * is added later is committed later.  Each batch has what it allocates in a context of its own.
  */
 static void
-deliver(Delivery *delivery)
+deliver_changes(Delivery *delivery)
 {
 	TimestampTz since = GetCurrentTimestamp();
 
@@ -468,6 +489,21 @@ deliver(Delivery *delivery)
 	close_decoder(delivery);
 	if (delivery->outcome->position >= delivery->target)
 		settle(delivery, since);
+}
+
+/* What is wrong with state or slot is recorded here, and is no failure. */
+static void
+deliver(Delivery *delivery)
+{
+	Current *current = delivery_load(delivery->connector_id);
+
+	if (!can_be_delivered(current))
+	{
+		delivery->current = current;
+		return;
+	}
+	acquire(current);
+	deliver_changes(delivery);
 }
 
 /* What a person or a shutdown did says nothing about the current. */
@@ -526,42 +562,18 @@ delivery_attempt(Delivery *delivery, void (*work)(Delivery *delivery),
 		undo(delivery, error);
 	}
 	decode_release();
+	/* Whoever hears how this ended may begin another at once. */
+	lease_release_current(delivery->connector_id);
 	if (error != NULL)
 		ReThrowError(error);
 	delivery->outcome->state = pstrdup(current_state_name(delivery->current->state));
-}
-
-/* What a person has not launched, has paused or stopped: false.  Raises an error about the others. */
-static bool
-can_be_delivered(const Current *current)
-{
-	switch (current->state)
-	{
-		case CURRENT_RUNNING:
-		case CURRENT_SUSPENDED:
-		case CURRENT_ELSEWHERE: /* unless the slot has come along */
-			return true;
-		case CURRENT_CREATED:
-		case CURRENT_PAUSED:
-		case CURRENT_STOPPED:
-			current_skipped(current);
-			return false;
-		default:
-			current_skipped(current);
-			current_refuse_delivery(current);
-	}
 }
 
 void
 delivery_run(int64 connector_id, DeliveryOutcome *outcome)
 {
 	Delivery delivery = {.connector_id = connector_id, .outcome = outcome};
-	Current *current = delivery_load(connector_id);
 
-	outcome->state = pstrdup(current_state_name(current->state));
-	if (!can_be_delivered(current))
-		return;
-	delivery_exclude_others(current);
-	acquire(current);
+	delivery_exclude_others(delivery_load(connector_id));
 	delivery_attempt(&delivery, deliver, record_failure);
 }

@@ -41,8 +41,8 @@ delivery_choose_settings(const Current *current, uint64 backlog, CurrentBatch *s
 extern void delivery_exclude_others(const Current *current);
 
 /*
- * Does the work with the slot acquired, or to be acquired by it, and gives the slot
- * up; an error is told to the uploader, recorded or undone by "undo", and raised again.
+ * Does the work, which acquires the slot, and gives up the slot and the exclusion of others;
+ * an error is told to the uploader, recorded or undone by "undo", and raised again.
  */
 extern void delivery_attempt(Delivery *delivery, void (*work)(Delivery *delivery),
 							 void (*undo)(Delivery *delivery, const ErrorData *error));

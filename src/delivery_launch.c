@@ -246,6 +246,7 @@ launch(Delivery *delivery)
 	XLogRecPtr      position;
 
 	delivery->current = current = delivery_load(delivery->connector_id);
+	current_require_not_launched(current);
 	current->slot = current_slot_name(delivery->connector_id);
 	current_check(current, true);
 	warn_of_no_tables(current);
@@ -338,7 +339,10 @@ add_table(Delivery *delivery)
 	CurrentBatch    settings;
 	XLogRecPtr      position;
 
-	delivery->current = current = delivery_load(delivery->connector_id);
+	current = delivery_load(delivery->connector_id);
+	if (current->state != CURRENT_RUNNING)
+		current_refuse_delivery(current);
+	delivery->current = current;
 	current_check(current, false);
 	current_begin_table(current, delivery->relid);
 	alter_publication(delivery, current_add_table);
@@ -382,10 +386,7 @@ delivery_add_table(int64 connector_id, Oid relid, Oid userid, DeliveryOutcome *o
 						 .copies = true,
 						 .relid = relid,
 						 .userid = userid};
-	Current *current = delivery_load(connector_id);
 
-	delivery_exclude_others(current);
-	if (current->state != CURRENT_RUNNING)
-		current_refuse_delivery(current);
+	delivery_exclude_others(delivery_load(connector_id));
 	delivery_attempt(&delivery, add_table, undo_add_table);
 }
