@@ -232,30 +232,34 @@ warn_of_state(const char *name, const char *state)
 							 : errhint("Launch it with s3export.launch().")));
 }
 
-/* Whoever asks for one connector is told why nothing is tried. */
-static void
-tell_of_pause(const Current *current)
+/* Its clock has been looked at all the same. */
+COMPAT_NORETURN static void
+refuse_suspended(const Current *current)
 {
-	if (current->state == CURRENT_SUSPENDED && !current_may_try(current))
-		ereport(NOTICE, (errmsg("connector \"%s\" is suspended", current->connector->name),
-						 errdetail("It will be tried again from %s on.",
-								   timestamptz_to_str(current->next_try_at)),
-						 errhint("s3export.resume() has it tried at once.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("connector \"%s\" is suspended", current->connector->name),
+			 errdetail("Its credentials were refused.  It will be tried again from %s on.",
+					   timestamptz_to_str(current->next_try_at)),
+			 errhint("Give it working credentials with s3export.set_credentials().  "
+					 "s3export.resume() has those that it has tried at once.")));
 }
 
 static void
 deliver(Connector *connector, bool alone, DeliveryOutcome *outcome)
 {
 	const Current *current;
+	bool           waits;
 
 	require_currents(connector);
 	current = current_get(connector, false);
 	if (alone && (current->state == CURRENT_CREATED || current->state == CURRENT_STOPPED))
 		current_refuse_delivery(current);
-	if (alone)
-		tell_of_pause(current);
+	waits = current->state == CURRENT_SUSPENDED && !current_may_try(current);
 	current_worker_deliver(connector->connector_id, outcome);
 	warn_of_state(connector->name, outcome->state);
+	if (waits && strcmp(outcome->state, current_state_name(CURRENT_SUSPENDED)) == 0)
+		refuse_suspended(current);
 }
 
 /* What a person, or the end of the server, has interrupted. */

@@ -481,7 +481,7 @@ current_warn(const Current *current)
 					connector->name),
 			 errdetail("S3 has refused those that it has since %s: %d %% of the time allowed by "
 					   "drop_after is over, and all of it at %s.  The server keeps " INT64_FORMAT
-					   " bytes of write-ahead log for it.",
+					   " bytes of WAL for it.",
 					   pstrdup(timestamptz_to_str(current->suspended_at)), percent,
 					   pstrdup(timestamptz_to_str(current_deadline(current))), lag),
 			 errhint("Give it working credentials with s3export.set_credentials().")));
