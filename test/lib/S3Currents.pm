@@ -26,7 +26,7 @@ use S3Export;
 use Test::More;
 
 our @EXPORT = qw(
-  currents_node currents_settings launch deliver deliver_all start_psql finish_psql current_of
+  currents_node currents_settings launch deliver deliver_all deliver_and_listen start_psql finish_psql current_of
   files_in_bucket files_in_scripted parse_csv parse_file events wrong_files wrong_events replay
   worker_pid with_clock clock_library set_clock_factor set_clock_forward clock_forward
 );
@@ -74,6 +74,18 @@ sub deliver_all
 	my $json = $node->safe_psql($options{dbname} // 'postgres', "SELECT coalesce(json_agg(d), '[]') FROM s3export.deliver($arguments) d");
 
 	return @{ JSON::PP->new->decode($json) };
+}
+
+# What deliver("raise" => false), or one delivery by its name, says: its rows, and its messages with their SQLSTATEs.
+sub deliver_and_listen
+{
+	my ($node, %options) = @_;
+	my $name = defined $options{name} ? sql_literal($options{name}) . ', ' : '';
+	my ($status, $out, $err) = $node->psql($options{dbname} // 'postgres',
+		qq(\\set VERBOSITY verbose\nSELECT coalesce(json_agg(d), '[]') FROM s3export.deliver($name"raise" => false) d));
+
+	die "deliver() failed: $err" if $status != 0;
+	return (JSON::PP->new->decode($out), $err);
 }
 
 # Columns of a connector's line of s3export.currents, as psql shows them.

@@ -31,6 +31,24 @@ sub send_changes
 	return deliver($node, @_);
 }
 
+# The row that deliver() has for a connector, and all that it says.
+sub meet
+{
+	my ($name) = @_;
+	my ($rows, $messages) = deliver_and_listen($node);
+
+	%files = ();
+	return ((grep { $_->{connector} eq $name } @$rows)[0], $messages);
+}
+
+# A row of deliver() for a connector to which nothing is delivered.
+sub idle
+{
+	my ($name, $state, $error) = @_;
+
+	return { connector => $name, state => $state, events => 0, files => 0, bytes => 0, events_dropped => 0, error => $error };
+}
+
 # A current with a folder of its own below the test's.
 sub flow
 {
@@ -76,33 +94,38 @@ sub slot_count
 sql(<<'SQL');
 CREATE TABLE events (id int PRIMARY KEY, what text);
 CREATE TABLE keyless (id int);
-CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id);
-CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (10);
+CREATE TABLE half_logged (id int PRIMARY KEY) PARTITION BY RANGE (id);
+CREATE UNLOGGED TABLE half_logged_1 PARTITION OF half_logged FOR VALUES FROM (0) TO (10);
 CREATE UNLOGGED TABLE unlogged_table (id int PRIMARY KEY);
 CREATE VIEW a_view AS SELECT 1 AS id;
 CREATE ROLE alice LOGIN;
 CREATE ROLE bob LOGIN REPLICATION;
 GRANT CREATE ON SCHEMA public TO alice, bob;
 GRANT EXECUTE ON FUNCTION s3export.create_connector TO alice, bob;
-CREATE FUNCTION allow_endpoint(url text) RETURNS void LANGUAGE plpgsql AS $$BEGIN EXECUTE format('ALTER SYSTEM SET s3export.allowed_endpoints = %L', url); END$$;
+CREATE PUBLICATION nothing;
 SQL
 $node->safe_psql('postgres', "LOAD 's3export'; ALTER SYSTEM SET s3export.allowed_endpoints = '$S3{ENDPOINT}'");
 $node->reload;
 
 foreach my $case (
+	[ 'a publication of an export', '22023', kind => 'data_export', publication => 'nothing' ],
 	[ 'tables of an export', '22023', kind => 'data_export', tables => '{events}' ],
 	[ 'operations of an export', '22023', kind => 'data_export', operations => '{insert}' ],
 	[ 'compression of an export', '22023', kind => 'data_export', compression => 'gzip' ],
 	[ 'max_events_per_file of an export', '22023', kind => 'data_export', max_events_per_file => \'10' ],
 	[ 'drop_after of an export', '22023', kind => 'data_export', drop_after => '1 day' ],
+	[ 'a publication that is not there', '42704', publication => 'nowhere' ],
+	[ 'a publication, and tables', '22023', publication => 'nothing', tables => '{events}' ],
+	[ 'a publication, and operations', '22023', publication => 'nothing', operations => '{insert}' ],
 	[ 'a table that is not there', '42P01', tables => '{nowhere}' ],
 	[ 'an unlogged table', '22023', tables => '{unlogged_table}' ],
 	[ 'a view', '22023', tables => '{a_view}' ],
 	[ 'a catalog', '22023', tables => '{pg_catalog.pg_class}' ],
-	[ "a table of the extension's", '22023', tables => '{s3export.job}' ],
+	[ "a table of the extension's", '55000', tables => '{s3export.job}' ],
 	[ 'updates of a table without a key', '55000', tables => '{keyless}', operations => '{insert,update}' ],
 	[ 'deletes of a table without a key', '55000', tables => '{keyless}', operations => '{delete}' ],
-	[ 'a table and its partition', '22023', tables => '{parted,parted_1}' ],
+	[ 'all operations of a table without a key', '55000', tables => '{keyless}' ],
+	[ 'an unlogged partition', '55000', tables => '{half_logged}' ],
 	[ 'an unknown operation', '22023', tables => '{events}', operations => '{insert,upsert}' ],
 	[ 'no operation', '22023', tables => '{events}', operations => '{}' ],
 	[ 'an unknown compression', '22023', tables => '{events}', compression => 'zip' ],
@@ -117,22 +140,43 @@ foreach my $case (
 }
 error_like($node, 'CREATE TEMP TABLE mine (id int PRIMARY KEY); SELECT ' . connector_sql('wrong', kind => 'currents', tables => '{mine}', folder_path => "$folder/wrong", validate => \'false'),
 	{ sqlstate => '22023' }, 'refused: a temporary table');
-is(sql('SELECT count(*) FROM s3export.connectors'), 0, 'nothing of that was saved');
+is(sql('SELECT (SELECT count(*) FROM s3export.connectors), (SELECT count(*) FROM pg_publication WHERE pubname <> $$nothing$$)'), '0|0', 'nothing of that was saved');
 
 # ---- before it is launched
-flow('first', '{events,public.events}');
-is(current_of($node, 'first', 'owner, state, tables, operations, compression, max_events_per_file, drop_after::interval = interval $$48 hours$$, slot_name, position, events_sent, events_dropped, files_sent, bytes_sent, launched_at'),
-	'postgres|created|{public.events}|{insert}|none|15000|t|||0|0|0|0|', 'a connector of kind currents, as the view shows it');
-error_like($node, q(SELECT s3export.deliver('first')), { sqlstate => '55000' }, 'nothing is delivered before it is launched');
-error_like($node, q(SELECT s3export.pause('first')), { sqlstate => '55000' }, 'nor can it be paused');
-is(scalar(deliver_all($node)), 0, 'it is not due');
-flow('bare', undef);
-error_like($node, q(SELECT s3export.launch('bare')), { sqlstate => '55000' }, 'one without tables cannot be launched');
+flow('first', '{events,public.events}', operations => '{insert}');
+is(current_of($node, 'first', 'owner, state, publication, tables, operations, compression, max_events_per_file, drop_after::interval = interval $$48 hours$$, slot_name, position, lag_bytes, lag_seconds, events_sent, events_dropped, files_sent, bytes_sent, launched_at'),
+	'postgres|created|s3export_first|{public.events}|{insert}|none|15000|t|||||0|0|0|0|', 'a connector of kind currents, as the view shows it');
+is(sql(q(SELECT puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot, pg_get_userbyid(pubowner) FROM pg_publication WHERE pubname = 's3export_first')), 'f|t|f|f|f|t|postgres', 'it has made a publication');
+error_like($node, q(SELECT s3export.deliver('first')), { sqlstate => '55000', message => 'connector "first" has not been launched', hint => qr/launch/ }, 'nothing is delivered before it is launched');
+error_like($node, qq(SELECT s3export.$_('first')), { sqlstate => '55000', message => qq(cannot $_ connector "first"), detail => 'It has not been launched.', hint => qr/launch/ }, "nor is there anything to $_") foreach 'pause', 'resume', 'stop';
+foreach my $time (1, 2)
+{
+	my ($row, $messages) = meet('first');
+
+	is_deeply($row, idle('first', 'created'), "deliver() goes past it, time $time");
+	like($messages, qr/WARNING:  55000: nothing is delivered to connector "first": it is not launched\nHINT:  Launch it/, "and says so, time $time");
+}
+is(sql(q(SELECT event, detail, repeats, last_at > at FROM s3export.current_events WHERE connector = 'first')), 'skipped|{"state": "created"}|2|t', 'which is one event');
 create_connector($node, 'export', folder_path => "$folder/export", validate => \'false');
-error_like($node, q(SELECT s3export.launch('export')), { message => qr/"export"/ }, 'nor can one for exports');
+error_like($node, q(SELECT s3export.launch('export')), { sqlstate => '42809', message => qr/"export"/ }, 'one for exports cannot be launched');
 error_like($node, q(SELECT s3export.launch('nobody')), { sqlstate => '42704' }, 'nor can one that is not there');
 error_like($node, q(BEGIN; INSERT INTO events VALUES (0); SELECT s3export.launch('first')), { sqlstate => '25001', hint => qr/ommit/ }, 'nor within a transaction that has written');
 is(slot_count('first'), 0, 'there is no slot yet');
+
+# ---- a publication without tables
+flow('bare', undef);
+{
+	my ($status, $out, $err) = $node->psql('postgres', q(SELECT s3export.launch('bare')));
+
+	is($status, 0, 'one without tables can be launched');
+	like($err, qr/WARNING:  publication "s3export_bare" of connector "bare" has no tables\n.*HINT:  Add some with ALTER PUBLICATION s3export_bare ADD TABLE/s, 'and is warned of');
+	is(current_of($node, 'bare', 'state, tables, operations'), 'running|{}|{insert,update,delete,truncate}', 'it runs');
+	sql(q(INSERT INTO keyless VALUES (1); ALTER TABLE keyless REPLICA IDENTITY FULL; ALTER PUBLICATION s3export_bare ADD TABLE keyless; INSERT INTO keyless VALUES (2)));
+	is(send_changes('bare')->{events}, 1, 'and sends what is added');
+	is(short('bare', 'id'), 'insert 2', 'from then on');
+	sql(q(SELECT s3export.drop_connector('bare')));
+	is(sql(q(SELECT count(*) FROM pg_publication WHERE pubname = 's3export_bare')), 0, 'its publication goes with it');
+}
 
 # ---- the first events, to the byte
 {
@@ -142,7 +186,7 @@ is(slot_count('first'), 0, 'there is no slot yet');
 	is(sql(q(SELECT plugin, slot_type, database, active FROM pg_replication_slots JOIN s3export.currents USING (slot_name))), 's3export|logical|postgres|f', 'it has a slot');
 	is(current_of($node, 'first', "state, position >= '$start', lag_bytes >= 0, launched_at <= now()"), 'running|t|t|t', 'and is running');
 	error_like($node, q(SELECT s3export.launch('first')), { sqlstate => '55000', message => qr/already launched/ }, 'it is launched once');
-	is_deeply(send_changes('first'), { connector => 'first', state => 'running', events => 0, files => 0, bytes => 0, events_dropped => 0, error => undef }, 'nothing has happened: an empty delivery');
+	is_deeply(send_changes('first'), idle('first', 'running'), 'nothing has happened: an empty delivery');
 	is(scalar(files('first')), 0, 'writes no file');
 
 	sql(q(INSERT INTO events VALUES (1, 'one'), (2, E'quoted "two",\nnext line')));
@@ -174,7 +218,7 @@ is(slot_count('first'), 0, 'there is no slot yet');
 	my $before = current_of($node, 'first', 'position');
 	is(send_changes('first')->{events}, 0, 'what is not wanted is no event');
 	is(current_of($node, 'first', "position > '$before', lag_seconds"), 't|0', 'but passed');
-	is(sql(q(SELECT confirmed_flush_lsn >= c.position - 0::numeric OR confirmed_flush_lsn >= restart_lsn FROM pg_replication_slots JOIN s3export.currents c USING (slot_name) WHERE c.name = 'first')), 't', 'the slot follows');
+	is(sql(q(SELECT confirmed_flush_lsn >= c.position FROM pg_replication_slots JOIN s3export.currents c USING (slot_name) WHERE c.name = 'first')), 't', 'the slot follows');
 }
 
 # ---- transactions: in the order of their commits, and only those
@@ -322,6 +366,15 @@ SQL
 	send_changes('parted');
 	is((short('parted', 'id') =~ s/.*insert 4 ?//r), 'truncate -', 'a truncation of it is one event, and a partition that is detached is another table');
 	fine('parted', 'partitions');
+
+	flow('twice', '{measure,measure_2}');
+	is(current_of($node, 'twice', 'tables'), '{public.measure}', 'a table and its partition are one');
+	sql(q(INSERT INTO measure VALUES (6, '2026-02-07', 'copied')));
+	launch($node, 'twice', copy_existing => 1);
+	sql(q(INSERT INTO measure VALUES (7, '2026-02-08', 'sent'); INSERT INTO measure_2 (id, at, v) VALUES (8, '2026-02-09', 'sent')));
+	send_changes('twice');
+	is(join(' ', map { "$_->{type}:$_->{op}:$_->{values}{id}" } events(files('twice'))), 'public.measure:copy:6 public.measure:insert:7 public.measure:insert:8', 'each row comes once');
+	fine('twice', 'a table and its partition');
 }
 
 # ---- columns come and go
@@ -372,7 +425,8 @@ TEXT
 	sql(q(ALTER TABLE two ADD a int; SELECT s3export.alter_connector('several', tables => '{one,two,three}', validate => false)));
 	sql('INSERT INTO two VALUES (4)');
 	send_changes('several');
-	is(join(' ', map { "$_->{file}{version}:$_->{values}{id}" } grep { $_->{type} eq 'public.two' } events(files('several'))), '1:1 1:2 2:4', 'one that is added again goes on counting its versions');
+	is(join(' ', map { "$_->{file}{version}:$_->{values}{id}" } grep { $_->{type} eq 'public.two' } events(files('several'))), '2:1 2:2 4:4', 'one that is added again has another version of its columns');
+	is(join(' ', sort map { "$_->{type}:$_->{version}" } map { parse_file(@$_) } files('several')), 'public.one:1 public.one:1 public.three:3 public.two:2 public.two:2 public.two:4', 'no two tables have a version in common');
 	sql(q(ALTER TABLE one RENAME TO uno; INSERT INTO uno VALUES (5)));
 	send_changes('several');
 	is(short('several', 'id', 'public.uno'), 'insert 5', 'a table that is renamed has its new name');
@@ -412,7 +466,7 @@ TEXT
 		sql(q(INSERT INTO many SELECT i, 'c' FROM generate_series(1, 500) i));
 		$row = send_changes('many');
 		my ($file) = grep { $_->{suffix} eq $suffix } map { parse_file(@$_) } files('many');
-		is(scalar @{ $file->{events} }, 500, "$compression: the file");
+		is(join(' ', map { "$_->{op} " . ($_->{values}{id} // '-') } @{ $file->{events} }), join(' ', 'truncate -', map { "insert $_" } 1 .. 500), "$compression: the file");
 		is($row->{bytes}, s3_head($file->{key})->{'content-length'}, "$compression: bytes as stored");
 		cmp_ok($row->{bytes}, '<', length($file->{csv}) / 2, "$compression: is smaller");
 	}
@@ -424,7 +478,7 @@ TEXT
 	my ($peak, $pid) = (0);
 
 	sql('CREATE TABLE large (id int, note text)');
-	flow('large', '{large}');
+	flow('large', '{large}', operations => '{insert}');
 	launch($node, 'large');
 	sql(q(INSERT INTO large SELECT i, repeat(md5(i::text), 6) FROM generate_series(1, 300000) i));
 	my $delivery = start_psql($node, q(SELECT events, files FROM s3export.deliver('large')));
@@ -464,17 +518,21 @@ TEXT
 # ---- at a time, by whom, and how it ends
 {
 	sql('CREATE TABLE held (id int, note text)');
-	flow('held', '{held}');
+	flow('held', '{held}', operations => '{insert}');
 	launch($node, 'held');
 	sql(q(INSERT INTO held SELECT i, repeat('y', 100) FROM generate_series(1, 60000) i));
 	my $delivery = start_psql($node, q(SELECT events FROM s3export.deliver('held')));
 	my $uploader = worker_pid($node, 's3export uploader');
 
 	kill 'STOP', $uploader;
-	error_like($node, q(SELECT s3export.deliver('held')), { sqlstate => '55006' }, 'a connector that is being delivered is not delivered twice');
+	error_like($node, q(SELECT s3export.deliver('held')), { sqlstate => '55006', message => 'connector "held" is being delivered or launched' }, 'a connector that is being delivered is not delivered twice');
 	error_like($node, q(SELECT s3export.drop_connector('held')), { sqlstate => '55006' }, 'nor dropped');
-	my ($other) = grep { $_->{connector} eq 'held' } deliver_all($node);
-	ok($other && $other->{error}, 'deliver() goes past it, and says so');
+	error_like($node, q(SELECT s3export.stop('held')), { sqlstate => '55006' }, 'nor stopped');
+	error_like($node, q(SELECT s3export.launch('held')), { sqlstate => '55000' }, 'nor launched');
+	my ($row, $messages) = meet('held');
+	is_deeply($row, idle('held', 'running', 'connector "held" is being delivered or launched'), 'deliver() goes past it, and says so');
+	unlike($messages, qr/WARNING:[^\n]*"held"/, 'without a warning, as there is nothing wrong');
+	is(sql(q(SELECT count(*) FROM s3export.current_events WHERE connector = 'held' AND event <> 'launched')), 0, 'nor an event');
 	sql(q(SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query ~ 'deliver' AND pid <> pg_backend_pid() AND backend_type = 'client backend'));
 	my ($status, $out, $err) = finish_psql($delivery);
 	like($err, qr/ERROR:  57014: canceling statement/, 'a delivery can be cancelled');
@@ -487,37 +545,114 @@ TEXT
 	fine('held', 'a delivery after one that was cancelled');
 }
 
+# ---- launches at the same time
+{
+	my (%errors, @both);
+
+	flow('race', '{account}');
+	foreach my $round (1 .. 20)
+	{
+		my @sessions = map { start_psql($node, "SELECT pg_sleep($_)", q(SELECT s3export.launch('race'))) } 0, 0.002 * $round;
+		my @results = map { [ finish_psql($_) ] } @sessions;
+
+		push @both, $round if grep({ $_->[0] == 0 } @results) != 1;
+		$errors{$_} = 1 foreach map { $_->[2] =~ /ERROR:  (.*)/g } @results;
+		# What has ended is in nobody's way.
+		is(send_changes('race')->{events}, 0, "launched in round $round");
+		sql(q(SELECT s3export.stop('race')));
+	}
+	is_deeply(\@both, [], 'of two launches at the same time one succeeds');
+	is_deeply([ grep { $_ !~ /^55(?:006: connector "race" is being delivered or launched|000: connector "race" is already launched)$/ } keys %errors ], [], 'and the other says why not');
+	sql(q(SELECT s3export.drop_connector('race')));
+}
+
 # ---- all that are due
 {
+	# Served before 'first', as long as it does not fail.
 	flow('broken', '{events}');
 	launch($node, 'broken');
 	sql(qq(SELECT s3export.alter_connector('broken', bucket => 'no-such-bucket', validate => false)));
 	sql(q(INSERT INTO events VALUES (200, 'for two')));
-	my ($status, $out, $err) = $node->psql('postgres', 'SELECT connector, events, error IS NOT NULL FROM s3export.deliver()');
-	like($out, qr/^broken\|0?\|t$/m, 'one that fails has its error in its row');
-	like($err, qr/WARNING: .*"broken"/s, 'which is a warning');
-	like($out, qr/^first\|1\|f$/m, 'the others go on');
-	is(join(' ', sort map { (split /\|/)[0] } split /\n/, $out), join(' ', map { (split /\|/)[0] } split /\n/, $out), 'in the order of their names');
-	is(current_of($node, 'broken', 'state, failures, suspended_at'), 'running|1|', 'a failure that is not of the credentials suspends nothing');
-	error_like($node, q(SELECT s3export.deliver('broken')), { message => qr/no-such-bucket|bucket/ }, 'by its name the error is raised');
+	my $connectors = sql(q(SELECT count(*) FROM s3export.currents));
+	my ($rows, $messages) = deliver_and_listen($node);
+	%files = ();
+	my %row = map { $_->{connector} => $_ } @$rows;
+
+	is_deeply({ %{ $row{broken} }, error => undef }, idle('broken', 'running'), 'one that fails delivers nothing');
+	like($row{broken}{error}, qr/no-such-bucket|bucket/, 'and has its error in its row');
+	like($messages, qr/WARNING:  [0-9A-Z]{5}: could not deliver the changes of connector "broken": \Q$row{broken}{error}\E/, 'which is a warning');
+	is($row{first}{events}, 1, 'the others go on');
+	is(scalar(@$rows), $connectors, 'there is a row for each');
+	is(join(' ', map { $_->{connector} } @$rows), join(' ', sort map { $_->{connector} } @$rows), 'in the order of their names');
+	is(current_of($node, 'broken', q(state, failures, suspended_at, next_try_at - now() BETWEEN '20 s' AND '30 s', error_message IS NOT NULL)), 'running|1||t|t', 'a failure that is not of the credentials suspends nothing');
+	is(sql(q(SELECT event, detail - '{code,message}'::text[], detail ?& '{code,message}', repeats FROM s3export.current_events WHERE connector = 'broken' AND event <> 'launched')), 'failed|{"state": "running"}|t|1', 'and is an event');
+
+	sql(q(INSERT INTO events VALUES (201, 'for two')));
+	($rows, $messages) = deliver_and_listen($node);
+	%files = ();
+	%row = map { $_->{connector} => $_ } @$rows;
+	like($row{broken}{error}, qr/^it is not tried again yet after: .*bucket/, 'it is not tried at once again');
+	like($messages, qr/WARNING:  55000: nothing is delivered to connector "broken": it is not tried again yet after: .*\nHINT:  s3export.deliver\('broken'\) has it tried at once/, 'which is a warning, too');
+	is("$rows->[-1]{connector} $row{first}{events}", 'broken 1', 'others are served first');
+	is(current_of($node, 'broken', 'failures'), 1, 'that was no failure');
+	error_like($node, q(SELECT s3export.deliver()), { sqlstate => '55000', message => "could not deliver the changes of 1 of $connectors connectors", detail => qr/^connector "broken": it is not tried/, hint => qr/s3export\.currents/ }, 'deliver() ends with an error');
+	error_like($node, q(SELECT s3export.deliver('broken')), { message => qr/no-such-bucket|bucket/ }, 'by its name it is tried, and its error is raised');
+	is(current_of($node, 'broken', q(failures, next_try_at - now() BETWEEN '50 s' AND '60 s')), '2|t', 'the pause is doubled');
+	my $sent = current_of($node, 'first', 'events_sent');
+	sql(q(UPDATE s3export.current_state SET next_try_at = now() - interval '1 s' WHERE failures > 0; INSERT INTO events VALUES (202, 'for two')));
+	error_like($node, q(SELECT s3export.deliver()), { message => "could not deliver the changes of 1 of $connectors connectors", detail => qr/^connector "broken": .*bucket/ }, 'when it is over it is tried again, and deliver() fails as it does');
+	is(current_of($node, 'first', 'events_sent'), $sent + 1, 'what was delivered before the error stays');
+	is(send_changes('first')->{events}, 0, 'and does not come again');
+	like(short('first', 'id'), qr/insert 200 insert 201 insert 202$/, 'nothing is missing');
+	is(current_of($node, 'broken', 'failures'), 3, 'failures are counted');
+	sql(qq(SELECT s3export.alter_connector('broken', bucket => '$S3{BUCKET}', validate => false)));
+	is(send_changes('broken')->{events}, 3, 'mended, it delivers all');
+	is(current_of($node, 'broken', 'state, failures, next_try_at, error_code, error_message'), 'running|0|||', 'and all is forgotten');
+	is(sql(q(SELECT event FROM s3export.current_events WHERE connector = 'broken' ORDER BY at DESC LIMIT 1)), 'recovered', 'which is an event');
 	sql(q(SELECT s3export.drop_connector('broken')));
 }
 
-# ---- pause, resume, drop
+# ---- pause, resume, stop, drop
 {
-	sql(q(INSERT INTO events VALUES (300, 'before the pause'); SELECT s3export.pause('first')));
+	my ($status, $out, $err) = $node->psql('postgres', q(INSERT INTO events VALUES (300, 'before the pause'); SELECT s3export.pause('first')));
+	like($err, qr/NOTICE:  the server keeps WAL for connector "first" while it is paused\n.*HINT:  .*s3export\.stop/s, 'a pause keeps WAL, which is said');
 	is(current_of($node, 'first', 'state'), 'paused', 'paused');
-	is(scalar(grep { $_->{connector} eq 'first' } deliver_all($node)), 0, 'it is not due');
-	my ($status, $out, $err) = $node->psql('postgres', q(SELECT events FROM s3export.deliver('first')));
-	like($err, qr/NOTICE: .*paused/, 'and not delivered by name');
+	foreach my $how ([ 'deliver()', $node ], [ 'by its name', $node, name => 'first' ])
+	{
+		my ($what, @arguments) = @$how;
+		my ($rows, $messages) = deliver_and_listen(@arguments);
+
+		is_deeply([ grep { $_->{connector} eq 'first' } @$rows ], [ idle('first', 'paused') ], "$what: nothing is delivered");
+		like($messages, qr/WARNING:  55000: nothing is delivered to connector "first": it is paused\nHINT:  Continue it with s3export.resume\(\)/, "$what: which is a warning");
+	}
+	($status, $out, $err) = $node->psql('postgres', q(SELECT state, events, error FROM s3export.deliver('first')));
+	is("$status $out", '0 paused|0|', 'what a person has paused is no error');
 	sql(q(INSERT INTO events VALUES (301, 'in the pause')));
 	sql(q(SELECT s3export.resume('first')));
 	is(current_of($node, 'first', 'state'), 'running', 'resumed');
 	send_changes('first');
 	like(short('first', 'id'), qr/insert 300 insert 301$/, 'nothing is missing');
 
-	my $slot = current_of($node, 'first', 'slot_name');
+	my ($slot, $id) = split /\|/, current_of($node, 'first', 'slot_name, connector_id');
 	my $slots = sub { return sql("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '$slot'"); };
+	sql(q(BEGIN; SELECT s3export.stop('first'); ROLLBACK));
+	is($slots->() . ' ' . current_of($node, 'first', 'state'), '1 running', 'a stop that is rolled back leaves the slot');
+	sql(q(SELECT s3export.stop('first')));
+	is($slots->() . ' ' . current_of($node, 'first', 'state, slot_name, position, lag_bytes, lag_seconds, tables'), '0 stopped|||||{public.events}', 'a stop gives the slot back');
+	error_like($node, q(SELECT s3export.deliver('first')), { sqlstate => '55000', message => 'connector "first" is stopped', hint => qr/launch/ }, 'nothing is delivered');
+	my ($row, $messages) = meet('first');
+	is_deeply($row, idle('first', 'stopped'), 'deliver() goes past it');
+	like($messages, qr/WARNING:  55000: nothing is delivered to connector "first": it is stopped\nHINT:  Launch it/, 'and says so');
+	error_like($node, qq(SELECT s3export.$_('first')), { sqlstate => '55000', detail => 'It is stopped.' }, "there is nothing to $_") foreach 'pause', 'resume', 'stop';
+	sql(q(INSERT INTO events VALUES (302, 'while it is stopped')));
+	launch($node, 'first');
+	sql(q(INSERT INTO events VALUES (303, 'launched again')));
+	send_changes('first');
+	like(short('first', 'id'), qr/insert 301 insert 303$/, 'launched again it sends what comes');
+	is(current_of($node, 'first', 'connector_id, events_sent > 10'), "$id|t", 'with its folder and its totals');
+	fine('first', 'launched again');
+	is(sql(q(SELECT string_agg(event, ' ' ORDER BY at) FROM s3export.current_events WHERE connector = 'first' AND at > (SELECT max(at) FROM s3export.current_events WHERE connector = 'first' AND event = 'paused'))), 'skipped resumed stopped skipped launched', 'events tell all of it');
+
 	sql(q(BEGIN; SELECT s3export.drop_connector('first'); ROLLBACK));
 	sql(q(BEGIN; SAVEPOINT a; SELECT s3export.drop_connector('first'); ROLLBACK TO a; COMMIT));
 	is($slots->() . ' ' . current_of($node, 'first', 'state'), '1 running', 'a drop that is rolled back leaves the slot');
@@ -526,7 +661,9 @@ TEXT
 	sql(q(BEGIN; SELECT s3export.drop_connector('first'); COMMIT));
 	is($slots->() . ' ' . sql(q(SELECT count(*) FROM s3export.currents WHERE name = 'first')), '0 0', 'a drop takes the slot along');
 	is(scalar(() = files('first')), $before, 'and leaves the files');
-	is(sql(q(SELECT (SELECT count(*) FROM s3export.current c) - (SELECT count(*) FROM s3export.connector WHERE kind = 'currents'), (SELECT count(*) FROM s3export.current_table WHERE connector_id NOT IN (SELECT connector_id FROM s3export.connector)))), '0|0', 'and its rows');
+	is(sql(q(SELECT (SELECT count(*) FROM s3export.current c) - (SELECT count(*) FROM s3export.connector WHERE kind = 'currents'))), 0, 'and its row');
+	is(sql("SELECT count(*) FROM s3export.$_ WHERE connector_id NOT IN (SELECT connector_id FROM s3export.connector)"), 0, "none of its rows stays: $_") foreach 'current_state', 'current_table', 'current_batch', 'current_event';
+	is(sql(q(SELECT count(*) FROM pg_publication WHERE pubname = 's3export_first')), 0, 'nor its publication');
 }
 
 # ---- names
@@ -570,27 +707,57 @@ SQL
 	sql('CREATE TABLE of_alice (id int PRIMARY KEY); ALTER TABLE of_alice OWNER TO alice; CREATE TABLE of_bob (id int PRIMARY KEY); ALTER TABLE of_bob OWNER TO bob');
 	my $create = sub { my ($name, $table) = @_; return 'SELECT ' . connector_sql($name, kind => 'currents', tables => "{$table}", folder_path => "$folder/$name", validate => \'false'); };
 
+	error_like($node, $create->('bobs', 'of_bob'), { sqlstate => '42501', message => 'permission denied for database postgres' }, 'a publication takes the right to create one', user => 'bob');
+	sql('GRANT CREATE ON DATABASE postgres TO alice, bob');
 	error_like($node, $create->('bobs', 'of_alice'), { sqlstate => '42501', message => 'must be owner of table of_alice' }, "somebody else's table", user => 'bob');
 	$node->safe_psql('postgres', $create->('alices', 'of_alice'), extra_params => [ '-U', 'alice' ]);
 	$node->safe_psql('postgres', $create->('bobs', 'of_bob'), extra_params => [ '-U', 'bob' ]);
-	error_like($node, q(SELECT s3export.launch('alices')), { sqlstate => '42501', hint => qr/REPLICATION/ }, 'a role without REPLICATION may not launch', user => 'alice');
+	is(sql(q(SELECT pg_get_userbyid(pubowner) FROM pg_publication WHERE pubname = 's3export_bobs')), 'bob', 'the publication is his who makes the connector');
+	error_like($node, 'SELECT ' . connector_sql('theirs', kind => 'currents', publication => 's3export_alices', folder_path => "$folder/theirs", validate => \'false'),
+		{ sqlstate => '42501', message => 'permission denied for publication "s3export_alices"', detail => qr/"bob".*"alice"/ }, "somebody else's publication", user => 'bob');
+	error_like($node, q(SELECT s3export.launch('alices')), { sqlstate => '42501', hint => qr/ALTER ROLE alice REPLICATION/ }, 'a role without REPLICATION may not launch', user => 'alice');
 	error_like($node, q(SELECT s3export.launch('alices')), { sqlstate => '42501' }, "nor a superuser for it", user => 'postgres');
-	foreach my $function ('launch', 'deliver', 'pause', 'resume')
+	foreach my $function ('launch', 'deliver', 'pause', 'resume', 'stop')
 	{
 		like(sql_error($node, "SELECT s3export.$function('bobs')", user => 'alice')->{sqlstate}, qr/^42(501|704)$/, "$function: not by others");
 	}
+	like(sql_error($node, q(SELECT s3export.add_table('bobs', 'of_alice')), user => 'alice')->{sqlstate}, qr/^42(501|704)$/, 'add_table: not by others');
 	$node->safe_psql('postgres', q(SELECT s3export.launch('bobs')), extra_params => [ '-U', 'bob' ]);
 	sql('INSERT INTO of_bob VALUES (1)');
-	is($node->safe_psql('postgres', 'SELECT connector, events FROM s3export.deliver()', extra_params => [ '-U', 'alice' ]), '', 'deliver() is for those of the caller');
-	is($node->safe_psql('postgres', 'SELECT connector, events FROM s3export.deliver()', extra_params => [ '-U', 'bob' ]), 'bobs|1', 'the owner delivers');
-	is($node->safe_psql('postgres', 'SELECT name FROM s3export.currents ORDER BY 1', extra_params => [ '-U', 'bob' ]), 'bobs', 'the view shows what one may see');
+	is($node->safe_psql('postgres', 'SELECT connector, state, events FROM s3export.deliver()', extra_params => [ '-U', 'alice' ]), 'alices|created|0', 'deliver() is for those of the caller');
+	is($node->safe_psql('postgres', 'SELECT connector, state, events FROM s3export.deliver()', extra_params => [ '-U', 'bob' ]), 'bobs|running|1', 'the owner delivers');
+	is($node->safe_psql('postgres', 'SELECT name, tables FROM s3export.currents ORDER BY 1', extra_params => [ '-U', 'bob' ]), 'bobs|{public.of_bob}', 'the view shows what one may see');
 	is($node->safe_psql('postgres', 'SELECT DISTINCT connector FROM s3export.current_events ORDER BY 1', extra_params => [ '-U', 'bob' ]), 'bobs', 'as does that of the events');
-	error_like($node, 'SELECT * FROM s3export.current', { sqlstate => '42501' }, 'tables are for nobody', user => 'bob');
-	sql('INSERT INTO of_bob VALUES (2); ALTER TABLE of_bob OWNER TO alice');
-	error_like($node, q(SELECT s3export.deliver('bobs')), { sqlstate => '42501', message => qr/of_bob/ }, 'a table that the owner of the connector does not own any more', user => 'bob');
+	error_like($node, "SELECT * FROM s3export.$_", { sqlstate => '42501' }, "$_: tables are for nobody", user => 'bob') foreach 'current', 'current_state', 'current_table', 'current_batch', 'current_event';
+
+	# A table that the owner of publication and connector has lost.
+	sql('INSERT INTO of_bob VALUES (2)');
+	sql('ALTER TABLE of_bob OWNER TO alice');
+	sql('INSERT INTO of_bob VALUES (3)');
+	error_like($node, q(SELECT s3export.deliver('bobs')), { sqlstate => '42501', message => 'must be owner of table public.of_bob', hint => qr/DROP TABLE/ }, 'a table that the owner of the connector does not own any more', user => 'bob');
+	is(current_of($node, 'bobs', 'state, failures, error_code, error_message'), 'running|1|42501|must be owner of table public.of_bob', 'which the view has');
 	sql('ALTER TABLE of_bob OWNER TO bob');
-	is($node->safe_psql('postgres', 'SELECT connector, events FROM s3export.deliver()', extra_params => [ '-U', 'bob' ]), 'bobs|1', 'is delivered when he does again');
-	error_like($node, q(SELECT s3export.alter_connector('bobs', owner => 'alice', validate => false)), { sqlstate => '42501' }, 'a new owner has to own the tables, too', before => 'GRANT EXECUTE ON FUNCTION s3export.create_connector TO alice;');
+	sql('INSERT INTO of_bob VALUES (4)');
+	my ($status, $out, $err) = $node->psql('postgres', q(SELECT events FROM s3export.deliver('bobs')), extra_params => [ '-U', 'bob' ]);
+	is($out, 2, 'is delivered when he does again');
+	is(short('bobs', 'id'), 'insert 1 insert 2 insert 4', 'without what was written while it was not his');
+	like($err, qr/WARNING:  changes of table public\.of_bob were not sent to connector "bobs"\nDETAIL:  .*: 1 events\./, 'of which he is warned');
+	is(sql(q(SELECT detail FROM s3export.current_events WHERE connector = 'bobs' AND event = 'withheld')), '{"state": "running", "events": 1, "tables": "public.of_bob"}', 'an event in the table');
+
+	# REPLICATION, and a new owner.
+	sql('ALTER ROLE bob NOREPLICATION; INSERT INTO of_bob VALUES (5)');
+	error_like($node, q(SELECT s3export.deliver('bobs')), { sqlstate => '42501', message => 'permission denied to send changes to connector "bobs"', hint => qr/ALTER ROLE bob REPLICATION/ }, 'one who has lost REPLICATION', user => 'bob');
+	sql('ALTER ROLE bob REPLICATION');
+	is($node->safe_psql('postgres', q(SELECT events FROM s3export.deliver('bobs')), extra_params => [ '-U', 'bob' ]), 1, 'goes on with it');
+	error_like($node, q(SELECT s3export.alter_connector('bobs', owner => 'alice', validate => false)), { sqlstate => '42501', message => 'must be owner of table public.of_bob' }, 'a new owner has to own the tables, too', before => 'GRANT EXECUTE ON FUNCTION s3export.create_connector TO alice;');
+	sql('CREATE ROLE carol LOGIN; GRANT bob TO carol; GRANT EXECUTE ON FUNCTION s3export.create_connector TO carol; GRANT CREATE ON DATABASE postgres TO carol');
+	sql(q(SELECT s3export.alter_connector('bobs', owner => 'carol', validate => false)));
+	is(sql(q(SELECT pg_get_userbyid(pubowner) FROM pg_publication WHERE pubname = 's3export_bobs')), 'carol', 'the publication follows the connector');
+	error_like($node, q(SELECT s3export.deliver('bobs')), { sqlstate => '42501', hint => qr/ALTER ROLE carol REPLICATION/ }, 'the new owner needs REPLICATION');
+	sql('ALTER ROLE carol REPLICATION; INSERT INTO of_bob VALUES (6)');
+	is($node->safe_psql('postgres', q(SELECT events FROM s3export.deliver('bobs')), extra_params => [ '-U', 'carol' ]), 1, 'and delivers');
+	is(short('bobs', 'id'), 'insert 1 insert 2 insert 4 insert 5 insert 6', 'nothing else is missing');
+	fine('bobs', 'owners');
 }
 
 # ---- folders

@@ -47,14 +47,14 @@ sub insert
 }
 
 # deliver(), with the clock set forward to so many seconds after the newest current was
-# launched: (row as text, messages)
+# launched: (row as text, messages).  Without a name errors are in the rows.
 sub deliver_at
 {
 	my ($offset, $name) = @_;
 
 	set_clock_forward($launched + $offset - clock_forward());
 	my ($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\nSELECT connector, state, events, events_dropped FROM s3export.deliver("
-		  . (defined $name ? sql_literal($name) : '') . ')');
+		  . (defined $name ? sql_literal($name) : '"raise" => false') . ')');
 
 	return ($out, $err);
 }
@@ -81,6 +81,14 @@ sub fine
 
 	is_deeply([ wrong_files(@files), wrong_events(events(@files)) ], [], "$what: the files");
 	return;
+}
+
+# The events of a connector in the table, the last ones first: event, repeats and detail.
+sub recorded
+{
+	my ($name, $number) = @_;
+
+	return @{ JSON::PP->new->decode(sql("SELECT coalesce(json_agg(e), '[]') FROM (SELECT event, repeats, detail FROM s3export.current_events WHERE connector = '$name' ORDER BY at DESC LIMIT $number) e")) };
 }
 
 # New credentials, which are tested: there is nothing more to wait for.
@@ -116,7 +124,10 @@ sub notified
 		push @events, JSON::PP->new->decode($1);
 	}
 	$listen_out = '';
-	return grep { $_->{connector} eq $name } @events;
+	# Every role may listen.
+	is_deeply([ grep { join(' ', sort keys %$_) ne 'connector_id event state' } @events ], [], 'a notification tells ids, event and state alone') if @events;
+	my $id = current_of($node, $name, 'connector_id');
+	return grep { $_->{connector_id} == $id } @events;
 }
 
 # ---- the clock itself
@@ -160,19 +171,30 @@ foreach my $case (@cases)
 		next_try_at - suspended_at BETWEEN interval '29 s' AND interval '31 s', lag_bytes > 0, lag_seconds >= 0)), 'suspended|1|28000|t|t|t|t|t|t', "$name: is suspended, with the reason");
 	$suspended_at = current_of($node, $name, 'suspended_at');
 	@events = notified($name);
-	is_deeply([ map { [ @$_{qw(event state code)} ] } @events ], [ [ 'suspended', 'suspended', '28000' ] ], "$name: NOTIFY");
-	is($events[0]{connector_id}, current_of($node, $name, 'connector_id'), "$name: says of which");
-	like("$events[0]{at} $events[0]{message}", qr/^\d{4}-\d\d-\d\d.*could not/, "$name: and what");
-	is(sql("SELECT event, detail IS NOT NULL FROM s3export.current_events WHERE connector = '$name' ORDER BY at DESC LIMIT 1"), 'suspended|t', "$name: an event in the table");
+	is_deeply([ map { "$_->{event} $_->{state}" } @events ], ['suspended suspended'], "$name: NOTIFY");
+	my ($recorded) = recorded($name, 1);
+	is_deeply([ @$recorded{qw(event repeats)}, @{ $recorded->{detail} }{qw(state code)} ], [ 'suspended', 1, 'suspended', '28000' ], "$name: an event in the table");
+	like($recorded->{detail}{message}, qr/could not|refused/, "$name: which says what");
 
 	$since = $s3->log;
-	unlike((deliver_at(0))[0], qr/^$name\|/m, "$name: is not due");
-	like((deliver_at(0, $name))[1], qr/NOTICE: /, "$name: nor tried by its name, which is said");
+	my $waits = "it is not tried again yet after: $recorded->{detail}{message}";
+	my ($rows, $messages) = deliver_and_listen($node);
+	is_deeply([ grep { $_->{connector} eq $name } @$rows ], [ { connector => $name, state => 'suspended', events => 0, files => 0, bytes => 0, events_dropped => 0, error => $waits } ], "$name: is not due");
+	like($messages, qr/WARNING:  55000: nothing is delivered to connector "$name": \Q$waits\E\nHINT: .* s3export.resume\(\)/, "$name: which is a warning");
+	error_like($node, 'SELECT s3export.deliver()', { sqlstate => '55000', message => qr/^could not deliver the changes of 1 of \d+ connectors$/, detail => qq(connector "$name": $waits) }, "$name: and an error of deliver()");
+	error_like($node, "SELECT s3export.deliver('$name')", { sqlstate => '55000', message => qq(connector "$name" is suspended), detail => qr/tried again from/, hint => qr/set_credentials/ }, "$name: nor tried by its name, which is said");
+	($rows, $messages) = deliver_and_listen($node, name => $name);
+	is($rows->[0]{error}, qq(connector "$name" is suspended), "$name: without an error, too");
 	is(scalar($s3->log), $since, "$name: no request was sent");
+	is(current_of($node, $name, 'failures'), 1, "$name: nor was that a failure");
 	is(fails_at(32, $name), '28000', "$name: after 30 s it is");
 	is(current_of($node, $name, "state, failures, suspended_at = '$suspended_at', next_try_at - suspended_at BETWEEN interval '91 s' AND interval '95 s'"), 'suspended|2|t|t', "$name: then after twice as long; the clock goes on");
 	is(join(' ', map { $_->{event} } notified($name)), 'failed', "$name: NOTIFY of another failure");
-	like((deliver_at(200))[0], qr/^$name\|suspended\|0\|0$/m, "$name: deliver() tries it, too");
+	$since = $s3->log;
+	my ($row, $err) = deliver_at(200);
+	like($row, qr/^$name\|suspended\|0\|0$/m, "$name: deliver() tries it, too");
+	like($err, qr/WARNING:  28000: could not deliver the changes of connector "$name"/, "$name: and warns");
+	cmp_ok(scalar($s3->log), '>', $since, "$name: by a request");
 
 	# New credentials wake it at once.
 	my %new = scripted_user($s3);
@@ -201,6 +223,7 @@ foreach my $case (@cases)
 		push @pauses, int(($next + 3) / 10) * 10;
 		$offset += $next + 1;
 	}
+	is_deeply([ map { "$_->{event} $_->{repeats}" } reverse recorded('policy', 100) ], [ 'launched 1', 'suspended 1', 'failed 8' ], 'failures that are the same are one event');
 	is("@pauses", '30 60 120 240 480 960 1920 3600 3600', 'pauses are doubled, up to an hour');
 	$s3->call('clear_faults');
 	notified('policy');
@@ -227,13 +250,20 @@ foreach my $case (@cases)
 		$begin->();
 		notified('network');
 		isnt(fails_at($offset, 'network'), '', "$what: the delivery fails");
+		is(current_of($node, 'network', q(failures, next_try_at - now() BETWEEN '20 s' AND '30 s')), '1|t', "$what: and is not tried again at once");
+		my $since = $s3->log;
+		my ($row) = grep { $_->{connector} eq 'network' } deliver_all($node);
+		is($row->{state}, 'running', "$what: it is running still");
+		like($row->{error}, qr/^it is not tried again yet after: /, "$what: deliver() leaves it alone");
+		is(scalar($s3->log), $since, "$what: and sends no request");
 		$offset += 100 * $hour;
 		isnt(fails_at($offset, 'network'), '', "$what: and days later");
-		is(current_of($node, 'network', 'state, failures, suspended_at, next_try_at, deadline, events_dropped, error_code IS NOT NULL'), 'running|2||||0|t', "$what: which suspends nothing");
+		is(current_of($node, 'network', q(state, failures, suspended_at, deadline, events_dropped, error_code IS NOT NULL, next_try_at - now() BETWEEN '50 s' AND '60 s')), 'running|2|||0|t|t', "$what: which suspends nothing");
 		is(join(' ', map { "$_->{event} $_->{state}" } notified('network')), 'failed running failed running', "$what: NOTIFY");
 		$end->();
-		is((deliver_at($offset, 'network'))[0], 'network|running|1|0', "$what: the next delivery has it");
-		is(current_of($node, 'network', 'failures, error_code'), '0|', "$what: that was all");
+		is((deliver_at($offset, 'network'))[0], 'network|running|1|0', "$what: by its name it is tried at once");
+		is(current_of($node, 'network', 'failures, next_try_at, error_code'), '0||', "$what: that was all");
+		is(join(' ', map { "$_->{event} $_->{state}" } notified('network')), 'recovered running', "$what: NOTIFY that it is over");
 	}
 	is(ids('network'), '1 2 3', 'nothing is missing');
 
@@ -248,6 +278,23 @@ foreach my $case (@cases)
 	is(current_of($node, 'network', "state, failures, suspended_at = '$suspended_at', next_try_at > suspended_at + interval '80 s'"), 'suspended|2|t|t', 'the clock goes on');
 	$s3->call('listen', on => ScriptedS3::true);
 	is((deliver_at($offset + 200, 'network'))[0], 'network|running|1|0', 'and ends with the next success');
+	$offset += 200;
+
+	# Pauses are shorter than those of credentials, as the network comes back by itself.
+	my @pauses;
+	insert('network', 5, 5);
+	$s3->call('listen', on => ScriptedS3::false);
+	foreach my $try (1 .. 6)
+	{
+		isnt(fails_at($offset, 'network'), '', "out of reach, try $try");
+		my $next = current_of($node, 'network', 'ceil(extract(epoch FROM next_try_at - now()))');
+		push @pauses, int(($next + 3) / 10) * 10;
+		$offset += $next + 1;
+	}
+	is("@pauses", '30 60 120 240 300 300', 'pauses are doubled, up to five minutes');
+	$s3->call('listen', on => ScriptedS3::true);
+	like((deliver_at($offset))[0], qr/^network\|running\|1\|0$/m, 'it goes on by itself');
+	is(ids('network'), '1 2 3 4 5', 'nothing is missing');
 }
 
 # ---- the clock: warnings, a restart, the end
@@ -261,9 +308,9 @@ foreach my $case (@cases)
 	notified('clock');
 	unlike(join('', deliver_at(23 * $hour, 'clock')), qr/WARNING/, 'no warning before half of the time');
 	my (undef, $err) = deliver_at(24 * $hour + 60, 'clock');
-	like($err, qr/WARNING: .*"clock"/, 'a warning at 50 %');
-	my @half = grep { $_->{event} eq 'warning' } notified('clock');
-	is(join(' ', map { $_->{percent} } @half), '50', 'NOTIFY');
+	like($err, qr/WARNING:  01000: connector "clock" will drop events unless it gets working credentials\nDETAIL: .* 50 % of the time/, 'a warning at 50 %');
+	is(join(' ', map { "$_->{event} $_->{state}" } grep { $_->{event} ne 'failed' } notified('clock')), 'warning suspended', 'NOTIFY');
+	is_deeply([ map { $_->{detail}{percent} } grep { $_->{event} eq 'warning' } recorded('clock', 100) ], [50], 'an event in the table');
 	unlike((deliver_at(30 * $hour, 'clock'))[1], qr/WARNING/, 'once');
 	$listener->kill_kill;
 
@@ -276,8 +323,9 @@ foreach my $case (@cases)
 	unlike((deliver_at(31 * $hour, 'clock'))[1], qr/WARNING/, 'and what has been warned of');
 	# Without a name, and before its next try.
 	($err) = (deliver_at(43 * $hour + 12 * 60 + 60))[1];
-	like($err, qr/WARNING: .*"clock"/, 'a warning at 90 %');
-	is(join(' ', map { $_->{percent} } grep { $_->{event} eq 'warning' } notified('clock')), '90', 'NOTIFY');
+	like($err, qr/WARNING:  01000: connector "clock" will drop events unless it gets working credentials\nDETAIL: .* 90 % of the time/, 'a warning at 90 %');
+	is(join(' ', map { "$_->{event} $_->{state}" } grep { $_->{event} ne 'failed' } notified('clock')), 'warning suspended', 'NOTIFY');
+	is_deeply([ map { $_->{detail}{percent} } grep { $_->{event} eq 'warning' } recorded('clock', 100) ], [ 90, 50 ], 'an event in the table');
 	is(current_of($node, 'clock', 'events_dropped'), 0, 'nothing is dropped yet');
 	my $position = current_of($node, 'clock', 'position');
 	($err) = (deliver_at(48 * $hour + 60))[1];
@@ -293,6 +341,10 @@ foreach my $case (@cases)
 	is(ids('clock'), '6', 'and nothing of what was dropped');
 	is(current_of($node, 'clock', 'state, events_sent, events_dropped'), 'running|1|5', 'in the view');
 	fine('clock', 'the clock');
+
+	# What was lost stays known.
+	sql(q(DO $$BEGIN FOR i IN 1 .. 60 LOOP PERFORM s3export.pause('clock'); PERFORM s3export.resume('clock'); END LOOP; END$$));
+	is(sql(q(SELECT event = 'dropped', count(*) FROM s3export.current_events WHERE connector = 'clock' GROUP BY 1 ORDER BY 1)), "f|100\nt|1", 'other events do not push it out');
 }
 
 # ---- warnings come without a request; what S3 does not refuse is not given up
@@ -303,7 +355,7 @@ foreach my $case (@cases)
 	is(fails_at(0, 'unasked'), '28000', 'suspended');
 	$s3->call('clear_faults');
 	$s3->call('listen', on => ScriptedS3::false);
-	sql(q(UPDATE s3export.current SET next_try_at = suspended_at + interval '100 hours' WHERE state = 'suspended'));
+	sql(q(UPDATE s3export.current_state SET next_try_at = suspended_at + interval '100 hours' WHERE state = 'suspended'));
 	is(current_of($node, 'unasked', 'deadline - suspended_at, next_try_at - suspended_at'), '2 days|4 days 04:00:00', 'the next try is far away');
 
 	# The rows and the messages that deliver() has of it.
@@ -312,16 +364,20 @@ foreach my $case (@cases)
 
 		return join "\n", grep({ /^unasked\|/ } split /\n/, $out), grep { /WARNING|NOTICE|ERROR/ } split /\n/, $err =~ s/^.*(?=(?:WARNING|NOTICE|ERROR):  )//rmg;
 	};
-	my $warned = qq(unasked|suspended|0|0\nWARNING:  01000: connector "unasked" will drop events unless it gets working credentials);
+	my $message = current_of($node, 'unasked', 'error_message');
+	my $row = 'unasked|suspended|0|0';
+	my $waits = qq(WARNING:  55000: nothing is delivered to connector "unasked": it is not tried again yet after: $message);
+	my $suspended = qq(WARNING:  55000: could not deliver the changes of connector "unasked": connector "unasked" is suspended);
+	my $warned = qq(WARNING:  01000: connector "unasked" will drop events unless it gets working credentials);
 
-	is($delivers->(0), '', 'nothing is due');
-	is($delivers->(0, 'unasked'), qq(unasked|suspended|0|0\nNOTICE:  00000: connector "unasked" is suspended), 'which is said where it is named');
-	is($delivers->(23 * $hour), '', 'nothing is due before half of the time');
-	is($delivers->(25 * $hour), $warned, 'a warning at 50 %');
-	is($delivers->(25 * $hour), '', 'once');
-	is($delivers->(44 * $hour), $warned, 'a warning at 90 %');
-	is($delivers->(44 * $hour), '', 'once');
-	like($delivers->(49 * $hour), qr/^unasked\|suspended\|0\|0\nWARNING:  08006: [^\n]*$/, 'when the time is over S3 is asked, and does not answer');
+	is($delivers->(0), "$row\n$waits", 'nothing is due');
+	is($delivers->(0, 'unasked'), qq(ERROR:  55000: connector "unasked" is suspended), 'which is an error where it is named');
+	is($delivers->(23 * $hour), "$row\n$waits", 'nothing is due before half of the time');
+	is($delivers->(25 * $hour), "$row\n$warned\n$suspended", 'a warning at 50 %');
+	is($delivers->(25 * $hour), "$row\n$waits", 'once');
+	is($delivers->(44 * $hour, 'unasked'), qq($warned\nERROR:  55000: connector "unasked" is suspended), 'a warning at 90 %, also where it is named');
+	is($delivers->(44 * $hour), "$row\n$waits", 'once');
+	like($delivers->(49 * $hour), qr/^\Q$row\E\nWARNING:  08006: could not deliver the changes of connector "unasked": [^\n]*$/, 'when the time is over S3 is asked, and does not answer');
 	is(current_of($node, 'unasked', 'state, events_sent, events_dropped'), 'suspended|0|0', 'nothing is dropped');
 	is(sql(q(SELECT event, detail - '{position,suspended_at,deadline,lag_bytes,message,detail}'::text[] FROM s3export.current_events WHERE connector = 'unasked' ORDER BY at)), <<'EVENTS' =~ s/\n$//r, 'events in the table');
 launched|{"state": "running"}
@@ -434,7 +490,7 @@ EVENTS
 	is(fails_at(0, 'person'), '28000', 'resume: the next try is at once');
 	sql(q(SELECT s3export.pause('person')));
 	is(current_of($node, 'person', 'state, suspended_at, next_try_at, deadline, failures'), 'paused||||0', 'a pause ends the suspension');
-	unlike((deliver_at(100 * $hour, 'person'))[1], qr/WARNING/, 'there is no clock in it');
+	is(join("\n", (deliver_at(100 * $hour, 'person'))[1] =~ /(?:WARNING|NOTICE|ERROR):  .*/g), 'WARNING:  55000: nothing is delivered to connector "person": it is paused', 'there is no clock in it');
 	is(current_of($node, 'person', 'events_dropped'), 0, 'nothing is dropped');
 	sql(q(SELECT s3export.resume('person')));
 	is(state('person'), 'running', 'resumed');
@@ -442,6 +498,7 @@ EVENTS
 	is((deliver_at(100 * $hour, 'person'))[0], 'person|running|1|0', 'nothing is missing');
 	sql(q(SELECT s3export.pause('person'); SELECT s3export.resume('person'))) foreach 1 .. 60;
 	is(sql(q(SELECT count(*) FROM s3export.current_events WHERE connector = 'person')), 100, 'the last 100 events of a connector are kept');
+	is_deeply([ map { $_->{event} } recorded('person', 2) ], [ 'resumed', 'paused' ], 'the last ones');
 }
 
 # ---- log that the server has removed
@@ -460,9 +517,21 @@ EVENTS
 	sql('CHECKPOINT');
 	is(sql('SELECT wal_status FROM pg_replication_slots'), 'lost', 'the server has removed log');
 	is(state('lost'), 'lost', 'the view says so');
-	error_like($node, q(SELECT s3export.deliver('lost')), { sqlstate => '55000', message => qr/"lost"/, hint => qr/[Ll]aunch/ }, 'a delivery, too, with a hint');
+	error_like($node, q(SELECT s3export.deliver('lost')), { sqlstate => '55000', message => 'connector "lost" has lost its place in the WAL', detail => qr/removed WAL/, hint => qr/[Ll]aunch/ }, 'a delivery, too, with a hint');
 	is(join(' ', map { "$_->{event} $_->{state}" } notified('lost')), 'lost lost', 'NOTIFY');
-	is(scalar(grep { $_->{connector} eq 'lost' && $_->{state} eq 'running' } deliver_all($node)), 0, 'it is not due any more');
+	my ($lost) = recorded('lost', 1);
+	is("$lost->{event} $lost->{detail}{position}", 'lost ' . current_of($node, 'lost', 'position'), 'an event in the table, with the place');
+	like($lost->{detail}{reason}, qr/removed WAL/, 'and the reason');
+	foreach my $time (1, 2)
+	{
+		my ($rows, $messages) = deliver_and_listen($node);
+
+		is_deeply($rows, [ { connector => 'lost', state => 'lost', events => 0, files => 0, bytes => 0, events_dropped => 0, error => 'connector "lost" has lost its place in the WAL' } ], "deliver() says so in a row, time $time");
+		like($messages, qr/WARNING:  55000: could not deliver the changes of connector "lost": .*\nHINT:  Launch it again/, "and in a warning, time $time");
+	}
+	error_like($node, 'SELECT s3export.deliver()', { sqlstate => '55000', message => 'could not deliver the changes of 1 of 1 connectors' }, 'and by an error');
+	is_deeply([ map { "$_->{event} $_->{repeats}" } recorded('lost', 2) ], [ 'skipped 3', 'lost 1' ], 'each time is counted among the events');
+	error_like($node, "SELECT s3export.$_('lost')", { sqlstate => '55000', detail => 'It is lost.', hint => qr/[Ll]aunch/ }, "there is nothing to $_") foreach 'pause', 'resume';
 	sql(q(ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf()));
 	launch($node, 'lost', copy_existing => 1);
 	insert('lost', 5, 5);
@@ -475,9 +544,25 @@ EVENTS
 	my $slot = current_of($node, 'lost', 'slot_name');
 	sql("SELECT pg_drop_replication_slot('$slot')");
 	is(state('lost'), 'lost', 'a slot that somebody has dropped is lost as well');
-	error_like($node, q(SELECT s3export.deliver('lost')), { sqlstate => '55000', hint => qr/[Ll]aunch/ }, 'with the same hint');
+	error_like($node, q(SELECT s3export.deliver('lost')), { sqlstate => '55000', detail => qr/"$slot" does not exist/, hint => qr/[Ll]aunch/ }, 'with the same hint');
 	launch($node, 'lost');
 	is(state('lost'), 'running', 'and the same remedy');
+
+	# Somebody puts another slot in its place.
+	insert('lost', 6, 6);
+	sql("SELECT pg_drop_replication_slot('$slot'); SELECT pg_create_logical_replication_slot('$slot', 'test_decoding')");
+	insert('lost', 7, 7);
+	is(state('lost'), 'lost', 'a slot of another plugin is not its');
+	error_like($node, q(SELECT s3export.deliver('lost')), { sqlstate => '55000', detail => qr/another has been put in its place/, hint => qr/[Ll]aunch/ }, 'nor delivered from');
+	error_like($node, q(SELECT s3export.launch('lost')), { sqlstate => '42710', message => qq(replication slot "$slot" already exists), hint => qr/pg_drop_replication_slot/ }, 'and in the way of another launch');
+	is(state('lost'), 'lost', 'which changes nothing');
+	sql("SELECT pg_drop_replication_slot('$slot')");
+	error_like($node, "SELECT pg_create_logical_replication_slot('$slot', 's3export')", { sqlstate => '55000', hint => qr/s3export\.launch/ }, 'one of its plugin is made by launch() alone');
+	launch($node, 'lost', copy_existing => 1);
+	insert('lost', 8, 8);
+	is(deliver($node, 'lost')->{events}, 1, 'launched again');
+	is(ids('lost') =~ s/.* (?=1 2 3 4 5 6 7 8$)//r, '1 2 3 4 5 6 7 8', 'with a copy of what was missed');
+	fine('lost', 'a slot that was replaced');
 }
 
 # ---- no secret is told
