@@ -135,6 +135,11 @@ arrives('Complete sends white space, and hangs up', [ { do => 'trickle', seconds
 arrives('Complete sends half of the XML', [ { do => 'trickle', seconds => 0, then => 'truncate', %complete } ]);
 arrives('Complete sends half of the XML as if it were all', [ { do => 'truncate', framed => ScriptedS3::true, %complete } ]);
 arrives('Complete sends half of the XML and hangs up', [ { do => 'truncate', %complete } ]);
+fails('Complete answers 200 with a refusal', [ { do => 'error_200', code => 'AccessDenied', times => undef, %complete } ], <<'TEXT');
+ERROR:  28000: could not complete upload of object "s3://exports/FOLDER/FILE.csv"
+DETAIL:  S3 answered AccessDenied (HTTP status 200) to s3:PutObject: Access Denied. Request ID ID, 1 attempt.  The object had been sent when this happened: it may or may not appear as "s3://exports/FOLDER/FILE.csv".
+HINT:  Check that the policies of the user or role and of the bucket allow s3:PutObject on "arn:aws:s3:::exports/FOLDER/*" to the owner of the access key. A policy takes up to some minutes to become effective.
+TEXT
 arrives('Complete sends nothing', [ { do => 'truncate', framed => ScriptedS3::true, at => 0, %complete } ]);
 arrives('Complete is overloaded', [ { do => 'slow_down', times => 2, %complete } ]);
 arrives('the answer of Complete is lost', [ { do => 'lost_reply', %complete } ]);
@@ -215,10 +220,16 @@ fails('the upload is aborted by somebody else', [ { do => 'error', code => 'NoSu
 	$gone =~ s/complete upload of/upload part 2 of/r);
 
 # ---- Create
+# So much is no error document of S3's.
 fails('Create is refused at length', [ { do => 'big_error', %create } ], <<'TEXT');
-ERROR:  28000: could not start upload of object "s3://exports/FOLDER/FILE.csv"
-DETAIL:  S3 answered Forbidden (HTTP status 403) to s3:PutObject. Request ID ID, 1 attempt.
-HINT:  Check that the policies of the user or role and of the bucket allow s3:PutObject on "arn:aws:s3:::exports/FOLDER/*" to the owner of the access key. A policy takes up to some minutes to become effective.
+ERROR:  08006: could not start upload of object "s3://exports/FOLDER/FILE.csv"
+DETAIL:  HTTP status 403 came to s3:PutObject: the answer is incomplete. Request ID ID, 1 attempt.
+HINT:  Something between this server and S3 refuses the request, such as a proxy, a firewall or a gateway. Look at the setting "s3export.proxy" and at the endpoint: the credentials are not the matter.
+TEXT
+fails('a proxy refuses a part', [ { do => 'answer', status => 403, headers => { 'Content-Type' => 'text/html', Server => 'squid/5.7' }, body => '<html><body>Blocked by policy</body></html>', %part } ], <<'TEXT');
+ERROR:  08006: could not upload part 2 of object "s3://exports/FOLDER/FILE.csv"
+DETAIL:  HTTP status 403 came to s3:PutObject: the answer is not one of S3, but "text/html" from "squid/5.7". 1 attempt.
+HINT:  Something between this server and S3 refuses the request, such as a proxy, a firewall or a gateway. Look at the setting "s3export.proxy" and at the endpoint: the credentials are not the matter.
 TEXT
 fails('Create names another region', [ { do => 'error', code => 'PermanentRedirect', headers => { 'x-amz-bucket-region' => 'eu-west-1' }, %create } ], <<'TEXT');
 ERROR:  38000: could not start upload of object "s3://exports/FOLDER/FILE.csv"
@@ -236,6 +247,7 @@ DETAIL:  S3 answered TemporaryRedirect (HTTP status 307) to s3:PutObject. 1 atte
 HINT:  Check the region and the endpoint: this answer normally comes from those of another region.
 TEXT
 arrives('Create is overloaded', [ { do => 'slow_down', %create } ]);
+arrives('a refusal of Create is cut off', [ { do => 'answer', status => 403, headers => { 'Content-Length' => '1000' }, body => '<Error><Code>Acc', close => ScriptedS3::true, %create } ]);
 fails('an upload id that would end a line', [ { do => 'answer', %create, status => 200,
 	body => '<InitiateMultipartUploadResult><UploadId>a&#10;b</UploadId></InitiateMultipartUploadResult>' } ],
 	<<'TEXT', set => q(SET s3export.retry_timeout = 0; ));
