@@ -77,9 +77,8 @@ take_success(S3Call *call, const HttpResponse *response)
 			return call->location != NULL;
 		case S3_LIST_OBJECTS:
 			return s3_xml_root_is(response->body, response->body_len, "ListBucketResult");
+		/* a portal takes anything with status 200 */
 		case S3_PUT_OBJECT:
-			call->etag = keep_header(call, response, "etag");
-			return true;
 		case S3_UPLOAD_PART:
 			call->etag = keep_header(call, response, "etag");
 			return call->etag != NULL && call->etag[0] != '\0';

@@ -484,6 +484,9 @@ status_hint(const S3Error *error)
 					   "is your own, look at its logs and its disks; else try again later.");
 	if (is_session_error(error))
 		return NULL;
+	if (status < 300 && error->code[0] == '\0')
+		return pstrdup("Something else than S3 may have answered, such as a proxy or a portal: "
+					   "look at the setting \"s3export.proxy\" and at the endpoint.");
 	if (error->encryption != NULL && (status == 400 || status == 501))
 		return psprintf("Check that the server supports server_side_encryption '%s'.",
 						error->encryption);

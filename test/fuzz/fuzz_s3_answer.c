@@ -100,6 +100,7 @@ check_call(const S3Call *call, const HttpResponse *response)
 	}
 	FUZZ_CHECK(response->status >= 200 && response->status < 300 && !response->truncated);
 	FUZZ_CHECK(call->verb != S3_CREATE_UPLOAD || (call->answer_id && call->answer_id[0]));
+	FUZZ_CHECK(call->verb != S3_PUT_OBJECT || (call->etag && call->etag[0]));
 	FUZZ_CHECK(call->verb != S3_UPLOAD_PART || (call->etag && call->etag[0]));
 	FUZZ_CHECK(call->verb != S3_COMPLETE_UPLOAD || call->etag);
 	FUZZ_CHECK(call->verb != S3_GET_BUCKET_LOCATION || call->location);

@@ -177,6 +177,8 @@ my @small = (query => 'VALUES (1), (2)', rows => 2, bytes => "column1\n1\n2\n");
 is_deeply([ map { "$_->{operation} $_->{status}" } grep { defined $_->{status} } @log ], [ 'GetObject 404', 'PutObject 412', 'HeadObject 200' ],
 	'the answer of PutObject is lost: our object is not taken for one in the way');
 arrives('the answer of PutObject is lost where it overwrites', [ { do => 'lost_reply', %put } ], @small, arguments => $overwrite);
+arrives('PutObject is answered by a portal that takes anything', [ { do => 'answer', status => 200, headers => { 'Content-Type' => 'text/html' }, body => '<html><body>Welcome</body></html>', %put } ], @small);
+arrives('PutObject has no ETag', [ { do => 'no_etag', %put } ], @small);
 arrives('PutObject is reset in mid-body', [ { do => 'reset', when => 'body', %put } ], @small);
 arrives('PutObject meets another writer', [ { do => 'error', code => 'ConditionalRequestConflict', %put } ], @small);
 {
@@ -253,6 +255,7 @@ fails('an upload id that would end a line', [ { do => 'answer', %create, status 
 	<<'TEXT', set => q(SET s3export.retry_timeout = 0; ));
 ERROR:  38000: could not start upload of object "s3://exports/FOLDER/FILE.csv"
 DETAIL:  S3 answered with HTTP status 200 to s3:PutObject: the answer is not one of S3. 1 attempt.
+HINT:  Something else than S3 may have answered, such as a proxy or a portal: look at the setting "s3export.proxy" and at the endpoint.
 TEXT
 
 # ---- a disk that is full

@@ -100,6 +100,7 @@ my %no_refusal = (
 		qr/user name and password.*"s3export\.proxy"/ ],
 	'a portal' => [ answer(302, '', Location => 'http://127.0.0.1:1/login'), '08006', qr/^HTTP status 302 came to/, $proxy ],
 	'a portal that says so' => [ answer(511, $html, 'Content-Type' => 'text/html'), '08006', qr/^HTTP status 511 came to/, $proxy ],
+	'a portal that says that all is well' => [ answer(200, $html, 'Content-Type' => 'text/html'), '38000', qr/^S3 answered with HTTP status 200 to s3:\w+: the answer is not one of S3\./, qr/"s3export\.proxy"/ ],
 	'JSON' => [ answer(403, '{"Code":"AccessDenied"}', 'Content-Type' => 'application/json'), '08006', qr/but "application\/json"[ .]/, $proxy ],
 	'a document with another root' => [ answer(403, '<Blocked><Error><Code>AccessDenied</Code></Error></Blocked>', 'Content-Type' => 'application/xml'), '08006', qr/but "application\/xml"[ .]/, $proxy ],
 	'a document that is cut off' => [ answer(403, '<Error><Code>AccessDenied</Code>', 'Content-Type' => 'application/xml'), '08006', qr/but "application\/xml"[ .]/, $proxy ],
