@@ -79,6 +79,7 @@ OBJS = \
 	src/store.o \
 	src/probe.o \
 	src/policy.o \
+	src/refusal.o \
 	src/upload.o \
 	src/upload_end.o \
 	src/pace.o \

@@ -116,9 +116,12 @@ require_passed(List *results)
 	if (failed == NIL)
 		return;
 	first = linitial(failed);
-	ereport(ERROR, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-					errmsg("S3 credentials are invalid: check \"%s\" failed", first->check),
-					errdetail("%s", failures.data), first->hint ? errhint("%s", first->hint) : 0));
+	ereport(ERROR,
+			(errcode(first->sqlstate),
+			 first->sqlstate == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION
+				 ? errmsg("S3 credentials are invalid: check \"%s\" failed", first->check)
+				 : errmsg("S3 cannot be used as configured: check \"%s\" failed", first->check),
+			 errdetail("%s", failures.data), first->hint ? errhint("%s", first->hint) : 0));
 }
 
 /*

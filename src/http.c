@@ -581,6 +581,40 @@ http_header(const HttpResponse *response, const char *name)
 	return NULL;
 }
 
+bool
+http_is_refusal(int status)
+{
+	switch (status)
+	{
+		case 302: /* to a page where to log in */
+		case 303:
+		case 401:
+		case 403:
+		case 407: /* Proxy Authentication Required */
+		case 511: /* Network Authentication Required */
+			return true;
+		default:
+			return false;
+	}
+}
+
+char *
+http_describe(const HttpResponse *response)
+{
+	char          *type = http_header(response, "content-type");
+	char          *server = http_header(response, "server");
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	if (type != NULL)
+		appendStringInfo(&buf, "\"%.100s\"", type);
+	else
+		appendStringInfoString(&buf, response->body_len == 0 ? "empty" : "of no type");
+	if (server != NULL)
+		appendStringInfo(&buf, " from \"%.100s\"", server);
+	return buf.data;
+}
+
 time_t
 http_date(const HttpResponse *response)
 {

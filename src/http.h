@@ -54,6 +54,15 @@ extern char *http_header(const HttpResponse *response, const char *name);
 /* The server's clock as its Date header tells it; 0: it does not. */
 extern time_t http_date(const HttpResponse *response);
 
+/*
+ * A status that proxies, firewalls and portals refuse with, too, whatever has been
+ * asked for.  The body tells whether it was the service.
+ */
+extern bool http_is_refusal(int status);
+
+/* What an answer says of itself, palloc'd: "\"text/html\" from \"squid/5.7\"". */
+extern char *http_describe(const HttpResponse *response);
+
 /* What prepare fills in for one attempt; wiped and freed by http.c. */
 typedef struct HttpAttempt
 {

@@ -307,6 +307,8 @@ record_failure(MetadataSource *source, const HttpResponse *response)
 	failure->code = error_member(response, "Code", "code");
 	if (failure->code != NULL && strcmp(failure->code, "Success") == 0)
 		failure->code = NULL;
+	if (failure->code != NULL && is_instance(source) && response->status == 200)
+		failure->refusal = refusal_of(REFUSING_INSTANCE, failure->code);
 	failure->message = error_member(response, "Message", "message");
 	if (response->status == 0)
 		failure->message = session_clean_text(response->transport_error);

@@ -52,6 +52,7 @@ refuse(Probe *probe, const char *check, const char *action, const S3Error *error
 	ProbeResult result = {
 		.check = check,
 		.action = action,
+		.sqlstate = s3_error_sqlstate(error),
 		.code = error->code[0] != '\0' ? error->code : NULL,
 		.request_id = error->request_id[0] != '\0' ? error->request_id : NULL,
 		.message = s3_error_detail(error),
@@ -215,20 +216,15 @@ check_external_id(Probe *probe, HttpClient *http, const CredentialConfig *config
 	probe->emit(probe->arg, &result);
 }
 
-/* Does S3 refuse the credentials themselves, whatever they ask for? */
-static bool
-rejects_credentials(const S3Error *error)
+/* Why nothing else is tried, when even the bucket could not be looked at. */
+static const char *
+why_unreached(const S3Error *error)
 {
-	static const char *const codes[] = {
-		"InvalidAccessKeyId",   "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken",
-		"RequestTimeTooSkewed", "InvalidSecurity",       "NotSignedUp"};
-
-	for (size_t i = 0; i < lengthof(codes); i++)
-	{
-		if (s3_error_is(error, codes[i]))
-			return true;
-	}
-	return false;
+	if (error->refusal != REFUSAL_NONE)
+		return "S3 does not accept the credentials";
+	if (s3_error_is(error, "RequestTimeTooSkewed"))
+		return "S3 does not accept the clock of this server";
+	return "the bucket was not reached";
 }
 
 static char *
@@ -247,10 +243,16 @@ bucket_message(const Probe *probe)
 }
 
 /*
- * The answer to HeadBucket has no body.  Status 400 and 403 may mean that the
- * keys are wrong or that the bucket, which does exist, may not be listed; the
- * answer to ListObjects says which.
+ * The answer to HeadBucket has no body.  Status 400, 401 and 403 may mean that the
+ * keys are wrong, that the bucket, which does exist, may not be listed, or that
+ * something else has answered; the answer to ListObjects says which.
  */
+static bool
+needs_more_words(const S3Error *error)
+{
+	return error->http_status == 400 || error->http_status == 401 || error->http_status == 403;
+}
+
 static void
 check_bucket(Probe *probe)
 {
@@ -260,24 +262,19 @@ check_bucket(Probe *probe)
 
 	if (!skipped(probe, "bucket", action))
 	{
-		if (!s3_perform(probe->s3, &head) && head.error.http_status != 400 &&
-			head.error.http_status != 403)
-		{
-			refuse(probe, "bucket", action, &head.error, NULL);
-			probe->skip = "the bucket was not reached";
-		}
-		else if (!s3_perform(probe->s3, &list) && rejects_credentials(&list.error))
-		{
-			refuse(probe, "bucket", action, &list.error, NULL);
-			probe->skip = "S3 does not accept the credentials";
-		}
-		else if (!list.ok && list.error.http_status != 403)
-		{
-			refuse(probe, "bucket", action, &list.error, NULL);
-			probe->skip = "the bucket was not reached";
-		}
-		else
+		const S3Error *error = NULL;
+
+		if (!s3_perform(probe->s3, &head) && !needs_more_words(&head.error))
+			error = &head.error;
+		else if (!s3_perform(probe->s3, &list) && list.error.refusal != REFUSAL_PERMISSION)
+			error = &list.error;
+		if (error == NULL)
 			pass(probe, "bucket", action, bucket_message(probe));
+		else
+		{
+			refuse(probe, "bucket", action, error, NULL);
+			probe->skip = why_unreached(error);
+		}
 	}
 
 	if (skipped(probe, "list bucket", action))
@@ -374,7 +371,7 @@ check_get(Probe *probe)
 		pass(probe, "get object", action, "An object can be read.");
 		return;
 	}
-	if (call.error.http_status == 403)
+	if (call.error.refusal == REFUSAL_PERMISSION)
 		hint =
 			psprintf("Allow %s on \"arn:aws:s3:::%s/%s*\", and s3:ListBucket on "
 					 "\"arn:aws:s3:::%s\": without the latter, S3 gives this answer for an object "

@@ -17,6 +17,7 @@ typedef struct ProbeResult
 	bool        advisory; /* when not ok, the connector works all the same */
 	bool        skipped;  /* not ok, but not tried either, as an earlier one failed */
 	const char *action;   /* IAM's, "s3:PutObject" */
+	int         sqlstate; /* when not ok and not skipped */
 	const char *code;     /* S3's code, NULL when ok */
 	const char *request_id;
 	const char *message; /* what happened, a sentence */

@@ -619,7 +619,8 @@ timed_out(S3Call *call, int timeout)
 	if (call->error.action != NULL)
 		return;
 	snprintf(text, sizeof(text), "it took more than %d ms", timeout);
-	s3_error_set(&call->error, &none, call->state->action, call->state->resource);
+	s3_error_set(&call->error, &none, call->state->http.method, call->state->action,
+				 call->state->resource);
 }
 
 bool

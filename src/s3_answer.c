@@ -78,9 +78,8 @@ take_success(S3Call *call, const HttpResponse *response)
 		case S3_LIST_OBJECTS:
 			call->found_key = keep_element(call, response, "ListBucketResult/Contents/Key");
 			return s3_xml_root_is(response->body, response->body_len, "ListBucketResult");
+		/* a portal takes anything with status 200 */
 		case S3_PUT_OBJECT:
-			call->etag = keep_header(call, response, "etag");
-			return true;
 		case S3_UPLOAD_PART:
 			call->etag = keep_header(call, response, "etag");
 			return call->etag != NULL && call->etag[0] != '\0';
@@ -109,10 +108,7 @@ is_one_of(const char *value, const char *const *list)
 static bool
 is_expired(const S3Error *error)
 {
-	static const char *const codes[] = {"ExpiredToken", "ExpiredTokenException", "RequestExpired",
-										"TokenRefreshRequired", NULL};
-
-	return is_one_of(error->code, codes);
+	return error->refusal == REFUSAL_EXPIRED || s3_error_is(error, "RequestExpired");
 }
 
 static bool
@@ -247,6 +243,12 @@ judge_refusal(S3Call *call, const HttpResponse *response)
 	}
 	if (is_throttled(error))
 		return HTTP_RETRY_THROTTLED;
+	/* whatever the status says: Complete begins to answer before S3 knows */
+	if (error->refusal != REFUSAL_NONE)
+		return HTTP_DONE;
+	/* of what was cut off nobody knows what it would have said */
+	if (response->truncated && response->transport_error != NULL)
+		return HTTP_RETRY;
 	return is_passing(call) ? HTTP_RETRY : HTTP_DONE;
 }
 
@@ -258,7 +260,7 @@ set_error(S3Call *call, const HttpResponse *response)
 	if (state->gave_up && state->credential_failure != NULL)
 		s3_error_set_credentials(&call->error, state->credential_failure, state->resource);
 	else
-		s3_error_set(&call->error, response, state->action, state->resource);
+		s3_error_set(&call->error, response, state->http.method, state->action, state->resource);
 	call->error.principal = credentials_assumed_arn(state->session->credentials);
 	if (call->verb == S3_PUT_OBJECT || call->verb == S3_CREATE_UPLOAD)
 		call->error.encryption = state->session->config->server_side_encryption;

@@ -32,6 +32,14 @@ static const struct
 	{507, "InsufficientStorage"},
 };
 
+#define INVALID_TOKEN_HINT "Check the session token: it does not belong to the access key ID."
+#define KMS_KEY_HINT                                                                       \
+	"Check that the KMS key is in the bucket's region, is enabled and is not about to be " \
+	"deleted."
+#define CLOSED_HINT                                                                             \
+	"The provider has closed the bucket or the account. Neither other keys nor other policies " \
+	"help: ask its support."
+
 static const char *const unsigned_body_hint =
 	"Check that the server takes requests whose bodies are not signed; with payload_signing => "
 	"'signed' they are.";
@@ -54,10 +62,18 @@ static const struct
 	{"RequestTimeTooSkewed",
 	 "Set the clock of this server: it differs from that of S3 by more than 15 "
 	 "minutes."},
-	{"ExpiredToken",
-	 "Set new credentials with s3export.set_credentials(), or use a role, whose sessions "
-	 "are renewed."},
-	{"InvalidToken", "Check the session token: it does not belong to the access key ID."},
+	{"InvalidToken", INVALID_TOKEN_HINT},
+	{"InvalidTokenId", INVALID_TOKEN_HINT},
+	{"NotSignedUp",
+	 "The account of the access key does not have S3: sign up for it, or use another account's key."},
+	{"UserSuspended",
+	 "The owner of the access key is suspended: have that undone, or use another user's key."},
+	{"AllAccessDisabled", CLOSED_HINT},
+	{"InvalidPayer", CLOSED_HINT},
+	{"AccountProblem", CLOSED_HINT},
+	{"KMS.DisabledException", KMS_KEY_HINT},
+	{"KMS.NotFoundException", KMS_KEY_HINT},
+	{"KMS.KMSInvalidStateException", KMS_KEY_HINT},
 	{"NoSuchBucket", "Check the name of the bucket, and the endpoint if one is set."},
 	{"NoSuchUpload",
 	 "The upload was aborted by somebody else. If the bucket has a lifecycle rule "
@@ -145,14 +161,36 @@ set_region(S3Error *error, const HttpResponse *response)
 		strlcpy(error->region, region, sizeof(error->region));
 }
 
+/* The answers to HEAD have no body, whoever sends them. */
+static bool
+is_foreign(const HttpResponse *response, const char *method)
+{
+	if (response->status == 401 || response->status == 403)
+		return strcmp(method, "HEAD") != 0;
+	return http_is_refusal(response->status);
+}
+
+/*
+ * A refusal is one in an error document of S3's only, and a server that fails
+ * may say what it likes.
+ */
 static void
-set_code(S3Error *error, const HttpResponse *response)
+set_code(S3Error *error, const HttpResponse *response, const char *method)
 {
 	char *code = s3_xml_find(response->body, response->body_len, "Error/Code");
 
-	if (code == NULL) /* of an answer to HEAD, from some stores */
-		code = http_header(response, "x-amz-error-code");
-	clean_or_empty(error->code, sizeof(error->code), code);
+	if (code != NULL && code[0] != '\0')
+	{
+		if (response->status < 500)
+			error->refusal = refusal_of(REFUSING_S3, code);
+		clean_or_empty(error->code, sizeof(error->code), code);
+		return;
+	}
+	error->foreign = is_foreign(response, method);
+	if (error->foreign)
+		return;
+	/* of an answer to HEAD, from some stores */
+	clean_or_empty(error->code, sizeof(error->code), http_header(response, "x-amz-error-code"));
 	for (size_t i = 0; error->code[0] == '\0' && i < lengthof(status_codes); i++)
 	{
 		if (status_codes[i].status == response->status)
@@ -177,8 +215,26 @@ add_times(S3Error *error, const HttpResponse *response)
 				 " It was sent at %s and received at %s.", ours, theirs);
 }
 
+/* S3's own, or what is wrong with the answer. */
+static void
+set_message(S3Error *error, const HttpResponse *response)
+{
+	clean_or_empty(error->message, sizeof(error->message),
+				   s3_xml_find(response->body, response->body_len, "Error/Message"));
+	if (error->message[0] != '\0')
+		return;
+	if (response->truncated && error->code[0] == '\0')
+		strlcpy(error->message, "the answer is incomplete", sizeof(error->message));
+	else if (error->foreign)
+		s3_clean_text(error->message, sizeof(error->message),
+					  psprintf("the answer is not one of S3, but %s", http_describe(response)));
+	else if (response->status < 300 && error->code[0] == '\0')
+		strlcpy(error->message, "the answer is not one of S3", sizeof(error->message));
+}
+
 void
-s3_error_set(S3Error *error, const HttpResponse *response, const char *action, const char *resource)
+s3_error_set(S3Error *error, const HttpResponse *response, const char *method, const char *action,
+			 const char *resource)
 {
 	char *request_id;
 
@@ -196,10 +252,9 @@ s3_error_set(S3Error *error, const HttpResponse *response, const char *action, c
 		return;
 	}
 
-	set_code(error, response);
+	set_code(error, response, method);
 	set_region(error, response);
-	clean_or_empty(error->message, sizeof(error->message),
-				   s3_xml_find(response->body, response->body_len, "Error/Message"));
+	set_message(error, response);
 	if (s3_error_is(error, "RequestTimeTooSkewed"))
 		add_times(error, response);
 	request_id = http_header(response, "x-amz-request-id");
@@ -207,10 +262,6 @@ s3_error_set(S3Error *error, const HttpResponse *response, const char *action, c
 		request_id = s3_xml_find(response->body, response->body_len, "Error/RequestId");
 	clean_or_empty(error->request_id, sizeof(error->request_id), request_id);
 	clean_or_empty(error->host_id, sizeof(error->host_id), http_header(response, "x-amz-id-2"));
-	if (error->message[0] == '\0' && response->status < 300 && error->code[0] == '\0')
-		strlcpy(error->message,
-				response->truncated ? "the answer is incomplete" : "the answer is not one of S3",
-				sizeof(error->message));
 }
 
 void
@@ -221,6 +272,8 @@ s3_error_set_credentials(S3Error *error, const CredentialFailure *failure, const
 	error->attempts = failure->attempts;
 	error->service = failure->service;
 	error->action = failure->action;
+	error->refusal = failure->refusal;
+	error->foreign = failure->foreign;
 	s3_clean_text(error->resource, sizeof(error->resource), resource);
 	s3_clean_text(error->code, sizeof(error->code), failure->code ? failure->code : "");
 	if (failure->message != NULL &&
@@ -244,13 +297,18 @@ is_session_error(const S3Error *error)
 	return error->service != NULL;
 }
 
-static bool
-is_credentials_error(const S3Error *error)
+static const char *
+who_was_asked(const S3Error *error)
 {
-	return error->http_status == 401 || error->http_status == 403 ||
-		   s3_error_is(error, "ExpiredToken") || s3_error_is(error, "ExpiredTokenException") ||
-		   s3_error_is(error, "TokenRefreshRequired") || s3_error_is(error, "InvalidToken") ||
-		   (is_session_error(error) && error->http_status < 500);
+	return is_session_error(error) ? error->service : "S3";
+}
+
+/* A status that refuses, with a code that says nothing of credentials. */
+static bool
+is_unknown_refusal(const S3Error *error)
+{
+	return (error->http_status == 401 || error->http_status == 403) && error->code[0] != '\0' &&
+		   error->refusal == REFUSAL_NONE;
 }
 
 /* The code may be a general one where the status is not. */
@@ -265,12 +323,12 @@ s3_error_sqlstate(const S3Error *error)
 {
 	if (error->exhausted)
 		return ERRCODE_INSUFFICIENT_RESOURCES;
-	if (error->http_status == 0)
+	if (error->http_status == 0 || error->foreign)
 		return ERRCODE_CONNECTION_FAILURE;
 	if (s3_error_is(error, "QuotaExceeded") || is_no_space(error) ||
 		s3_error_is(error, "EntityTooLarge") || s3_error_is(error, "EntityTooSmall"))
 		return ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
-	if (is_credentials_error(error))
+	if (error->refusal != REFUSAL_NONE)
 		return ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
 	if (s3_error_is(error, "NoSuchBucket"))
 		return ERRCODE_UNDEFINED_OBJECT;
@@ -292,17 +350,18 @@ char *
 s3_error_detail(const S3Error *error)
 {
 	StringInfoData buf;
-	const char    *who = is_session_error(error) ? error->service : "S3";
 
 	initStringInfo(&buf);
 	if (error->http_status == 0)
 		appendStringInfo(&buf, "No answer came to %s", error->action);
+	else if (error->foreign)
+		appendStringInfo(&buf, "HTTP status %d came to %s", error->http_status, error->action);
 	else if (error->code[0] != '\0')
-		appendStringInfo(&buf, "%s answered %s (HTTP status %d) to %s", who, error->code,
-						 error->http_status, error->action);
+		appendStringInfo(&buf, "%s answered %s (HTTP status %d) to %s", who_was_asked(error),
+						 error->code, error->http_status, error->action);
 	else
-		appendStringInfo(&buf, "%s answered with HTTP status %d to %s", who, error->http_status,
-						 error->action);
+		appendStringInfo(&buf, "%s answered with HTTP status %d to %s", who_was_asked(error),
+						 error->http_status, error->action);
 	if (error->message[0] != '\0')
 		appendStringInfo(&buf, ": %s", error->message);
 	append_sentence_end(&buf);
@@ -357,9 +416,90 @@ is_region_error(const S3Error *error)
 		   s3_error_is(error, "IllegalLocationConstraintException");
 }
 
+/* Something has come in between, and says no more than that. */
+static char *
+foreign_hint(const S3Error *error)
+{
+	if (error->http_status == 407)
+		return pstrdup("The proxy wants to know who asks: put the user name and password that it "
+					   "expects into the URL of the setting \"s3export.proxy\".");
+	return psprintf("Something between this server and %s refuses the request, such as a proxy, a "
+					"firewall or a gateway. Look at the setting \"s3export.proxy\" and at the "
+					"endpoint: the credentials are not the matter.",
+					who_was_asked(error));
+}
+
+static char *
+region_hint(const S3Error *error)
+{
+	if (error->region[0] != '\0')
+		return psprintf("Set the region to \"%s\".", error->region);
+	return pstrdup("Check the region and the endpoint: this answer normally comes from those of "
+				   "another region.");
+}
+
+static char *
+refusal_hint(const S3Error *error)
+{
+	if (error->refusal == REFUSAL_PERMISSION)
+		return access_denied_hint(error);
+	if (error->refusal == REFUSAL_KEYS)
+		return pstrdup("Check the access key ID and the secret access key.");
+	if (error->principal != NULL)
+		return pstrdup(
+			"The role's session was renewed and is refused all the same: check the clocks "
+			"of the servers.");
+	return pstrdup("Set new credentials with s3export.set_credentials(), or use a role, whose "
+				   "sessions are renewed.");
+}
+
+/* What is known of the code, but for those that need more than it; NULL: nothing. */
+static char *
+code_hint(const S3Error *error)
+{
+	if (error->unsigned_body && s3_error_is(error, "XAmzContentSHA256Mismatch"))
+		return pstrdup(unsigned_body_hint);
+	for (size_t i = 0; i < lengthof(code_hints); i++)
+	{
+		if (s3_error_is(error, code_hints[i].code))
+			return pstrdup(code_hints[i].hint);
+	}
+	return error->refusal != REFUSAL_NONE ? refusal_hint(error) : NULL;
+}
+
+static char *
+status_hint(const S3Error *error)
+{
+	const int status = error->http_status;
+
+	if (status == 503 || status == 429)
+		return is_session_error(error)
+				   ? pstrdup("Try again later.")
+				   : pstrdup("S3 asks for fewer requests: reduce s3export.max_concurrent_parts, or "
+							 "try again later.");
+	if (is_no_space(error))
+		return pstrdup("The server has no space left.");
+	if (status >= 500 && status != 501)
+		return pstrdup("The server fails, and did so until s3export.retry_timeout was over. If it "
+					   "is your own, look at its logs and its disks; else try again later.");
+	if (is_session_error(error))
+		return NULL;
+	if (status < 300 && error->code[0] == '\0')
+		return pstrdup("Something else than S3 may have answered, such as a proxy or a portal: "
+					   "look at the setting \"s3export.proxy\" and at the endpoint.");
+	if (error->encryption != NULL && (status == 400 || status == 501))
+		return psprintf("Check that the server supports server_side_encryption '%s'.",
+						error->encryption);
+	if (error->unsigned_body && (status == 400 || status == 501))
+		return pstrdup(unsigned_body_hint);
+	return NULL;
+}
+
 char *
 s3_error_hint(const S3Error *error)
 {
+	char *hint = NULL;
+
 	if (error->hint[0] != '\0')
 		return pstrdup(error->hint);
 	if (error->exhausted)
@@ -368,46 +508,18 @@ s3_error_hint(const S3Error *error)
 	if (error->http_status == 0)
 		return pstrdup("Check that the server can reach the endpoint, and the settings "
 					   "s3export.proxy and s3export.ca_file where they apply.");
-	/* What is said of S3's refusals does not fit others'. */
-	if (is_session_error(error) && error->http_status < 500 && error->http_status != 429)
-		return NULL;
-	if (is_region_error(error))
-	{
-		if (error->region[0] != '\0')
-			return psprintf("Set the region to \"%s\".", error->region);
-		return pstrdup(
-			"Check the region and the endpoint: this answer normally comes from those of "
-			"another region.");
-	}
-	if (error->principal != NULL && s3_error_is(error, "ExpiredToken"))
-		return pstrdup(
-			"The role's session was renewed and is refused all the same: check the clocks "
-			"of the servers.");
-	if (error->unsigned_body && s3_error_is(error, "XAmzContentSHA256Mismatch"))
-		return pstrdup(unsigned_body_hint);
-	for (size_t i = 0; i < lengthof(code_hints); i++)
-	{
-		if (s3_error_is(error, code_hints[i].code))
-			return pstrdup(code_hints[i].hint);
-	}
-	if (error->http_status == 403)
-		return access_denied_hint(error);
-	if (error->http_status == 503 || error->http_status == 429)
-		return is_session_error(error)
-				   ? pstrdup("Try again later.")
-				   : pstrdup("S3 asks for fewer requests: reduce s3export.max_concurrent_parts, or "
-							 "try again later.");
-	if (is_no_space(error))
-		return pstrdup("The server has no space left.");
-	if (error->http_status >= 500 && error->http_status != 501)
-		return pstrdup("The server fails, and did so until s3export.retry_timeout was over. If it "
-					   "is your own, look at its logs and its disks; else try again later.");
-	if (error->encryption != NULL && (error->http_status == 400 || error->http_status == 501))
-		return psprintf("Check that the server supports server_side_encryption '%s'.",
-						error->encryption);
-	if (error->unsigned_body && (error->http_status == 400 || error->http_status == 501))
-		return pstrdup(unsigned_body_hint);
-	return NULL;
+	if (error->foreign)
+		return foreign_hint(error);
+	if (!is_session_error(error) && is_region_error(error))
+		return region_hint(error);
+	/* What is said of S3's codes does not fit others'. */
+	if (!is_session_error(error))
+		hint = code_hint(error);
+	if (hint == NULL && is_unknown_refusal(error))
+		hint = psprintf("s3export does not know this code and does not take it for a refusal of "
+						"the credentials: look it up in the documentation of %s.",
+						is_session_error(error) ? error->service : "the server");
+	return hint != NULL ? hint : status_hint(error);
 }
 
 void

@@ -24,8 +24,10 @@ typedef struct S3Error
 	const char *principal;         /* the role's session that asked; NULL: not a role */
 	const char *encryption;        /* the encryption asked for; NULL: none */
 	bool        exhausted;         /* no memory or file descriptor was left */
+	Refusal     refusal;           /* of the credentials, in an error document of the service's */
+	bool        foreign;           /* something else than the service has answered */
 	bool        unsigned_body;     /* one was sent to a store that may not take it */
-	char        code[128];         /* S3's or STS's, or made from the status; "": none */
+	char        code[128];         /* S3's or STS's, or made from the status of S3's; "": none */
 	char        message[1024 + 1]; /* S3's, or the transport's; "": none */
 	char        request_id[128];
 	char        host_id[128];
@@ -35,8 +37,8 @@ typedef struct S3Error
 } S3Error;
 
 /* From an answer that is not a success, or from none; keeps nothing of before. */
-extern void s3_error_set(S3Error *error, const HttpResponse *response, const char *action,
-						 const char *resource);
+extern void s3_error_set(S3Error *error, const HttpResponse *response, const char *method,
+						 const char *action, const char *resource);
 
 /* From credentials that could not be had. */
 extern void

@@ -9,6 +9,7 @@
 #define SESSION_H
 
 #include "http.h"
+#include "refusal.h"
 #include "sigv4.h"
 
 /* Keys with an end far away, further than any that a service gives. */
@@ -48,6 +49,8 @@ typedef struct CredentialFailure
 	const char *message;
 	const char *request_id; /* NULL: none */
 	const char *hint;       /* what to do about it, NULL: nothing is known */
+	Refusal     refusal;    /* of the credentials, in the service's own words */
+	bool        foreign;    /* the answer is not the service's */
 } CredentialFailure;
 
 /* One line in ASCII, of bounded length, palloc'd. */

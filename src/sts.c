@@ -345,6 +345,8 @@ failure_hint(const StsCall *call, const HttpResponse *response, const StsError *
 						key);
 	if (strncmp(code, "ExpiredToken", 12) == 0)
 		return psprintf("The session of access key \"%s\" is over. Set new keys.", key);
+	if (refusal_of(REFUSING_STS, code) == REFUSAL_KEYS)
+		return psprintf("Check access key \"%s\" and its owner.", key);
 	return NULL;
 }
 
@@ -355,6 +357,9 @@ failure_message(const HttpResponse *response, const StsError *error)
 		return session_clean_text(response->transport_error);
 	if (error->message[0] != '\0')
 		return error->message;
+	if (error->code[0] == '\0' && http_is_refusal(response->status))
+		return session_clean_text(
+			psprintf("the answer is not one of STS, but %s", http_describe(response)));
 	if (response->status == 200)
 		return pstrdup("the answer does not hold what was asked for");
 	return psprintf("HTTP status %d", response->status);
@@ -380,6 +385,8 @@ record_failure(StsCall *call, const HttpResponse *response)
 	failure->service = "STS";
 	failure->action = call->action;
 	failure->code = error.code[0] != '\0' ? error.code : NULL;
+	failure->foreign = error.code[0] == '\0' && http_is_refusal(response->status);
+	failure->refusal = is_clock_error(&error) ? REFUSAL_NONE : refusal_of(REFUSING_STS, error.code);
 	failure->message = failure_message(response, &error);
 	failure->request_id = error.request_id[0] != '\0' ? error.request_id : NULL;
 	if (failure->request_id == NULL)

@@ -334,8 +334,7 @@ check_destination(Transfer *transfer, char *key, bool may_exist)
 	}
 	if (s3_error_is(error, "NoSuchKey") || s3_error_is(error, "NotFound"))
 		return;
-	if (strncmp(error->action, "s3:", 3) == 0 &&
-		(s3_error_is(error, "AccessDenied") || s3_error_is(error, "Forbidden")))
+	if (error->service == NULL && error->refusal == REFUSAL_PERMISSION)
 		return;
 	s3_report(ERROR, error, "could not look for object");
 }

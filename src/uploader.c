@@ -141,6 +141,7 @@ uploader_check(const Connector *connector, int wait, char **region)
 		result->advisory = wire_get_int64(&reply) != 0;
 		result->skipped = wire_get_int64(&reply) != 0;
 		result->action = wire_get_string(&reply);
+		result->sqlstate = (int) wire_get_int64(&reply);
 		result->code = wire_get_string(&reply);
 		result->request_id = wire_get_string(&reply);
 		result->message = wire_get_string(&reply);
@@ -238,6 +239,7 @@ reply_check(void *arg, const ProbeResult *result)
 	wire_put_int64(&reply, result->advisory);
 	wire_put_int64(&reply, result->skipped);
 	wire_put_string(&reply, result->action);
+	wire_put_int64(&reply, result->sqlstate);
 	wire_put_string(&reply, result->code);
 	wire_put_string(&reply, result->request_id);
 	wire_put_string(&reply, result->message);

@@ -12,6 +12,7 @@
 #include "utils/memutils.h"
 
 #include "s3_internal.h"
+#include "s3_xml.h"
 
 #define ATTEMPTS 12
 #define MAX_CORRECTIONS 6
@@ -72,6 +73,17 @@ check_kept(const char *value)
 	FUZZ_CHECK(value == NULL || (fuzz_is_printable(value) && strlen(value) < 8192));
 }
 
+/* Nobody but S3 says that credentials are refused, in an error document. */
+static void
+check_refusal(const S3Call *call, const HttpResponse *response)
+{
+	const char *code = s3_xml_find(response->body, response->body_len, "Error/Code");
+
+	if (s3_error_sqlstate(&call->error) == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION)
+		FUZZ_CHECK(response->status < 500 && code != NULL &&
+				   refusal_of(REFUSING_S3, code) != REFUSAL_NONE);
+}
+
 static void
 check_call(const S3Call *call, const HttpResponse *response)
 {
@@ -83,10 +95,12 @@ check_call(const S3Call *call, const HttpResponse *response)
 	if (!call->ok)
 	{
 		check_error(&call->error);
+		check_refusal(call, response);
 		return;
 	}
 	FUZZ_CHECK(response->status >= 200 && response->status < 300 && !response->truncated);
 	FUZZ_CHECK(call->verb != S3_CREATE_UPLOAD || (call->answer_id && call->answer_id[0]));
+	FUZZ_CHECK(call->verb != S3_PUT_OBJECT || (call->etag && call->etag[0]));
 	FUZZ_CHECK(call->verb != S3_UPLOAD_PART || (call->etag && call->etag[0]));
 	FUZZ_CHECK(call->verb != S3_COMPLETE_UPLOAD || call->etag);
 	FUZZ_CHECK(call->verb != S3_GET_BUCKET_LOCATION || call->location);
@@ -139,6 +153,7 @@ fuzz_one(FuzzInput *input)
 	uint8         flags = fuzz_byte(input);
 	HttpResponse *response;
 
+	state.http.method = call.verb == S3_HEAD_BUCKET || call.verb == S3_HEAD_OBJECT ? "HEAD" : "PUT";
 	open_session(&session, &config, flags);
 	response = answer_read(input, (flags & 32) != 0);
 	for (int attempt = 1; attempt <= ATTEMPTS && verdict != HTTP_DONE; attempt++)

@@ -38,7 +38,7 @@ ambient sts metadata
 session aws_config s3_xml json_text text_file
 http
 address socket_set
-sigv4 secret names path policy wire pace crc32c
+sigv4 secret names path policy refusal wire pace crc32c
 compat guc
 '
 
@@ -146,7 +146,7 @@ only compat "PG_(VERSION|MAJORVERSION)_NUM|CATALOG_VERSION_NO" \
 never "$(below_upload)" \
     "${include}(executor/|catalog/|commands/|access/(xact|table|heap|htup|genam|relation)|utils/(snapmgr|syscache|lsyscache|rel|relcache|fmgroids|acl)\.h)" \
     "from upload down nothing knows SPI, catalogs or transactions"
-never "sigv4 names path s3_xml policy aws_config json_text" "\<(ereport|elog|errmsg|errdetail)\(" "pure modules report no errors"
+never "sigv4 names path s3_xml policy refusal aws_config json_text" "\<(ereport|elog|errmsg|errdetail)\(" "pure modules report no errors"
 
 tables=$(sed -n 's/^CREATE \(UNLOGGED \)\{0,1\}TABLE s3export\.\([a-z_]*\).*/\2/p' sql/s3export--*.sql |
     sort -u | paste -sd'|')

@@ -277,7 +277,7 @@ BEGIN
 	EXECUTE statement;
 	RETURN 'no error';
 EXCEPTION WHEN OTHERS THEN
-	RETURN sqlstate || ' ' || left(sqlerrm, 27);
+	RETURN sqlstate || ' ' || left(sqlerrm, 31);
 END $$;
 SELECT pg_temp.fails($$SELECT s3export.create_connector('x', 'bucket', access_key_id => 'AKIAIOSFODNN7EXAMPLE',
 	secret_access_key => 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY', endpoint_url => 'http://127.0.0.1:1')$$);

@@ -25,15 +25,16 @@ sub secrets
 
 # ---- what is wrong is said, and nothing is saved
 foreach my $case (
-	[ 'a wrong secret', { secret_access_key => 'wrong' x 8 }, qr/SignatureDoesNotMatch/, qr/secret/ ],
-	[ 'an unknown key', { access_key_id => 'NOSUCHKEY0123456' }, qr/InvalidAccessKeyId/, qr/./ ],
-	[ 'no such bucket', { bucket => 'no-such-bucket-here' }, qr/NoSuchBucket|404/, qr/bucket/i ],
-	[ 'nobody at the endpoint', { endpoint_url => 'http://127.0.0.1:1' }, qr/./, qr/./ ])
+	[ 'a wrong secret', { secret_access_key => 'wrong' x 8 }, '28000', qr/SignatureDoesNotMatch/, qr/secret/ ],
+	[ 'an unknown key', { access_key_id => 'NOSUCHKEY0123456' }, '28000', qr/InvalidAccessKeyId/, qr/./ ],
+	[ 'no such bucket', { bucket => 'no-such-bucket-here' }, '42704', qr/NoSuchBucket|404/, qr/bucket/i ],
+	[ 'nobody at the endpoint', { endpoint_url => 'http://127.0.0.1:1' }, '08006', qr/./, qr/./ ])
 {
-	my ($what, $arguments, $detail, $hint) = @$case;
+	my ($what, $arguments, $sqlstate, $detail, $hint) = @$case;
+	my $title = $sqlstate eq '28000' ? qr/^S3 credentials are invalid/ : qr/^S3 cannot be used as configured/;
 
 	error_like($node, "SET s3export.retry_timeout = '1s'; SELECT " . connector_sql('bad', folder_path => $folder, %$arguments),
-		{ message => qr/^S3 credentials are invalid/, sqlstate => '28000', detail => $detail, hint => $hint }, "$what is said");
+		{ message => $title, sqlstate => $sqlstate, detail => $detail, hint => $hint }, "$what is said");
 	is(connectors() . secrets(), '00', "$what: nothing is saved");
 }
 

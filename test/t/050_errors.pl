@@ -35,7 +35,8 @@ sub connector
 # later ones pointless.
 sub first_failure
 {
-	my ($check, $action, $code, $message, $hint, $skip) = @_;
+	my ($sqlstate, $check, $action, $code, $message, $hint, $skip) = @_;
+	my $title = $sqlstate eq '28000' ? 'S3 credentials are invalid' : 'S3 cannot be used as configured';
 	my %actions = ('external id' => 'sts:AssumeRole', 'bucket' => 's3:ListBucket', 'list bucket' => 's3:ListBucket',
 		'bucket location' => 's3:GetBucketLocation', 'put object' => 's3:PutObject', 'get object' => 's3:GetObject',
 		'delete object' => 's3:DeleteObject');
@@ -43,7 +44,7 @@ sub first_failure
 
 	return ("FAILED: $check, $action, $code\n  $message\n  $hint\n"
 		  . join('', map { "FAILED: $_, $actions{$_}, -\n  Not checked, because $skip.\n  -\n" } @later),
-		"ERROR:  28000: S3 credentials are invalid: check \"$check\" failed\nDETAIL:  $check ($action): $message\nHINT:  $hint\n");
+		"ERROR:  $sqlstate: $title: check \"$check\" failed\nDETAIL:  $check ($action): $message\nHINT:  $hint\n");
 }
 
 # An export, a test and a new connector, all refused for one reason.
@@ -51,7 +52,7 @@ sub refused
 {
 	my ($what, $arguments, $expected, @first) = @_;
 	my $name = connector(%$arguments);
-	my ($check, $create) = first_failure(@first);
+	my ($check, $create) = first_failure($expected =~ /^ERROR:  (\w{5}):/, @first);
 	my $before = saved();
 	my $error = error_text($node, "SELECT s3export.copy_to('$name', 'SELECT pg_sleep(60)', '$name.csv')");
 
@@ -136,14 +137,68 @@ my $set_clock = 'Set the clock of this server: it differs from that of S3 by mor
 $s3->call('add_fault', do => 'error', code => 'RequestTimeTooSkewed', match => { service => 's3' }, times => undef,
 	fields => { RequestTime => '20260101T000000Z', ServerTime => '2031-01-01T00:00:00Z' });
 refused('a clock that is wrong', { at_aws(), %keys }, <<TEXT,
-ERROR:  28000: could not look for object "s3://exports/FOLDER/FILE.csv"
+ERROR:  38000: could not look for object "s3://exports/FOLDER/FILE.csv"
 DETAIL:  S3 answered RequestTimeTooSkewed (HTTP status 403) to s3:GetObject: $skewed
 HINT:  $set_clock
 TEXT
 	'bucket', 's3:ListBucket', 'RequestTimeTooSkewed',
 	"S3 answered RequestTimeTooSkewed (HTTP status 403) to s3:ListBucket: $skewed", $set_clock,
-	'S3 does not accept the credentials');
+	'S3 does not accept the clock of this server');
 $s3->call('clear_faults');
+
+# ---- refusals that are not of the credentials
+
+# A code that is known to be no matter of credentials, and one that is not known.
+foreach my $case (
+	[ 'a bucket that AWS has closed', 'AllAccessDisabled', 'All access to this object has been disabled',
+		'The provider has closed the bucket or the account. Neither other keys nor other policies help: ask its support.' ],
+	[ 'a refusal with a code that is not known', 'BlockedByGateway', 'Ask your administrator.',
+		's3export does not know this code and does not take it for a refusal of the credentials: look it up in the documentation of the server.' ])
+{
+	my ($what, $code, $message, $hint) = @$case;
+	my $detail = ($message =~ s/\.?$/./r) . ' Request ID ID, 1 attempt.';
+
+	$s3->call('add_fault', do => 'error', code => $code, status => 403, message => $message, match => { service => 's3' }, times => undef);
+	refused($what, { at_aws(), %keys }, <<TEXT, 'bucket', 's3:ListBucket', $code,
+ERROR:  38000: could not look for object "s3://exports/FOLDER/FILE.csv"
+DETAIL:  S3 answered $code (HTTP status 403) to s3:GetObject: $detail
+HINT:  $hint
+TEXT
+		"S3 answered $code (HTTP status 403) to s3:ListBucket: $detail", $hint, 'the bucket was not reached');
+	$s3->call('clear_faults');
+}
+
+# What a proxy, a firewall or a portal answers in place of S3, or of STS.
+my $page = '<html><head><title>403</title></head><body>Blocked by policy</body></html>';
+
+sub between
+{
+	my ($service) = @_;
+
+	return "Something between this server and $service refuses the request, such as a proxy, a firewall or a gateway. "
+	  . 'Look at the setting "s3export.proxy" and at the endpoint: the credentials are not the matter.';
+}
+
+foreach my $case (
+	[ 'a proxy that refuses', { status => 403, headers => { 'Content-Type' => 'text/html', Server => 'squid/5.7' }, body => $page },
+		'the answer is not one of S3, but "text/html" from "squid/5.7". 1 attempt.', between('S3') ],
+	[ 'a proxy that refuses without a word', { status => 403, headers => { Server => 'squid/5.7' }, body => '' },
+		'the answer is not one of S3, but empty from "squid/5.7". 1 attempt.', between('S3') ],
+	[ 'a proxy that wants a password', { status => 407, headers => { 'Content-Type' => 'text/html', Server => 'squid/5.7' }, body => $page },
+		'the answer is not one of S3, but "text/html" from "squid/5.7". 1 attempt.',
+		'The proxy wants to know who asks: put the user name and password that it expects into the URL of the setting "s3export.proxy".' ])
+{
+	my ($what, $answer, $detail, $hint) = @$case;
+
+	$s3->call('add_fault', do => 'answer', %$answer, match => { service => 's3' }, times => undef);
+	refused($what, { at_aws(), %keys }, <<TEXT, 'bucket', 's3:ListBucket', '-',
+ERROR:  08006: could not look for object "s3://exports/FOLDER/FILE.csv"
+DETAIL:  HTTP status $answer->{status} came to s3:GetObject: $detail
+HINT:  $hint
+TEXT
+		"HTTP status $answer->{status} came to s3:ListBucket: $detail", $hint, 'the bucket was not reached');
+	$s3->call('clear_faults');
+}
 
 # ---- buckets
 
@@ -404,7 +459,7 @@ TEXT
 my $limit = 'The requested DurationSeconds exceeds the MaxSessionDuration set for this role.';
 $s3->call('add_fault', do => 'error', code => 'ValidationError', message => $limit, match => { service => 'sts' }, times => undef);
 role_refused('a role with no session short enough', $role, 'ValidationError', $limit,
-	"Check role \"$role\" and the external ID, and that the role allows sessions of 900 seconds.", status => 400, attempts => '2 attempts');
+	"Check role \"$role\" and the external ID, and that the role allows sessions of 900 seconds.", status => 400, attempts => '2 attempts', sqlstate => '38000');
 $s3->call('clear_faults');
 
 $s3->call('configure', sts_disabled_regions => ['us-east-1']);
@@ -416,11 +471,29 @@ $s3->call('configure', sts_disabled_regions => []);
 $s3->call('add_fault', do => 'error', code => 'SignatureDoesNotMatch', match => { service => 'sts' }, times => undef,
 	message => 'Signature expired: 20260101T000000Z is now earlier than 20310101T001000Z (20310101T002500Z - 15 min.)');
 role_refused('a clock that STS does not believe', $role, 'SignatureDoesNotMatch', 'Signature expired: TIME is now earlier than TIME (TIME - 15 min.).',
-	'Correct the clock of this server.', attempts => '2 attempts');
+	'Correct the clock of this server.', attempts => '2 attempts', sqlstate => '38000');
 $s3->call('clear_faults');
 
 $s3->call('add_fault', do => 'error', code => 'ServiceUnavailable', match => { service => 'sts' }, times => undef);
 role_refused('STS is overloaded', $role, 'ServiceUnavailable', 'Service Unavailable.', 'Try again later.', status => 503, sqlstate => '38000');
+$s3->call('clear_faults');
+
+$s3->call('add_fault', do => 'error', code => 'BlockedByGateway', status => 403, message => 'Ask your administrator.', match => { service => 'sts' }, times => undef);
+role_refused('STS refuses with a code that is not known', $role, 'BlockedByGateway', 'Ask your administrator.',
+	's3export does not know this code and does not take it for a refusal of the credentials: look it up in the documentation of STS.', sqlstate => '38000');
+$s3->call('clear_faults');
+
+$s3->call('add_fault', do => 'answer', status => 403, headers => { 'Content-Type' => 'text/html', Server => 'squid/5.7' }, body => $page, match => { service => 'sts' }, times => undef);
+{
+	my $detail = 'HTTP status 403 came to sts:AssumeRole: the answer is not one of STS, but "text/html" from "squid/5.7". 1 attempt.';
+	my %arguments = (at_aws(), role_arn => $role, access_key_id => undef, secret_access_key => undef);
+
+	refused('a proxy that refuses STS', \%arguments, <<TEXT, 'assume role', 'sts:AssumeRole', '-', $detail, between('STS'), 'the role could not be assumed');
+ERROR:  08006: could not get credentials for object "s3://exports/FOLDER/FILE.csv"
+DETAIL:  $detail
+HINT:  @{[ between('STS') ]}
+TEXT
+}
 $s3->call('clear_faults');
 
 identity(%keys, secret_access_key => 'wrong' x 8);

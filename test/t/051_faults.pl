@@ -135,6 +135,11 @@ arrives('Complete sends white space, and hangs up', [ { do => 'trickle', seconds
 arrives('Complete sends half of the XML', [ { do => 'trickle', seconds => 0, then => 'truncate', %complete } ]);
 arrives('Complete sends half of the XML as if it were all', [ { do => 'truncate', framed => ScriptedS3::true, %complete } ]);
 arrives('Complete sends half of the XML and hangs up', [ { do => 'truncate', %complete } ]);
+fails('Complete answers 200 with a refusal', [ { do => 'error_200', code => 'AccessDenied', times => undef, %complete } ], <<'TEXT');
+ERROR:  28000: could not complete upload of object "s3://exports/FOLDER/FILE.csv"
+DETAIL:  S3 answered AccessDenied (HTTP status 200) to s3:PutObject: Access Denied. Request ID ID, 1 attempt.  The object had been sent when this happened: it may or may not appear as "s3://exports/FOLDER/FILE.csv".
+HINT:  Check that the policies of the user or role and of the bucket allow s3:PutObject on "arn:aws:s3:::exports/FOLDER/*" to the owner of the access key. A policy takes up to some minutes to become effective.
+TEXT
 arrives('Complete sends nothing', [ { do => 'truncate', framed => ScriptedS3::true, at => 0, %complete } ]);
 arrives('Complete is overloaded', [ { do => 'slow_down', times => 2, %complete } ]);
 arrives('the answer of Complete is lost', [ { do => 'lost_reply', %complete } ]);
@@ -172,6 +177,8 @@ my @small = (query => 'VALUES (1), (2)', rows => 2, bytes => "column1\n1\n2\n");
 is_deeply([ map { "$_->{operation} $_->{status}" } grep { defined $_->{status} } @log ], [ 'GetObject 404', 'PutObject 412', 'HeadObject 200' ],
 	'the answer of PutObject is lost: our object is not taken for one in the way');
 arrives('the answer of PutObject is lost where it overwrites', [ { do => 'lost_reply', %put } ], @small, arguments => $overwrite);
+arrives('PutObject is answered by a portal that takes anything', [ { do => 'answer', status => 200, headers => { 'Content-Type' => 'text/html' }, body => '<html><body>Welcome</body></html>', %put } ], @small);
+arrives('PutObject has no ETag', [ { do => 'no_etag', %put } ], @small);
 arrives('PutObject is reset in mid-body', [ { do => 'reset', when => 'body', %put } ], @small);
 arrives('PutObject meets another writer', [ { do => 'error', code => 'ConditionalRequestConflict', %put } ], @small);
 {
@@ -215,10 +222,16 @@ fails('the upload is aborted by somebody else', [ { do => 'error', code => 'NoSu
 	$gone =~ s/complete upload of/upload part 2 of/r);
 
 # ---- Create
+# So much is no error document of S3's.
 fails('Create is refused at length', [ { do => 'big_error', %create } ], <<'TEXT');
-ERROR:  28000: could not start upload of object "s3://exports/FOLDER/FILE.csv"
-DETAIL:  S3 answered Forbidden (HTTP status 403) to s3:PutObject. Request ID ID, 1 attempt.
-HINT:  Check that the policies of the user or role and of the bucket allow s3:PutObject on "arn:aws:s3:::exports/FOLDER/*" to the owner of the access key. A policy takes up to some minutes to become effective.
+ERROR:  08006: could not start upload of object "s3://exports/FOLDER/FILE.csv"
+DETAIL:  HTTP status 403 came to s3:PutObject: the answer is incomplete. Request ID ID, 1 attempt.
+HINT:  Something between this server and S3 refuses the request, such as a proxy, a firewall or a gateway. Look at the setting "s3export.proxy" and at the endpoint: the credentials are not the matter.
+TEXT
+fails('a proxy refuses a part', [ { do => 'answer', status => 403, headers => { 'Content-Type' => 'text/html', Server => 'squid/5.7' }, body => '<html><body>Blocked by policy</body></html>', %part } ], <<'TEXT');
+ERROR:  08006: could not upload part 2 of object "s3://exports/FOLDER/FILE.csv"
+DETAIL:  HTTP status 403 came to s3:PutObject: the answer is not one of S3, but "text/html" from "squid/5.7". 1 attempt.
+HINT:  Something between this server and S3 refuses the request, such as a proxy, a firewall or a gateway. Look at the setting "s3export.proxy" and at the endpoint: the credentials are not the matter.
 TEXT
 fails('Create names another region', [ { do => 'error', code => 'PermanentRedirect', headers => { 'x-amz-bucket-region' => 'eu-west-1' }, %create } ], <<'TEXT');
 ERROR:  38000: could not start upload of object "s3://exports/FOLDER/FILE.csv"
@@ -236,11 +249,13 @@ DETAIL:  S3 answered TemporaryRedirect (HTTP status 307) to s3:PutObject. 1 atte
 HINT:  Check the region and the endpoint: this answer normally comes from those of another region.
 TEXT
 arrives('Create is overloaded', [ { do => 'slow_down', %create } ]);
+arrives('a refusal of Create is cut off', [ { do => 'answer', status => 403, headers => { 'Content-Length' => '1000' }, body => '<Error><Code>Acc', close => ScriptedS3::true, %create } ]);
 fails('an upload id that would end a line', [ { do => 'answer', %create, status => 200,
 	body => '<InitiateMultipartUploadResult><UploadId>a&#10;b</UploadId></InitiateMultipartUploadResult>' } ],
 	<<'TEXT', set => q(SET s3export.retry_timeout = 0; ));
 ERROR:  38000: could not start upload of object "s3://exports/FOLDER/FILE.csv"
 DETAIL:  S3 answered with HTTP status 200 to s3:PutObject: the answer is not one of S3. 1 attempt.
+HINT:  Something else than S3 may have answered, such as a proxy or a portal: look at the setting "s3export.proxy" and at the endpoint.
 TEXT
 
 # ---- a disk that is full

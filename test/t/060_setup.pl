@@ -208,7 +208,7 @@ my %options = (
 	error_like($node, q(SELECT s3export.alter_connector('options', expected_bucket_owner => '999988887777')),
 		{ message => qr/^S3 credentials are invalid/, detail => qr/AccessDenied/ }, "another account's bucket is not written to");
 	error_like($node, q(SELECT s3export.alter_connector('options', kms_key_id => 'alias/missing')),
-		{ message => 'S3 credentials are invalid: check "put object" failed', detail => qr/KMS\.NotFoundException/ }, 'a KMS key that is not there');
+		{ sqlstate => '38000', message => 'S3 cannot be used as configured: check "put object" failed', detail => qr/KMS\.NotFoundException/, hint => qr/^Check that the KMS key/ }, 'a KMS key that is not there');
 }
 
 # ---- trust: the external ID right, wrong, absent

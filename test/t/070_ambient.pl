@@ -104,12 +104,15 @@ sub refused
 	return error_like($node, "SET s3export.retry_timeout = '500ms'; SELECT " . ambient_sql(), $expected, $name);
 }
 
+# Without a refusal in so many words, it is not said that they are invalid.
 sub invalid
 {
-	my ($detail, $hint, $name) = @_;
+	my ($detail, $hint, $name, $sqlstate) = @_;
 
+	$sqlstate //= '38000';
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return refused({ sqlstate => '28000', message => qr/^S3 credentials are invalid/, detail => $detail, hint => $hint }, $name);
+	return refused({ sqlstate => $sqlstate, message => $sqlstate eq '28000' ? qr/^S3 credentials are invalid/ : qr/^S3 cannot be used as configured/,
+			detail => $detail, hint => $hint }, $name);
 }
 
 # ---- not unless a superuser allows them
@@ -254,21 +257,21 @@ like(exported_by(), qr{:assumed-role/web/s3export-\d+$}, 'web identity, which go
 is_deeply([ map { $_->{signature} } grep { $_->{worked} } $server->log(operation => 'AssumeRoleWithWebIdentity') ], [ 'missing', 'missing' ], 'by requests that are not signed');
 is(scalar($server->log(operation => 'ContainerCredentials')), 0, 'the container was not asked');
 file('web', "$web_token-forged");
-invalid(qr/STS answered InvalidIdentityToken .* to sts:AssumeRoleWithWebIdentity/, qr/token in file "\Q$dir\E\/web" is renewed.* It was written at 20/, 'a token that nobody knows');
+invalid(qr/STS answered InvalidIdentityToken .* to sts:AssumeRoleWithWebIdentity/, qr/token in file "\Q$dir\E\/web" is renewed.* It was written at 20/, 'a token that nobody knows', '28000');
 file('web', "$web_token\n");
 $server->call('add_fault', do => 'error', code => 'IDPRejectedClaim', match => { operation => 'AssumeRoleWithWebIdentity' });
-invalid(qr/STS answered IDPRejectedClaim \(HTTP status 403\) to sts:AssumeRoleWithWebIdentity/, qr/token in file "\Q$dir\E\/web" is renewed/, 'a token that the issuer takes back');
+invalid(qr/STS answered IDPRejectedClaim \(HTTP status 403\) to sts:AssumeRoleWithWebIdentity/, qr/token in file "\Q$dir\E\/web" is renewed/, 'a token that the issuer takes back', '28000');
 $server->call('clear_faults');
 file('web', '');
-invalid(qr/the file "\Q$dir\E\/web" has no web identity token/, qr/./, 'an empty token file');
+invalid(qr/the file "\Q$dir\E\/web" has no web identity token/, qr/./, 'an empty token file', '08006');
 unlink "$dir/web";
-invalid(qr/the web identity token in file "\Q$dir\E\/web" could not be read: No such file/, qr/./, 'no token file');
+invalid(qr/the web identity token in file "\Q$dir\E\/web" could not be read: No such file/, qr/./, 'no token file', '08006');
 environment(%web, AWS_ROLE_ARN => undef);
 refused({ sqlstate => 'F0000', detail => 'AWS_WEB_IDENTITY_TOKEN_FILE requires AWS_ROLE_ARN.' }, 'a token without a role');
 file('web', $web_token);
 $server->call('set_trust', arn => $role{web}, trust => anybody_may('sts:AssumeRoleWithWebIdentity', { Federated => 'arn:aws:iam::1:oidc-provider/x' }));
 environment(%web);
-invalid(qr/AccessDenied/, qr/trust policy allows sts:AssumeRoleWithWebIdentity/, 'a role that does not trust the issuer');
+invalid(qr/AccessDenied/, qr/trust policy allows sts:AssumeRoleWithWebIdentity/, 'a role that does not trust the issuer', '28000');
 $server->call('set_trust', arn => $role{web}, trust => $by_token);
 
 # The connector's own endpoint is not shown the token.
@@ -286,7 +289,7 @@ like(exported_by(), qr{:assumed-role/container/}, 'with the token from a file');
 file('token', "$container_token\r\nx-injected: yes\r\n");
 like(exported_by(), qr{:assumed-role/container/}, 'of which the first line counts');
 file('token', "a\tb");
-invalid(qr/authorization token has characters that are not allowed/, qr/./, 'a token that is none');
+invalid(qr/authorization token has characters that are not allowed/, qr/./, 'a token that is none', '08006');
 environment(%container);
 invalid(qr/The container's credentials service answered AccessDeniedException \(HTTP status 401\)|The container's credentials service answered with HTTP status 401/, qr/AWS_CONTAINER_AUTHORIZATION_TOKEN/, 'without the token');
 
@@ -296,7 +299,7 @@ foreach my $case (
 	[ 'http://[fe80::1]/creds', qr/address fe80::1 is refused/, 'another link-local address' ])
 {
 	environment(AWS_CONTAINER_CREDENTIALS_FULL_URI => $case->[0], AWS_CONTAINER_AUTHORIZATION_TOKEN => $container_token);
-	invalid($case->[1], qr/./, "no token for $case->[2]");
+	invalid($case->[1], qr/./, "no token for $case->[2]", '08006');
 }
 foreach my $url ('ftp://127.0.0.1/x', 'http://user@127.0.0.1/x', '127.0.0.1/x', 'http://127.0.0.1/a b')
 {
@@ -330,7 +333,7 @@ foreach my $case (
 	[ role => { status => 302, headers => { Location => $elsewhere } }, 'a redirect', qr/HTTP status 302/, qr/./ ],
 	[ keys => { status => 307, headers => { Location => $elsewhere } }, 'a redirect of the last', qr/HTTP status 307/, qr/./ ],
 	[ keys => { status => 200, body => '{"Code":"AssumeRoleUnauthorizedAccess","Message":"EC2 cannot assume the role"}' }, 'a role that EC2 may not assume',
-		qr/answered AssumeRoleUnauthorizedAccess .*EC2 cannot assume the role/, qr/./ ],
+		qr/answered AssumeRoleUnauthorizedAccess .*EC2 cannot assume the role/, qr/./, '28000' ],
 	[ keys => { status => 200, body => "{\"Code\":\"Failed\",$valid}" }, 'keys of a failure', qr/Failed/, qr/./ ],
 	[ keys => { status => 200, body => "{\"Code\":\"Success\",$valid" }, 'JSON that is cut', qr/no valid credentials/, qr/./ ],
 	[ keys => { status => 200, body => '[' x 60000 }, 'JSON without a bottom', qr/no valid credentials/, qr/./ ],
@@ -341,11 +344,11 @@ foreach my $case (
 	[ keys => { status => 200, body => '{"Code":"Success",' . ($valid =~ s/"Token":"t",//r) . '}' }, 'keys without a token', qr/no valid credentials/, qr/./ ],
 	[ keys => { status => 500 }, 'an error that stays', qr/HTTP status 500/, qr/./ ])
 {
-	my ($step, $answer, $name, $detail, $hint) = @$case;
+	my ($step, $answer, $name, $detail, $hint, $sqlstate) = @$case;
 
 	$server->call('clear_log');
 	$server->call('add_fault', do => 'answer', match => { operation => $operation{$step} }, times => undef, %$answer);
-	invalid($detail, $hint, $name);
+	invalid($detail, $hint, $name, $sqlstate);
 	$server->call('clear_faults');
 	is(scalar(grep { $_->{operation} eq 'ImdsOther' || $_->{service} eq 's3' } $server->log), 0, "$name: nobody else was asked");
 	is(scalar($server->log(operation => 'ImdsCredentials')), 0, "$name: no keys without a token") if $step eq 'token';
@@ -354,18 +357,18 @@ $server->call('add_fault', do => 'answer', match => { operation => 'ImdsCredenti
 like(exported_by(), qr{:assumed-role/instance/}, 'a fault that passes');
 
 environment(%imds, AWS_EC2_METADATA_SERVICE_ENDPOINT => 'http://10.0.0.1');
-invalid(qr/address 10\.0\.0\.1 is refused: it is not one of EC2's instance metadata/, qr/./, 'an endpoint elsewhere');
+invalid(qr/address 10\.0\.0\.1 is refused: it is not one of EC2's instance metadata/, qr/./, 'an endpoint elsewhere', '08006');
 environment(%imds, AWS_EC2_METADATA_SERVICE_ENDPOINT => 'http://127.0.0.1:1');
-invalid(qr/No answer came to the request for credentials/, qr/AWS_EC2_METADATA_DISABLED=true/, 'no instance');
+invalid(qr/No answer came to the request for credentials/, qr/AWS_EC2_METADATA_DISABLED=true/, 'no instance', '08006');
 
 # What is refused to everybody else stays so, where ambient credentials are allowed, too.
 error_like($node, 'SELECT ' . connector_sql('x', endpoint_url => 'http://169.254.169.254', folder_path => 'x'),
-	{ message => qr/^S3 credentials are invalid/, detail => qr/address 169\.254\.169\.254 is refused: it is a link-local address/ }, 'S3 is not at such an address');
+	{ sqlstate => '08006', message => qr/^S3 cannot be used as configured/, detail => qr/address 169\.254\.169\.254 is refused: it is a link-local address/ }, 'S3 is not at such an address');
 
 # The proxy is for others.
 $node->append_conf('postgresql.conf', "s3export.proxy = 'http://127.0.0.1:1'");
 environment(%imds);
-refused({ sqlstate => '28000' }, 'no S3 through a proxy that is not there');
+refused({ sqlstate => '08006' }, 'no S3 through a proxy that is not there');
 is(scalar(grep { $_->{worked} } $server->log(operation => 'ImdsCredentials')), 1, 'metadata is asked for past the proxy');
 $node->append_conf('postgresql.conf', "s3export.proxy = ''");
 

@@ -112,7 +112,7 @@ foreach my $host (sort keys %refused)
 	foreach my $scheme ('http', 'https')
 	{
 		error_like($node, 'SELECT ' . connector_sql('x', at_aws(), %keys, endpoint_url => "$scheme://$host:" . $s3->port),
-			{ sqlstate => '28000', message => 'S3 credentials are invalid: check "bucket" failed', detail => qr/address \S+ is refused: it is \Q$refused{$host}\E/ },
+			{ sqlstate => '08006', message => 'S3 cannot be used as configured: check "bucket" failed', detail => qr/address \S+ is refused: it is \Q$refused{$host}\E/ },
 			"$scheme://$host is refused when it is connected to");
 	}
 	error_like($node, 'SELECT s3export.trust_policy(sts_endpoint_url => ' . sql_literal("http://$host") . ')',
