@@ -168,15 +168,19 @@ is_ours(const ReplicationSlot *slot)
 	return slot->data.database == MyDatabaseId && strcmp(NameStr(slot->data.plugin), "s3export") == 0;
 }
 
-/* Looked at once it is acquired: until then anybody may put another in its place. */
+/*
+ * Looked at before, as one that is not ours may be in use for ever; and once it is
+ * acquired: until then anybody may put another in its place.
+ */
 DecodeSlot
-decode_acquire(const char *slot)
+decode_acquire(const char *name)
 {
-	DecodeSlot found = DECODE_SLOT_ACQUIRED;
+	const ReplicationSlot *slot = SearchNamedReplicationSlot(name, true);
+	DecodeSlot             found = DECODE_SLOT_ACQUIRED;
 
-	if (SearchNamedReplicationSlot(slot, true) == NULL)
+	if (slot == NULL || !is_ours(slot))
 		return DECODE_SLOT_MISSING;
-	compat_slot_acquire(slot);
+	compat_slot_acquire(name);
 	if (!is_ours(MyReplicationSlot))
 		found = DECODE_SLOT_MISSING;
 	else if (compat_slot_is_invalidated(MyReplicationSlot))
