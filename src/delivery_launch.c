@@ -236,6 +236,7 @@ launch(Delivery *delivery)
 
 	delivery->current = current = delivery_load(delivery->connector_id);
 	current->slot = current_slot_name(delivery->connector_id);
+	current_require_not_launched(current);
 	current_check(current, true);
 	decode_discard(current->slot);
 	wait_for_locks(true);
@@ -284,7 +285,7 @@ delivery_launch(int64 connector_id, bool copy_existing, DeliveryOutcome *outcome
 {
 	Delivery delivery = {.connector_id = connector_id, .outcome = outcome, .copies = copy_existing};
 
-	delivery_exclude_others(delivery_load(connector_id));
+	delivery_exclude_others(connector_id);
 	delivery_attempt(&delivery, launch, undo_launch);
 }
 
@@ -364,9 +365,10 @@ delivery_add_table(int64 connector_id, Oid relid, Oid userid, DeliveryOutcome *o
 						 .copies = true,
 						 .relid = relid,
 						 .userid = userid};
-	Current *current = delivery_load(connector_id);
+	Current *current;
 
-	delivery_exclude_others(current);
+	delivery_exclude_others(connector_id);
+	current = delivery_load(connector_id);
 	if (current->state != CURRENT_RUNNING)
 		current_refuse_delivery(current);
 	delivery_attempt(&delivery, add_table, undo_add_table);
