@@ -145,11 +145,17 @@ read_request(Request *request, StringInfo message)
 	request->userid = (Oid) wire_get_int64(message);
 }
 
+/*
+ * A delivery that is ended goes on another time.  What else is ended, by the session that
+ * waits for it or by a shutdown, is undone first.
+ */
 static void
 serve(const Request *request, DeliveryOutcome *outcome)
 {
 	const char *what = "delivery of";
 
+	if (request->kind != REQUEST_DELIVER)
+		pqsignal(SIGTERM, StatementCancelHandler);
 	if (request->kind == REQUEST_LAUNCH)
 		what = "launch of";
 	else if (request->kind == REQUEST_ADD_TABLE)
