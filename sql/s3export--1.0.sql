@@ -678,7 +678,7 @@ CREATE VIEW s3export.currents WITH (security_barrier) AS
 		   coalesce(u.drop_after::text, 'infinity') AS drop_after,
 		   t.slot_name, s.active_pid,
 		   t.delivered_lsn AS position,
-		   CASE WHEN NOT pg_is_in_recovery()
+		   CASE WHEN NOT pg_is_in_recovery() AND t.delivered_lsn IS NOT NULL
 				THEN greatest(pg_current_wal_lsn() - greatest(t.delivered_lsn, s.confirmed_flush_lsn), 0) END AS lag_bytes,
 		   CASE WHEN pg_is_in_recovery() OR t.caught_up_at IS NULL THEN NULL
 				WHEN greatest(t.delivered_lsn, s.confirmed_flush_lsn) >= pg_current_wal_lsn() THEN 0
