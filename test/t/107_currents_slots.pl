@@ -10,6 +10,7 @@ use S3Export;
 use S3Faults;
 use ScriptedS3;
 use Test::More;
+use Time::HiRes qw(sleep);
 
 my $s3 = scripted_s3();
 my %keys = scripted_user($s3);
@@ -190,5 +191,270 @@ foreach my $case (
 	deliver($node, 'advanced');
 	is(ids('advanced'), 'insert 1 insert 2 insert 4', 'with what follows');
 	sql(q(SELECT s3export.drop_connector('advanced')));
+}
+
+# ---- launches that fail
+sub slots { return sql(q(SELECT count(*) FROM pg_replication_slots WHERE slot_name = ) . sql_literal($_[0])); }
+
+# All requests that make a file of the connector's appear wait.
+sub hold { return $s3->call('add_fault', do => 'hold', match => { key => $folder{ $_[0] }, operation => [ 'PutObject', 'CompleteMultipartUpload' ] }, times => undef)->{id}; }
+
+sub let_go
+{
+	$s3->call('clear_faults');
+	$s3->call('release');
+	return;
+}
+
+sub in_state
+{
+	my ($name, $state) = @_;
+
+	poll_until(sub { current_of($node, $name, 'state') eq $state }, "connector \"$name\" to be $state");
+	return;
+}
+
+my $copy_warning = qr/^psql.*WARNING:  01000: some files of the copy for connector "\w+" may be in place$/m;
+
+sub copied_flow
+{
+	my ($name) = @_;
+
+	sql("CREATE TABLE $name (id int PRIMARY KEY, note text); INSERT INTO $name SELECT i, 'row' FROM generate_series(1, 3) i");
+	flow($name);
+	return slot_of($name);
+}
+
+# It works, and has all rows.
+sub copies_all
+{
+	my ($name, $what) = @_;
+	my $before = ids($name);
+
+	launch($node, $name, copy_existing => 1);
+	is(current_of($node, $name, "state, slot_name = '" . slot_of($name) . q(')), 'running|t', "$what: then it can be launched");
+	is(last_event($name, 'copied'), 'launched|3', "$what: as an event says");
+	sql("INSERT INTO $name VALUES (4, 'new')");
+	is((deliver($node, $name) // {})->{events}, 1, "$what: and delivers");
+	is(ids($name), join(' ', $before || (), 'copy 1 copy 2 copy 3 insert 4'), "$what: with all rows, once");
+	fine($name, $what);
+	sql("SELECT s3export.drop_connector('$name')");
+	return;
+}
+
+# Before anything can be in place.
+{
+	my $slot;
+
+	{
+		local $ENV{PGUSER} = 'alice';
+		$slot = copied_flow('forced');
+	}
+	sql(q(ALTER TABLE forced ENABLE ROW LEVEL SECURITY; ALTER TABLE forced FORCE ROW LEVEL SECURITY));
+	my ($out, $err) = said(q(SELECT s3export.launch('forced', copy_existing => true)), user => 'alice');
+	like($err, qr/ERROR:  42501: /, 'rows that cannot be read: the launch fails');
+	unlike($err, $copy_warning, 'rows that cannot be read: nothing is in place');
+	is(slots($slot), 0, 'rows that cannot be read: there is no slot');
+	is(current_of($node, 'forced', 'state, slot_name, position'), 'created||', 'rows that cannot be read: the state is as before');
+	is(scalar(files('forced')), 0, 'rows that cannot be read: no file');
+	sql(q(ALTER TABLE forced NO FORCE ROW LEVEL SECURITY));
+	copies_all('forced', 'rows that cannot be read');
+}
+
+# When the launch has been recorded.
+{
+	my $slot = copied_flow('refused');
+
+	$s3->call('add_fault', do => 'error', code => 'AccessDenied', match => { key => $folder{refused}, operation => [ 'PutObject', 'CompleteMultipartUpload' ] }, times => undef);
+	my ($out, $err) = said(q(SELECT s3export.launch('refused', copy_existing => true)));
+	like($err, qr/ERROR:  28000: /, 'files that cannot be put in place: the launch fails');
+	like($err, $copy_warning, 'files that cannot be put in place: with a warning');
+	is(slots($slot), 0, 'files that cannot be put in place: there is no slot');
+	is(current_of($node, 'refused', 'state, slot_name, position, lag_bytes'), 'stopped|||', 'files that cannot be put in place: the state says so');
+	is(last_event('refused', 'state', 'code'), 'launch_failed|stopped|28000', 'files that cannot be put in place: and an event');
+	like((said(q(SELECT * FROM s3export.deliver("raise" => false))))[0], qr/^refused\|stopped\|0\|0\|0\|0\|$/m, 'files that cannot be put in place: nothing is delivered');
+	$s3->call('clear_faults');
+	copies_all('refused', 'files that cannot be put in place');
+}
+
+# A session changes settings meanwhile, and takes its time.
+{
+	my $slot = copied_flow('altered');
+	my $fault = hold('altered');
+	my $launch = start_psql($node, q(SELECT s3export.launch('altered', copy_existing => true)));
+	my $other = $node->background_psql('postgres');
+
+	in_state('altered', 'launching');
+	is(current_of($node, 'altered', 'slot_name'), $slot, 'a launch that goes on: its slot is shown');
+	error_like($node, q(SELECT s3export.launch('altered')), { sqlstate => '55006', message => 'connector "altered" is being delivered or launched', hint => qr/./ }, 'a launch that goes on: another one is refused');
+	error_like($node, q(SELECT s3export.stop('altered')), { sqlstate => '55006', message => 'connector "altered" is being delivered or launched' }, 'a launch that goes on: nor is it stopped');
+	error_like($node, q(SELECT s3export.drop_connector('altered')), { sqlstate => '55006', message => 'connector "altered" is being delivered or launched' }, 'a launch that goes on: or dropped');
+	$other->query_safe(q(BEGIN; SELECT s3export.alter_connector('altered', max_events_per_file => 1000, validate => false)));
+	let_go();
+	poll_until(sub { sql(q(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 's3export current' AND wait_event_type = 'Lock')) eq '1' }, 'the launch to wait for the other session');
+	# Longer than what a delivery waits for.
+	sleep 10.5;
+	$other->query_safe('COMMIT');
+	$other->quit;
+	is((finish_psql($launch))[0], 0, 'a launch that goes on: waits for a session that changes the connector') or diag($launch->{err});
+	is(current_of($node, 'altered', 'state, max_events_per_file'), 'running|1000', 'a launch that goes on: both have their way');
+	is(ids('altered'), 'copy 1 copy 2 copy 3', 'a launch that goes on: the rows are sent once');
+	is(slots($slot), 1, 'a launch that goes on: it has its slot');
+	sql(q(SELECT s3export.drop_connector('altered')));
+	is(slots($slot), 0, 'a launch that goes on: until it is dropped');
+}
+
+# Cancelled.
+foreach my $case ([ 'before the copy', 'created' ], [ 'when files can be in place', 'stopped' ])
+{
+	my ($what, $state) = @$case;
+	my $name = $what =~ s/\W/_/gr;
+	my $slot = copied_flow($name);
+	my $blocker = $node->background_psql('postgres');
+
+	$blocker->query_safe('BEGIN');
+	$state eq 'created' ? $blocker->query_safe('SELECT pg_current_xact_id()') : hold($name);
+	my $launch = start_psql($node, "SELECT s3export.launch('$name', copy_existing => true)");
+	$state eq 'created' ? poll_until(sub { slots($slot) eq '1' }, 'the slot') : in_state($name, 'launching');
+	sql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT s3export.launch(%'");
+	my (undef, undef, $err) = finish_psql($launch);
+	like($err, qr/ERROR:  57014: /, "cancelled $what: the launch ends");
+	poll_until(sub { slots($slot) eq '0' }, 'the slot to go');
+	$blocker->query_safe('ROLLBACK');
+	$blocker->quit;
+	in_state($name, $state);
+	is(current_of($node, $name, 'state, slot_name, position'), "$state||", "cancelled $what: nothing is left");
+	is(last_event($name, 'state', 'code'), $state eq 'created' ? '' : 'launch_failed|stopped|57014', "cancelled $what: the event");
+	let_go();
+	poll_until(sub { sql(q(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 's3export uploader')) eq '0' }, 'the end of the uploader');
+	is(ids($name), $state eq 'created' ? '' : 'copy 1 copy 2 copy 3', "cancelled $what: what is in place");
+	copies_all($name, "cancelled $what");
+}
+
+# Another launch, which has been let through before the first was done.
+{
+	launched_flow('twice');
+	my $slot = slot_of('twice');
+	my ($postmaster) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
+	my $blocker = $node->background_psql('postgres');
+	my $waiting = q{SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT s3export.launch(''twice'')' AND state = 'active'};
+
+	sql(q(SELECT s3export.stop('twice')));
+	$blocker->query_safe('BEGIN; SELECT pg_current_xact_id(), pg_advisory_lock(1)');
+	my $second = start_psql($node, 'SELECT pg_advisory_lock(1)', q(SELECT s3export.launch('twice')));
+	poll_until(sub { sql(q(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)) eq '1' }, 'the second session');
+	my $first = start_psql($node, q(SELECT s3export.launch('twice')));
+	poll_until(sub { slots($slot) eq '1' }, 'the slot');
+
+	# No worker starts while the postmaster sleeps.
+	kill 'STOP', $postmaster;
+	my $done = eval {
+		$blocker->query_safe('SELECT pg_advisory_unlock(1)');
+		poll_until(sub { $blocker->query_safe("SELECT pg_stat_clear_snapshot(); $waiting") =~ /^2$/m }, 'the second launch to wait for its worker');
+		$blocker->query_safe('COMMIT');
+		poll_until(sub { $blocker->query_safe(q(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 's3export current')) eq '0' }, 'the end of the first launch');
+	};
+	kill 'CONT', $postmaster;
+	die $@ unless $done;
+	is((finish_psql($first))[0], 0, 'two launches at once: the first') or diag($first->{err});
+	like((finish_psql($second))[2], qr/ERROR:  55000: connector "twice" is already launched$/m, 'two launches at once: the second');
+	$blocker->quit;
+	is(current_of($node, 'twice', "state, position = '$first->{out}'"), 'running|t', 'two launches at once: the position is that of the first');
+	sql(q(INSERT INTO twice VALUES (4, 'new')));
+	is((deliver($node, 'twice') // {})->{events}, 1, 'two launches at once: it delivers');
+	sql(q(SELECT s3export.drop_connector('twice')));
+}
+
+# A delivery that looked at the connector before another one had ended.
+{
+	launched_flow('overlap');
+	my $slot = slot_of('overlap');
+	my $locker = $node->background_psql('postgres');
+	my $workers = q(SELECT pid FROM pg_stat_activity WHERE backend_type = 's3export current');
+
+	sql(q(INSERT INTO overlap VALUES (1, 'one')));
+	hold('overlap');
+	my $first = start_psql($node, q(SELECT events FROM s3export.deliver('overlap')));
+	poll_until(sub { sql('SELECT count(*) FROM s3export.current_batch') eq '1' }, 'the first delivery');
+	my $pid = sql($workers);
+	$locker->query_safe('BEGIN; LOCK TABLE s3export.current_batch IN ACCESS EXCLUSIVE MODE');
+	my $second = start_psql($node, q(SELECT state, events, error FROM s3export.deliver('overlap', "raise" => false)));
+	my $other = poll_until(sub { sql("$workers AND pid <> $pid AND wait_event_type = 'Lock'") || !$second->{handle}->pumpable }, 'the second delivery');
+	kill 'STOP', $other if $other > 1;
+	$locker->query_safe('COMMIT');
+	$locker->quit;
+	let_go();
+	is((finish_psql($first))[1], '1', 'two deliveries at once: the first');
+	kill 'CONT', $other if $other > 1;
+	like((finish_psql($second))[1], qr/^(?:running\|0\||running\|0\|connector "overlap" is being delivered or launched)$/, 'two deliveries at once: the second finds nothing to do');
+	is(current_of($node, 'overlap', 'state'), 'running', 'two deliveries at once: it goes on');
+	sql(q(SELECT s3export.drop_connector('overlap')));
+}
+
+# What is launched is what has been asked for.
+{
+	my $slot = copied_flow('published');
+	my $fault = hold('published');
+	my $launch = start_psql($node, q(SELECT s3export.launch('published', copy_existing => true)));
+
+	sql('CREATE PUBLICATION another FOR TABLE published');
+	in_state('published', 'launching');
+	error_like($node, q(SELECT s3export.alter_connector('published', publication => 'another', validate => false)), { sqlstate => '55000' }, 'no other publication while it is launched');
+	let_go();
+	is((finish_psql($launch))[0], 0, 'no other publication while it is launched: the launch') or diag($launch->{err});
+	sql(q(SELECT s3export.stop('published')));
+
+	# It waits for a transaction, and its state is the one before.
+	my $blocker = $node->background_psql('postgres');
+	$blocker->query_safe('BEGIN; SELECT pg_current_xact_id()');
+	$launch = start_psql($node, q(SELECT s3export.launch('published')));
+	poll_until(sub { slots($slot) eq '1' }, 'the slot');
+	error_like($node, q(SELECT s3export.alter_connector('published', publication => 'another', validate => false)), { sqlstate => '55006', message => 'connector "published" is being delivered or launched' }, 'nor before it has its slot');
+	$blocker->query_safe('COMMIT');
+	$blocker->quit;
+	is((finish_psql($launch))[0], 0, 'nor before it has its slot: the launch') or diag($launch->{err});
+	is(current_of($node, 'published', 'state, publication'), 'running|s3export_published', 'nor before it has its slot: it sends what it did');
+	sql(q(SELECT s3export.drop_connector('published'); DROP PUBLICATION another));
+}
+
+# ---- the worker of a launch is killed
+{
+	my %after = (
+		launch => sub { copies_all($_[0], 'killed, then launched') },
+		stop => sub { sql("SELECT s3export.stop('$_[0]')"); is(current_of($node, $_[0], 'state, slot_name'), 'stopped|', 'killed, then stopped'); copies_all($_[0], 'killed, then stopped') },
+		drop => sub { sql("SELECT s3export.drop_connector('$_[0]')") });
+	my (%slot, %session);
+	my $blocker = $node->background_psql('postgres');
+
+	foreach my $after (sort(keys %after), 'early')
+	{
+		my $name = "killed_$after";
+
+		$slot{$name} = copied_flow($name);
+		hold($name);
+		$blocker->query_safe('BEGIN; SELECT pg_current_xact_id()') if $after eq 'early';
+		$session{$name} = start_psql($node, "SELECT s3export.launch('$name', copy_existing => true)");
+		$after eq 'early' ? poll_until(sub { slots($slot{$name}) eq '1' }, 'the slot') : in_state($name, 'launching');
+	}
+	kill 'KILL', worker_pid($node);
+	isnt((finish_psql($_))[0], 0, 'a worker is killed: the launches end') foreach values %session;
+	eval { $blocker->quit };
+	poll_until(sub { server_answers($node) }, 'the server');
+	let_go();
+
+	is(current_of($node, 'killed_early', 'state, slot_name') . slots($slot{killed_early}), 'created|0', 'killed before the copy: nothing is left');
+	copies_all('killed_early', 'killed before the copy');
+	foreach my $after (sort keys %after)
+	{
+		my $name = "killed_$after";
+
+		is(current_of($node, $name, 'state, slot_name, lag_bytes > 0'), "launching|$slot{$name}|t", "killed before $after: the view shows the slot") if slots($slot{$name});
+		my ($out, $err) = said(qq(SELECT state, error FROM s3export.deliver('$name', "raise" => false)));
+		is($out, qq(launching|the launch of connector "$name" was interrupted), "killed before $after: nothing is delivered");
+		like($err, qr/WARNING:  55000: could not deliver the changes of connector "$name": the launch of connector "$name" was interrupted\nDETAIL:  .*slot.*\nHINT:  Launch it again/, "killed before $after: with a warning");
+		is(last_event($name, 'state'), 'skipped|launching', "killed before $after: and an event");
+		$after{$after}->($name);
+		is(slots($slot{$name}), 0, "killed before $after: the slot is gone");
+	}
 }
 done_testing();
