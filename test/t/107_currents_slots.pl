@@ -196,8 +196,14 @@ foreach my $case (
 # ---- launches that fail
 sub slots { return sql(q(SELECT count(*) FROM pg_replication_slots WHERE slot_name = ) . sql_literal($_[0])); }
 
-# All requests that make a file of the connector's appear wait.
-sub hold { return $s3->call('add_fault', do => 'hold', match => { key => $folder{ $_[0] }, operation => [ 'PutObject', 'CompleteMultipartUpload' ] }, times => undef)->{id}; }
+# Requests for the connector's files wait: those that make one appear, or others.
+sub hold
+{
+	my ($name, @operations) = @_;
+
+	$s3->call('add_fault', do => 'hold', match => { key => $folder{$name}, operation => @operations ? \@operations : [ 'PutObject', 'CompleteMultipartUpload' ] }, times => undef);
+	return;
+}
 
 sub let_go
 {
@@ -280,7 +286,7 @@ sub copies_all
 # A session changes settings meanwhile, and takes its time.
 {
 	my $slot = copied_flow('altered');
-	my $fault = hold('altered');
+	hold('altered');
 	my $launch = start_psql($node, q(SELECT s3export.launch('altered', copy_existing => true)));
 	my $other = $node->background_psql('postgres');
 
@@ -394,7 +400,7 @@ foreach my $case ([ 'before the copy', 'created' ], [ 'when files can be in plac
 # What is launched is what has been asked for.
 {
 	my $slot = copied_flow('published');
-	my $fault = hold('published');
+	hold('published');
 	my $launch = start_psql($node, q(SELECT s3export.launch('published', copy_existing => true)));
 
 	sql('CREATE PUBLICATION another FOR TABLE published');
@@ -456,5 +462,222 @@ foreach my $case ([ 'before the copy', 'created' ], [ 'when files can be in plac
 		$after{$after}->($name);
 		is(slots($slot{$name}), 0, "killed before $after: the slot is gone");
 	}
+}
+
+# ---- tables that are rewritten while a copy begins
+# The worker waits for a lock: of a transaction, or of a table.
+sub waits_for
+{
+	my ($type) = @_;
+
+	poll_until(sub { sql("SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE a.backend_type = 's3export current' AND NOT l.granted AND l.locktype = '$type'") eq '1' }, "a worker to wait for a lock: $type");
+	return;
+}
+
+foreach my $case ([ 'rewritten', 'ALTER TABLE rewritten ALTER id TYPE bigint' ], [ 'truncated', 'TRUNCATE truncated' ])
+{
+	my ($name, $statement) = @$case;
+	my $slot = copied_flow($name);
+	my @blockers = map { $node->background_psql('postgres') } 1 .. 3;
+	my @xids;
+
+	# The slot waits for the first, then for the second; the third begins when its changes begin.
+	push @xids, $blockers[0]->query_safe("BEGIN; SELECT pg_current_xact_id()");
+	my $launch = start_psql($node, "SELECT s3export.launch('$name', copy_existing => true)");
+	foreach my $i (0, 1)
+	{
+		poll_until(sub { sql("SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND transactionid = '$xids[$i]' AND NOT granted") eq '1' }, "a launch that waits for transaction $xids[$i]");
+		push @xids, $blockers[ $i + 1 ]->query_safe('BEGIN; SELECT pg_current_xact_id()');
+		$blockers[2]->query_safe($statement) if $i == 1;
+		$blockers[$i]->query_safe('COMMIT');
+	}
+	waits_for('relation');
+	$blockers[2]->query_safe('COMMIT');
+	$_->quit foreach @blockers;
+	my ($status, $out, $err) = finish_psql($launch);
+	like($err, qr/ERROR:  55006: table public\.$name was rewritten, truncated or dropped as its copy began\nHINT:  Try again\./, "$name as its copy begins: the launch fails");
+	is(slots($slot) . current_of($node, $name, 'state, slot_name') . files($name), '0created|0', "$name as its copy begins: nothing is left");
+	sql("INSERT INTO $name SELECT i, 'row' FROM generate_series(1, 3) i") if $name eq 'truncated';
+	copies_all($name, "$name as its copy begins");
+}
+
+# And while others are copied.
+{
+	sql(q(CREATE TABLE a_wide (id int PRIMARY KEY, note text); INSERT INTO a_wide SELECT i, repeat(md5(i::text), 32) FROM generate_series(1, 24000) i));
+	sql(q(CREATE TABLE b_narrow (id int PRIMARY KEY, note text); INSERT INTO b_narrow SELECT i, 'row' FROM generate_series(1, 3) i));
+	flow('narrow', tables => '{a_wide,b_narrow}');
+	hold('narrow', 'CreateMultipartUpload');
+	my $launch = start_psql($node, q(SET s3export.upload_memory = '10MB'), q(SET s3export.part_size = '5MB'), q(SELECT s3export.launch('narrow', copy_existing => true)));
+	poll_until(sub { grep { $_->{used} } @{ $s3->call('list_faults')->{faults} } }, 'a copy that waits');
+	is(sql(q(SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE a.backend_type = 's3export current' AND l.relation IN ('a_wide'::regclass, 'b_narrow'::regclass))), 2, 'while one table is copied, all are locked');
+	error_like($node, q(SET lock_timeout = '100ms'; ALTER TABLE b_narrow ALTER id TYPE bigint), { sqlstate => '55P03' }, 'while others are copied, a table cannot be rewritten');
+	my $alter = start_psql($node, 'ALTER TABLE b_narrow ALTER id TYPE bigint');
+	poll_until(sub { sql(q(SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'ALTER TABLE b_narrow%')) eq '1' }, 'the statement to wait');
+	let_go();
+	is((finish_psql($launch))[0], 0, 'while others are copied: the launch') or diag($launch->{err});
+	is((finish_psql($alter))[0], 0, 'while others are copied: the statement follows') or diag($alter->{err});
+	sql(q(INSERT INTO b_narrow VALUES (10000000000, 'big')));
+	is((deliver($node, 'narrow') // {})->{events}, 1, 'while others are copied: and changes');
+	my @events = events(files('narrow'));
+	is(join(' ', map { "$_->{op} $_->{values}{id}" } grep { $_->{type} eq 'public.b_narrow' } @events), 'copy 1 copy 2 copy 3 insert 10000000000', 'while others are copied: all rows are sent');
+	is(scalar(grep { $_->{type} eq 'public.a_wide' } @events), 24000, 'while others are copied: of all tables');
+	fine('narrow', 'while others are copied');
+	sql(q(SELECT s3export.drop_connector('narrow')));
+}
+
+# ---- ends that fail
+launched_flow($_) foreach 'one', 'two', 'three';
+sub exist { return join ' ', map { slots(slot_of($_)) } @_; }
+{
+	sql(q(INSERT INTO two VALUES (1, 'one')));
+	hold('two');
+	my $delivery = start_psql($node, q(SELECT events FROM s3export.deliver('two')));
+	poll_until(sub { sql('SELECT count(*) FROM s3export.current_batch') eq '1' }, 'the delivery');
+	foreach my $statement ("drop_connector('two')", "stop('two')")
+	{
+		error_like($node, "BEGIN; SELECT s3export.drop_connector('one'); SELECT s3export.$statement; COMMIT",
+			{ sqlstate => '55006', message => 'connector "two" is being delivered or launched', hint => qr/./ }, "$statement is refused during a delivery");
+	}
+	is(exist('one', 'two'), '1 1', 'which leaves all slots');
+	let_go();
+	is((finish_psql($delivery))[1], '1', 'and the delivery goes on');
+	is(current_of($node, $_, 'state'), 'running', "$_ runs") foreach 'one', 'two';
+}
+
+# A transaction that fails when it commits.
+{
+	my @sessions = map { $node->background_psql('postgres', on_error_stop => 0) } 1, 2;
+
+	sql('CREATE TABLE doctor (id int PRIMARY KEY, on_call bool); INSERT INTO doctor VALUES (1, true), (2, true)');
+	$_->query_safe('BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM doctor WHERE on_call') foreach @sessions;
+	$sessions[0]->query_safe(q(UPDATE doctor SET on_call = false WHERE id = 1; SELECT s3export.drop_connector('one'), s3export.stop('two')));
+	$sessions[1]->query_safe('UPDATE doctor SET on_call = false WHERE id = 2; COMMIT');
+	$sessions[0]->query('COMMIT');
+	like($sessions[0]->{stderr}, qr/could not serialize access/, 'a transaction that cannot be serialized');
+	$_->quit foreach @sessions;
+	is(exist('one', 'two'), '1 1', 'leaves all slots');
+
+	sql(q(CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'no'; END$$));
+	sql('CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON doctor DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fail()');
+	error_like($node, q(BEGIN; SELECT s3export.stop('one'), s3export.drop_connector('two'); INSERT INTO doctor VALUES (3, true); COMMIT), { message => 'no' }, 'a constraint that fails at the commit');
+	is(exist('one', 'two'), '1 1', 'leaves all slots');
+	error_like($node, q(BEGIN; SELECT s3export.drop_connector('one'), s3export.stop('two'); PREPARE TRANSACTION 'ends'), { sqlstate => '0A000' }, 'PREPARE TRANSACTION is refused');
+	is(exist('one', 'two'), '1 1', 'and leaves all slots');
+	is(sql('SELECT count(*) FROM pg_prepared_xacts'), 0, 'and no transaction');
+	sql(q(BEGIN; SELECT s3export.drop_connector('one'), s3export.stop('two'); ROLLBACK));
+	is(exist('one', 'two'), '1 1', 'so does ROLLBACK');
+}
+
+# Savepoints.
+{
+	my $session = $node->background_psql('postgres');
+	my %slot = map { $_ => slot_of($_) } 'one', 'two', 'three';
+
+	$session->query_safe(q(BEGIN; SAVEPOINT a; SELECT s3export.drop_connector('one'), s3export.stop('two'); ROLLBACK TO a; SAVEPOINT b; SELECT s3export.drop_connector('three'); RELEASE b));
+	is((deliver($node, 'one') // {})->{state}, 'running', 'ROLLBACK TO SAVEPOINT: it can be delivered at once');
+	is(exist('one', 'two', 'three'), '1 1 1', 'before the commit all slots are there');
+	$session->query_safe('COMMIT');
+	$session->quit;
+	is(join(' ', map { slots($slot{$_}) } 'one', 'two', 'three'), '1 1 0', 'after it those of what has been dropped are not');
+	is((deliver($node, $_) // {})->{state}, 'running', "$_ goes on") foreach 'one', 'two';
+}
+
+# The files of the slot cannot be removed.
+{
+	my $slot = slot_of('one');
+	my $directory = $node->data_dir . '/pg_replslot';
+
+	chmod 0500, $directory or die "could not protect $directory: $!";
+	my ($out, $err) = said(q(SELECT s3export.drop_connector('one')));
+	chmod 0700, $directory or die "could not open $directory: $!";
+	like($err, qr/WARNING:  01000: could not drop replication slot "$slot"\nDETAIL:  .*\nHINT:  .*pg_drop_replication_slot/, 'a slot that cannot be dropped: a warning');
+	is(sql(q(SELECT count(*) FROM s3export.currents WHERE name = 'one')) . slots($slot), '01', 'a slot that cannot be dropped: the transaction has committed');
+	sql("SELECT pg_drop_replication_slot('$slot')");
+}
+
+# ---- stop
+{
+	my $slot = slot_of('two');
+
+	is(current_of($node, 'two', 'events_sent'), 1, 'stop: one event was sent');
+	sql(q(BEGIN; SELECT s3export.stop('two'); ROLLBACK));
+	is(current_of($node, 'two', 'state') . slots($slot), 'running1', 'stop: rolled back');
+	sql(q(SELECT s3export.stop('two')));
+	is(current_of($node, 'two', 'state, slot_name, position, lag_bytes, lag_seconds, events_sent, failures') . slots($slot), 'stopped|||||1|00', 'stop: the slot is given back, and the rest kept');
+	is(last_event('two', 'state'), 'stopped|stopped', 'stop: an event');
+	error_like($node, q(SELECT s3export.stop('two')), { sqlstate => '55000', message => 'cannot stop connector "two"', hint => qr/launch/ }, 'stop: once');
+	error_like($node, q(SELECT * FROM s3export.deliver('two')), { sqlstate => '55000', message => 'connector "two" is stopped', hint => qr/launch/ }, 'stop: nothing is delivered');
+	sql(q(INSERT INTO two VALUES (2, 'missed')));
+	launch($node, 'two');
+	sql(q(INSERT INTO two VALUES (3, 'new')));
+	deliver($node, 'two');
+	is(ids('two'), 'insert 1 insert 3', 'stop: launched again, it sends what follows');
+	is(current_of($node, 'two', "state, slot_name = '$slot', events_sent, files_sent"), 'running|t|2|2', 'stop: and counts on');
+	fine('two', 'stop');
+}
+
+# ---- no lag
+{
+	deliver($node, 'two');
+	poll_until(sub { deliver($node, 'two'); current_of($node, 'two', 'lag_bytes, lag_seconds') eq '0|0' }, 'a lag of 0');
+	sql('CREATE TABLE noise (id int, note text); INSERT INTO noise VALUES (1)');
+	is(current_of($node, 'two', 'lag_bytes > 0, lag_seconds < 60'), 't|t', 'what others write is a lag, until the next delivery');
+	deliver($node, 'two');
+	deliver($node, 'two');
+	is(current_of($node, 'two', 'lag_bytes < 1000, lag_seconds < 60'), 't|t', 'which has nothing left');
+}
+
+# ---- the owner may not replicate any more
+{
+	local $ENV{PGUSER} = 'alice';
+	launched_flow('revoked');
+	local $ENV{PGUSER} = 'postgres';
+	sql(q(ALTER ROLE alice NOREPLICATION; INSERT INTO revoked VALUES (1, 'one')));
+	my ($out, $err) = said(q(SELECT state, events, error FROM s3export.deliver('revoked', "raise" => false)), user => 'alice');
+	is($out, 'running|0|permission denied to send changes to connector "revoked"', 'REPLICATION revoked: nothing is delivered');
+	like($err, qr/WARNING:  42501: could not deliver the changes of connector "revoked": .*\nDETAIL:  .*\nHINT:  .*ALTER ROLE alice REPLICATION/, 'REPLICATION revoked: with a warning');
+	is(current_of($node, 'revoked', 'state, failures, error_code'), 'running|1|42501', 'REPLICATION revoked: and a failure');
+	is(last_event('revoked', 'code'), 'failed|42501', 'REPLICATION revoked: and an event');
+	error_like($node, 'SELECT * FROM s3export.deliver()', { sqlstate => '55000', message => qr/^could not deliver the changes of 1 of \d connectors$/, detail => qr/connector "revoked": it is not tried again yet after: permission denied/ }, 'REPLICATION revoked: and an error of deliver()');
+	sql('ALTER ROLE alice REPLICATION');
+	is((deliver($node, 'revoked') // {})->{events}, 1, 'REPLICATION given back: nothing is missing');
+	sql(q(SELECT s3export.stop('revoked'); ALTER ROLE alice NOREPLICATION));
+	error_like($node, q(SELECT s3export.launch('revoked')), { sqlstate => '42501', hint => qr/ALTER ROLE alice REPLICATION/ }, 'REPLICATION revoked: it cannot be launched', user => 'alice');
+	sql(q(SELECT s3export.drop_connector('revoked')));
+}
+
+# ---- unlimited slots
+{
+	my (undef, $err) = said(q(SELECT s3export.stop('two'); SELECT s3export.launch('two')));
+
+	like($err, qr/WARNING:  01000: the server keeps WAL for connector "two" without a limit\nDETAIL:  .*\nHINT:  Set "max_slot_wal_keep_size"/, 'launch warns of slots without a limit');
+	$node->append_conf('postgresql.conf', "max_slot_wal_keep_size = '10GB'");
+	$node->reload;
+	poll_until(sub { sql('SHOW max_slot_wal_keep_size') eq '10GB' }, 'the setting');
+	(undef, $err) = said(q(SELECT s3export.stop('two'); SELECT s3export.launch('two')));
+	is($err, '', 'and of none with a limit');
+}
+
+# ---- the same server, by another path
+{
+	my $link = PostgreSQL::Test::Utils::tempdir() . '/link';
+	my @control = ('pg_ctl', '-D', $link, '-w', '-l', $node->logfile);
+
+	sql(q(INSERT INTO two VALUES (4, 'before')));
+	deliver($node, 'two');
+	sql(q(INSERT INTO two VALUES (5, 'not yet')));
+	$node->stop;
+	symlink $node->data_dir, $link or die "could not make $link: $!";
+	{
+		local %ENV = $node->_get_env();
+		PostgreSQL::Test::Utils::system_or_bail(@control, 'start');
+	}
+	is(sql('SHOW data_directory'), $link, 'another path of the data directory');
+	is(current_of($node, 'two', 'state, lag_bytes > 0'), 'running|t', 'another path: the current runs');
+	is((deliver($node, 'two') // {})->{events}, 1, 'another path: and delivers');
+	is(ids('two'), 'insert 1 insert 3 insert 4 insert 5', 'another path: each event once');
+	PostgreSQL::Test::Utils::system_or_bail(@control, '-m', 'fast', 'stop');
+	$node->start;
+	is((deliver($node, 'two') // {})->{state}, 'running', 'and back');
 }
 done_testing();
