@@ -109,6 +109,16 @@ lock_current(Connector *connector)
 	return current;
 }
 
+/* Until the transaction ends, so that no delivery uses the slot when it goes, and no launch begins. */
+static void
+exclude_deliveries(const Connector *connector)
+{
+	if (!lease_lock_current(connector->connector_id))
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
+						errmsg("connector \"%s\" is being delivered or launched", connector->name),
+						errhint("Try again when that has ended, or cancel it.")));
+}
+
 /* What was decoded with one publication cannot be told from what is decoded with another. */
 static void
 replace_publication(const Current *current, const char *name)
@@ -122,6 +132,7 @@ replace_publication(const Current *current, const char *name)
 						current->connector->name),
 				 errhint("Change what the publication has with ALTER PUBLICATION, or stop the "
 						 "connector with s3export.stop() first.")));
+	exclude_deliveries(current->connector);
 	require_named_publication(current->connector, name);
 	current_drop_publication(current);
 	catalog_enter(&scope);
@@ -152,16 +163,6 @@ current_update(Connector *connector, const CurrentSettings *settings, bool new_o
 		"itnbi", connector->connector_id, settings->compression, settings->events_per_file,
 		settings->set_drop_after, settings->drop_after);
 	catalog_leave(&scope);
-}
-
-/* Until the transaction ends, so that no delivery uses the slot when it goes. */
-static void
-exclude_deliveries(const Connector *connector)
-{
-	if (!lease_lock_current(connector->connector_id))
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
-						errmsg("connector \"%s\" is being delivered or launched", connector->name),
-						errhint("Try again when that has ended, or cancel it.")));
 }
 
 void

@@ -168,22 +168,25 @@ is_ours(const ReplicationSlot *slot)
 	return slot->data.database == MyDatabaseId && strcmp(NameStr(slot->data.plugin), "s3export") == 0;
 }
 
-/* Looked at once it is acquired: until then anybody may put another in its place. */
+/*
+ * Looked at before, as one that is not ours may be in use for ever; and once it is
+ * acquired: until then anybody may put another in its place.
+ */
 DecodeSlot
-decode_acquire(const char *slot)
+decode_acquire(const char *name)
 {
+	const ReplicationSlot *slot = SearchNamedReplicationSlot(name, true);
 	DecodeSlot             found = DECODE_SLOT_ACQUIRED;
-	const ReplicationSlot *there = SearchNamedReplicationSlot(slot, true);
 
-	if (there == NULL)
+	if (slot == NULL || !is_ours(slot))
 		return DECODE_SLOT_MISSING;
 	/* Deliveries exclude each other: it is somebody else, and that is no reason to be silent. */
-	if (there->active_pid != 0)
+	if (slot->active_pid != 0)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						errmsg("replication slot \"%s\" is used by process %d", slot,
-							   there->active_pid),
+						errmsg("replication slot \"%s\" is used by process %d", name,
+							   slot->active_pid),
 						errhint("Slots of s3export are for s3export.deliver() alone.")));
-	compat_slot_acquire(slot);
+	compat_slot_acquire(name);
 	if (!is_ours(MyReplicationSlot))
 		found = DECODE_SLOT_MISSING;
 	else if (compat_slot_is_invalidated(MyReplicationSlot))

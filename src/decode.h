@@ -61,7 +61,7 @@ typedef enum DecodeSlot
 } DecodeSlot;
 
 /* Acquires the slot if it can be used; raises ERRCODE_OBJECT_IN_USE when somebody else has it. */
-extern DecodeSlot decode_acquire(const char *slot);
+extern DecodeSlot decode_acquire(const char *name);
 
 /* With the slot acquired: what it has been told last by decode_confirm, or by somebody else. */
 extern XLogRecPtr decode_confirmed(void);

@@ -344,13 +344,13 @@ look_at_clock(Delivery *delivery)
 /* ---- a delivery ---- */
 
 void
-delivery_exclude_others(const Current *current)
+delivery_exclude_others(int64 connector_id)
 {
-	if (!lease_try_current(current->connector->connector_id))
+	if (!lease_try_current(connector_id))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("connector \"%s\" is being delivered or launched",
-						current->connector->name),
+						delivery_load(connector_id)->connector->name),
 				 errhint("Nothing is lost: the next delivery goes on where this one ends.")));
 }
 
@@ -574,6 +574,6 @@ delivery_run(int64 connector_id, DeliveryOutcome *outcome)
 {
 	Delivery delivery = {.connector_id = connector_id, .outcome = outcome};
 
-	delivery_exclude_others(delivery_load(connector_id));
+	delivery_exclude_others(connector_id);
 	delivery_attempt(&delivery, deliver, record_failure);
 }

@@ -37,8 +37,11 @@ extern Current *delivery_load(int64 connector_id);
 extern void
 delivery_choose_settings(const Current *current, uint64 backlog, CurrentBatch *settings);
 
-/* Raises ERRCODE_OBJECT_IN_USE while somebody else delivers, launches, stops or drops it. */
-extern void delivery_exclude_others(const Current *current);
+/*
+ * Raises ERRCODE_OBJECT_IN_USE while somebody else delivers, launches, stops or drops it.  To be
+ * called before the current is loaded, so that its position is what the slot was told last.
+ */
+extern void delivery_exclude_others(int64 connector_id);
 
 /*
  * Does the work, which acquires the slot, and gives up the slot and the exclusion of others;

@@ -213,7 +213,11 @@ finish_copy(Delivery *delivery, CurrentProgress *progress)
 	delivery->outcome->bytes = progress->bytes;
 }
 
-/* A slot waits for the transactions that run, and a copy for locks on its tables. */
+/*
+ * A slot waits for the transactions that run, a copy for locks on its tables, and what has
+ * been copied in hours for whoever has the connector's rows: a session that has launched
+ * something has changed none of them.
+ */
 static void
 wait_for_locks(bool wait)
 {
@@ -259,7 +263,6 @@ launch(Delivery *delivery)
 	}
 	else
 		position = decode_create_slot(current->slot, false);
-	wait_for_locks(false);
 
 	sends = delivery->copies && batch_events(delivery->batch) > 0;
 	if (sends)
@@ -273,6 +276,7 @@ launch(Delivery *delivery)
 		finish_copy(delivery, &progress);
 		current_launched(current, &progress);
 	}
+	wait_for_locks(false);
 	current->state = CURRENT_RUNNING;
 	delivery->outcome->position = position;
 }
@@ -281,15 +285,16 @@ static void
 undo_launch(Delivery *delivery, const ErrorData *error)
 {
 	decode_drop_slot();
+	wait_for_locks(false);
 	if (!delivery->begun)
 		return;
-	current_launch_failed(delivery->current, error);
 	if (delivery->copies)
 		ereport(WARNING,
 				(errmsg("some files of the copy for connector \"%s\" may be in place",
 						delivery->current->connector->name),
 				 errdetail("Another launch with copy_existing sends all rows again, in other files."),
 				 errhint("See s3export.job_files for those that are in place.")));
+	current_launch_failed(delivery->current, error);
 }
 
 void
@@ -297,7 +302,7 @@ delivery_launch(int64 connector_id, bool copy_existing, DeliveryOutcome *outcome
 {
 	Delivery delivery = {.connector_id = connector_id, .outcome = outcome, .copies = copy_existing};
 
-	delivery_exclude_others(delivery_load(connector_id));
+	delivery_exclude_others(connector_id);
 	delivery_attempt(&delivery, launch, undo_launch);
 }
 
@@ -351,7 +356,6 @@ add_table(Delivery *delivery)
 	wait_for_locks(true);
 	open_copy(delivery, &settings);
 	position = create_slot_and_copy(delivery, psprintf("%s_copy", current->slot), delivery->relid);
-	wait_for_locks(false);
 	decode_release();
 	current_table_copying(current, delivery->tables, position);
 	if (batch_events(delivery->batch) > 0)
@@ -360,6 +364,7 @@ add_table(Delivery *delivery)
 		finish_copy(delivery, &progress);
 	}
 	current_table_copied(current, delivery->relid, position, &progress);
+	wait_for_locks(false);
 	delivery->outcome->position = position;
 }
 
@@ -368,6 +373,7 @@ static void
 undo_add_table(Delivery *delivery, const ErrorData *error)
 {
 	decode_release();
+	wait_for_locks(false);
 	if (!delivery->begun)
 	{
 		if (delivery->current != NULL)
@@ -387,6 +393,6 @@ delivery_add_table(int64 connector_id, Oid relid, Oid userid, DeliveryOutcome *o
 						 .relid = relid,
 						 .userid = userid};
 
-	delivery_exclude_others(delivery_load(connector_id));
+	delivery_exclude_others(connector_id);
 	delivery_attempt(&delivery, add_table, undo_add_table);
 }
