@@ -5,6 +5,8 @@ SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS s3export;
 RESET client_min_messages;
 SET TimeZone = 'UTC';
+-- A launch asks for files that are in its folder, but not for long.
+SET s3export.retry_timeout = 0;
 CREATE ROLE regress_s3export_owner;
 CREATE ROLE regress_s3export_other;
 GRANT EXECUTE ON FUNCTION s3export.create_connector TO regress_s3export_owner;
@@ -466,7 +468,6 @@ SELECT count FROM pg_temp.slots;
 -- failures of the network suspend nothing
 SELECT s3export.create_connector('unreachable', 'my-bucket', 'currents', 'AKIAIOSFODNN7EXAMPLE', 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY',
 	endpoint_url => 'http://127.0.0.1:1', tables => '{regress_s3export.events}', validate => false) > 0 AS created;
-SET s3export.retry_timeout = 0;
 SELECT pg_temp.launch('unreachable');
 INSERT INTO regress_s3export.events VALUES (2, 'after');
 \set VERBOSITY sqlstate
