@@ -130,6 +130,7 @@ read_launch(Current *current)
 		current->publication_oid = (Oid) catalog_int64(0, "publication_oid", NULL);
 	current->delivered = (XLogRecPtr) catalog_int64(0, "delivered_lsn", NULL);
 	current->caught_up_at = catalog_int64(0, "caught_up_at", NULL);
+	current->last_delivery_at = catalog_int64(0, "last_delivery_at", NULL);
 	current->timelines = (int) catalog_int64(0, "timelines", NULL);
 	current->suspended_at = catalog_int64(0, "suspended_at", NULL);
 	current->next_try_at = catalog_int64(0, "next_try_at", NULL);
@@ -159,7 +160,7 @@ current_read(Current *current, MemoryContext context)
 			"SELECT u.publication, u.owns_publication, u.compression, u.max_events_per_file,"
 			" (extract(epoch FROM u.drop_after) * 1000)::bigint AS drop_after, u.versions,"
 			" current_database() AS database_name, s.state, s.slot_name, s.publication_oid,"
-			" s.delivered_lsn, s.caught_up_at, s.timelines,"
+			" s.delivered_lsn, s.caught_up_at, s.last_delivery_at, s.timelines,"
 			" s.suspended_at, s.next_try_at, s.failures, s.warned, s.events_dropped,"
 			" (s.system_identifier, s.slot_name) = ($2, $3) AS here"
 			" FROM s3export.current u LEFT JOIN s3export.current_state s USING (connector_id)"

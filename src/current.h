@@ -91,6 +91,7 @@ typedef struct Current
 	Oid          publication_oid; /* 0: to be found by the name */
 	XLogRecPtr   delivered;       /* 0: it has no slot */
 	TimestampTz  caught_up_at;    /* all that had been committed then is delivered; 0: never */
+	TimestampTz  last_delivery_at; /* 0: never */
 	int          timelines;       /* to be added to the server's, so that _ids go on growing */
 	List        *tables;          /* of CurrentTable, those that have a version or a copy */
 	int          ntables;         /* in the publication, when they were last looked at */

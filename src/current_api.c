@@ -139,7 +139,9 @@ s3export_add_table(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("cannot copy a table for connector \"%s\"", connector->name),
-					 errdetail("It is %s.", current_state_name(current->state)),
+					 current->state == CURRENT_CREATED
+						 ? errdetail("It has not been launched.")
+						 : errdetail("It is %s.", current_state_name(current->state)),
 					 errhint("A table is added without its rows with copy_existing => false.  "
 							 "launch() with copy_existing copies all tables.")));
 		current_worker_add_table(connector->connector_id, PG_GETARG_OID(1), &outcome);

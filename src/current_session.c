@@ -212,6 +212,8 @@ refuse_state(const Current *current, const char *what)
 	else if (current->state == CURRENT_LOST || current->state == CURRENT_LAUNCHING ||
 			 current->state == CURRENT_ELSEWHERE)
 		hint = CURRENT_LAUNCH_AGAIN;
+	else if (current->state == CURRENT_ORPHANED)
+		hint = "Give the connector an owner with s3export.alter_connector(owner => ...).";
 	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					errmsg("cannot %s connector \"%s\"", what, current->connector->name),
 					current->state == CURRENT_CREATED

@@ -343,10 +343,47 @@ forget_interrupted_copies(const Current *current, StringInfo names)
 	return true;
 }
 
+/* Within a scope: the rows have the publication by the OID and the name that it has now. */
+static void
+put_publication(const Current *current)
+{
+	(void) catalog_execute("UPDATE s3export.current_state SET publication_oid = $2"
+						   " WHERE connector_id = $1 AND publication_oid <> $2",
+						   "io", current->connector->connector_id, current->publication_oid);
+	(void) catalog_execute(
+		"UPDATE s3export.current u SET publication = p.pubname FROM pg_publication p"
+		" WHERE u.connector_id = $1 AND p.oid = $2 AND u.publication <> p.pubname",
+		"io", current->connector->connector_id, current->publication_oid);
+}
+
+/* Within a scope: another publication has the name of the one that was there. */
+static void
+record_replacement(const Current *current)
+{
+	StringInfoData detail;
+
+	initStringInfo(&detail);
+	current_say_text(&detail, "publication", current->publication);
+	current_record(current->connector, "publication_replaced", current->state, &detail);
+}
+
+static void
+warn_of_replacement(const Current *current)
+{
+	ereport(WARNING,
+			(errmsg("publication \"%s\" of connector \"%s\" was dropped and made again",
+					current->publication, current->connector->name),
+			 errdetail("Changes that were made while there was none are not sent."),
+			 errhint("Where they matter, stop the connector with s3export.stop(), and launch it "
+					 "again with copy_existing => true.")));
+}
+
 void
 current_check(Current *current, bool first)
 {
 	MemoryContext      context = CurrentMemoryContext;
+	Oid                before = current->publication_oid;
+	bool               replaced;
 	CatalogTransaction transaction;
 	List              *changes;
 	StringInfoData     interrupted;
@@ -357,6 +394,9 @@ current_check(Current *current, bool first)
 	MemoryContextSwitchTo(context);
 	current_require_sendable(current);
 	current->publication_oid = current_require_publication(current);
+	replaced = !first && OidIsValid(before) && before != current->publication_oid;
+	if (replaced)
+		record_replacement(current);
 	changes = find_changes(current, current->publication_oid, context);
 	if (changes != NIL)
 		put_published(current, current->publication_oid);
@@ -365,15 +405,11 @@ current_check(Current *current, bool first)
 	if (!first)
 		(void) forget_interrupted_copies(current, &interrupted);
 	current->ntables = count_tables(current);
-	(void) catalog_execute("UPDATE s3export.current_state SET publication_oid = $2"
-						   " WHERE connector_id = $1 AND publication_oid <> $2",
-						   "io", current->connector->connector_id, current->publication_oid);
-	(void) catalog_execute(
-		"UPDATE s3export.current u SET publication = p.pubname FROM pg_publication p"
-		" WHERE u.connector_id = $1 AND p.oid = $2 AND u.publication <> p.pubname",
-		"io", current->connector->connector_id, current->publication_oid);
+	put_publication(current);
 	catalog_commit_transaction(&transaction);
 
+	if (replaced)
+		warn_of_replacement(current);
 	foreach (cell, first ? NIL : changes)
 		warn_of_change(current, lfirst(cell));
 	if (interrupted.len > 0)

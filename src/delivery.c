@@ -434,6 +434,7 @@ settle(Delivery *delivery, TimestampTz since)
 	Current   *current = delivery->current;
 
 	if (delivery->outcome->events == 0 && current->failures == 0 &&
+		current->last_delivery_at != 0 &&
 		!TimestampDifferenceExceeds(current->caught_up_at, since, SETTLED_TIME) &&
 		decode_is_own(current->delivered, position))
 	{
