@@ -102,7 +102,8 @@ forget_old_events(const Connector *connector)
 {
 	(void) catalog_execute(
 		"DELETE FROM s3export.current_event e USING (SELECT event_id, row_number() OVER"
-		" (PARTITION BY event IN ('dropped', 'lost', 'withheld') ORDER BY event_id DESC) AS n"
+		" (PARTITION BY event IN ('dropped', 'lost', 'withheld', 'publication_replaced')"
+		" ORDER BY event_id DESC) AS n"
 		" FROM s3export.current_event WHERE connector_id = $1) o"
 		" WHERE e.connector_id = $1 AND e.event_id = o.event_id AND o.n > $2",
 		"in", connector->connector_id, (int32) EVENTS_KEPT);
