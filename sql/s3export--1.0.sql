@@ -692,7 +692,7 @@ CREATE FUNCTION s3export.refuse_drop_extension() RETURNS event_trigger
 	LANGUAGE C AS 'MODULE_PATHNAME', 's3export_refuse_drop_extension';
 REVOKE ALL ON FUNCTION s3export.refuse_drop_extension FROM PUBLIC;
 CREATE EVENT TRIGGER s3export_refuse_drop_extension ON ddl_command_start
-	WHEN TAG IN ('DROP EXTENSION') EXECUTE FUNCTION s3export.refuse_drop_extension();
+	WHEN TAG IN ('DROP EXTENSION', 'DROP OWNED') EXECUTE FUNCTION s3export.refuse_drop_extension();
 
 -- Position and lag are of what is delivered.  lag_bytes is the WAL that has been written
 -- since, of whatever tables; lag_seconds the time since all that had been committed was

@@ -16,11 +16,13 @@
 #include "replication/slot.h"
 #include "storage/lwlock.h"
 #include "tcop/utility.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/pg_lsn.h"
 #include "utils/resowner.h"
 
+#include "catalog.h"
 #include "compat.h"
 #include "connector_args.h"
 #include "current.h"
@@ -460,20 +462,54 @@ count_slots(void)
 	return count;
 }
 
-static bool
-drops_extension(const Node *statement)
+static Oid
+owner_of_extension(void)
 {
-	const DropStmt *drop = (const DropStmt *) statement;
-	ListCell       *cell;
+	CatalogScope scope;
+	Oid          owner;
 
-	if (!IsA(statement, DropStmt) || drop->removeType != OBJECT_EXTENSION)
+	catalog_enter(&scope);
+	(void) catalog_execute("SELECT extowner FROM pg_extension WHERE extname = 's3export'", "");
+	owner = (Oid) catalog_int64(0, "extowner", NULL);
+	catalog_leave(&scope);
+	return owner;
+}
+
+static bool
+drops_by_name(const DropStmt *statement)
+{
+	ListCell *cell;
+
+	if (statement->removeType != OBJECT_EXTENSION)
 		return false;
-	foreach (cell, drop->objects)
+	foreach (cell, statement->objects)
 	{
 		if (strcmp(strVal(lfirst(cell)), "s3export") == 0)
 			return true;
 	}
 	return false;
+}
+
+static bool
+drops_by_owner(const DropOwnedStmt *statement)
+{
+	Oid       owner = owner_of_extension();
+	ListCell *cell;
+
+	foreach (cell, statement->roles)
+	{
+		if (get_rolespec_oid(lfirst_node(RoleSpec, cell), true) == owner)
+			return true;
+	}
+	return false;
+}
+
+static bool
+drops_extension(const Node *statement)
+{
+	if (IsA(statement, DropStmt))
+		return drops_by_name((const DropStmt *) statement);
+	return IsA(statement, DropOwnedStmt) && drops_by_owner((const DropOwnedStmt *) statement);
 }
 
 /* An event trigger: slots are no part of an extension, and would keep WAL for ever. */
@@ -486,7 +522,7 @@ s3export_refuse_drop_extension(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 						errmsg("function \"%s\" can only be called as an event trigger",
 							   "refuse_drop_extension")));
-	if (drops_extension(data->parsetree) && count_slots() > 0)
+	if (count_slots() > 0 && drops_extension(data->parsetree))
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 				 errmsg("cannot drop extension \"s3export\" while it has replication slots"),

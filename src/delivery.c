@@ -45,6 +45,12 @@
 #define QUIET_BYTES (4 * 1024 * 1024)
 #define QUIET_TIME 5000
 
+/*
+ * A batch with events ends after so many bytes of WAL without another one, or after QUIET_TIME:
+ * a delivery that is cut short in a long stretch without events has sent what it found before.
+ */
+#define QUIET_BATCH_BYTES (64 * 1024 * 1024)
+
 /* So soon after a complete delivery another that has found nothing is not recorded; ms */
 #define SETTLED_TIME 60000
 
@@ -137,7 +143,9 @@ close_decoder(Delivery *delivery)
 /* How far a batch has been filled. */
 typedef struct Filling
 {
-	uint64      events; /* when they were counted last */
+	uint64      events;   /* when they were counted last */
+	XLogRecPtr  event;    /* position when there was another one */
+	TimestampTz event_at; /* and the time */
 	XLogRecPtr  looked; /* position when the clock was looked at last */
 	XLogRecPtr  moved;  /* position that has been recorded last */
 	TimestampTz since;  /* when it began, or the position has moved */
@@ -163,20 +171,30 @@ move(Delivery *delivery, Filling *filling)
 	batch_forget_sources(delivery->batch);
 }
 
+static void
+note_event(Filling *filling, uint64 events, XLogRecPtr position)
+{
+	filling->events = events;
+	filling->event = position;
+	filling->event_at = GetCurrentTimestamp();
+}
+
 /* After each record of the WAL: has the batch enough?  Moves the position where it is empty. */
 static bool
 is_filled(Delivery *delivery, Filling *filling)
 {
 	XLogRecPtr position = decode_position(delivery->decoder);
 	uint64     events = batch_events(delivery->batch);
-	bool       more = events != filling->events;
 
-	filling->events = events;
-	if (!more && position - filling->looked < LOOK_EVERY)
+	if (events != filling->events)
+		note_event(filling, events, position);
+	else if (position - filling->looked < LOOK_EVERY)
 		return false;
 	filling->looked = position;
 	if (events > 0)
-		return batch_is_full(delivery->batch) || is_over(filling->since, MAX_BATCH_TIME);
+		return batch_is_full(delivery->batch) || is_over(filling->since, MAX_BATCH_TIME) ||
+			   position - filling->event >= QUIET_BATCH_BYTES ||
+			   is_over(filling->event_at, QUIET_TIME);
 	if (position - filling->moved >= QUIET_BYTES || is_over(filling->since, QUIET_TIME))
 		move(delivery, filling);
 	return false;

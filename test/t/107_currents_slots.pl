@@ -680,4 +680,99 @@ sub exist { return join ' ', map { slots(slot_of($_)) } @_; }
 	$node->start;
 	is((deliver($node, 'two') // {})->{state}, 'running', 'and back');
 }
+
+# ---- WAL that has no events
+sub noise
+{
+	my ($megabytes) = @_;
+
+	# In transactions of 1 MB; the records of a checkpoint are what a slot can restart from.
+	foreach my $i (1 .. $megabytes)
+	{
+		sql(q(INSERT INTO noise SELECT i, repeat('x', 1000) FROM generate_series(1, 930) i)) if $i % 8;
+		sql(q(INSERT INTO noise SELECT i, repeat('x', 1000) FROM generate_series(1, 930) i; CHECKPOINT)) unless $i % 8;
+	}
+	return;
+}
+
+sub slot_state { return split /\|/, sql('SELECT pg_current_wal_lsn() - restart_lsn, pg_current_wal_lsn() - confirmed_flush_lsn, catalog_xmin, pg_current_xact_id() FROM pg_replication_slots WHERE slot_name = ' . sql_literal($_[0])); }
+
+{
+	my $slot = slot_of('two');
+	my @names = ('WAL after restart_lsn', 'WAL after confirmed_flush_lsn', 'catalog_xmin', 'next xid');
+
+	deliver($node, 'two');
+	noise(52);
+	my @before = slot_state($slot);
+	deliver($node, 'two');
+	my @after = slot_state($slot);
+	note("$names[$_]: $before[$_] before, $after[$_] after one delivery") foreach 0 .. 3;
+	cmp_ok($before[0], '>', 45_000_000, '50 MB of WAL without an event');
+	cmp_ok($after[0], '<=', 20 * 1024 * 1024, 'one delivery lets go of all but 20 MB');
+	cmp_ok($after[1], '<=', 1000, 'it has read all of it');
+	cmp_ok($after[2], '>', $before[2], 'and lets go of catalog rows');
+}
+
+# ---- deliveries that are cut short, with longer and longer timeouts until the position moves
+{
+	my ($timeout, $tries) = (20, 0);
+	my @positions;
+	my $count = () = files('two');
+
+	noise(98);
+	sql(q(INSERT INTO two VALUES (6, 'at the end')));
+	push @positions, current_of($node, 'two', 'position');
+	while ($tries++ < 100)
+	{
+		my (undef, $err) = said("SET statement_timeout = '$timeout ms'; SELECT * FROM s3export.deliver('two')");
+		my $position = current_of($node, 'two', 'position');
+
+		last unless $err;
+		like($err, qr/ERROR:  57014: /, "a delivery is cut short after $timeout ms") if $position ne $positions[-1];
+		$position ne $positions[-1] ? push @positions, $position : ($timeout += 10);
+	}
+	note('98 MB of WAL without an event: positions ' . join(' ', @positions) . " with timeouts of up to $timeout ms");
+	cmp_ok(scalar @positions, '>', 2, 'deliveries that are cut short move the position');
+	cmp_ok($tries, '<', 100, 'until one has all');
+	is(current_of($node, 'two', 'failures'), 0, 'which are no failures');
+	like(ids('two'), qr/ insert 5 insert 6$/, 'and sends what comes then');
+
+	# What is found before such a stretch does not wait for its end.
+	deliver($node, 'two');
+	sql(q(INSERT INTO two VALUES (7, 'first')));
+	noise(70);
+	sql(q(INSERT INTO two VALUES (8, 'last')));
+	is_deeply([ @{ deliver($node, 'two') }{qw(events files)} ], [ 2, 2 ], 'what is found before a long stretch without events is sent before it is read');
+	fine('two', 'WAL without events');
+}
+
+# ---- DROP EXTENSION
+{
+	my $refused = { sqlstate => '2BP01', message => 'cannot drop extension "s3export" while it has replication slots', detail => qr/^1 /, hint => qr/drop_connector.*stop/ };
+	my $slot = slot_of('two');
+
+	is(sql(q(SELECT string_agg(slot_name, ' ') FROM pg_replication_slots)), $slot, 'there is one slot');
+	error_like($node, $_, $refused, "$_ is refused") foreach 'DROP EXTENSION s3export', 'DROP EXTENSION IF EXISTS plpgsql, s3export CASCADE';
+	is(slots($slot) . current_of($node, 'two', 'state'), '1running', 'and all is as it was');
+	unlike((said('DROP OWNED BY alice', user => 'alice'))[1], qr/ERROR/, 'what others own is dropped as ever');
+	# Those of other databases are others'.
+	sql(q(CREATE ROLE dba SUPERUSER LOGIN));
+	said('CREATE EXTENSION s3export', dbname => 'other', user => 'dba');
+	$node->safe_psql('other', 'DROP EXTENSION s3export');
+	is(slots($slot), 1, 'in another database it is dropped, and the slot stays');
+
+	# By the end of its owner.
+	said('CREATE EXTENSION s3export; CREATE TABLE mine (id int PRIMARY KEY)', dbname => 'other', user => 'dba');
+	$node->safe_psql('other', 'SELECT ' . connector_sql('mine', at_endpoint($s3), %keys, kind => 'currents', validate => \'false', tables => '{mine}'));
+	launch($node, 'mine', dbname => 'other');
+	error_like($node, 'DROP OWNED BY dba', $refused, 'DROP OWNED BY its owner is refused', dbname => 'other');
+	is($node->safe_psql('other', 'SELECT state FROM s3export.currents'), 'running', 'DROP OWNED BY its owner: all is as it was');
+	$node->safe_psql('other', q(SELECT s3export.stop('mine')));
+	$node->safe_psql('other', 'DROP OWNED BY dba');
+	is($node->safe_psql('other', q(SELECT count(*) FROM pg_extension WHERE extname = 's3export')), 0, 'DROP OWNED BY its owner: when there is no slot');
+
+	sql(q(SELECT s3export.stop('two')));
+	sql('DROP EXTENSION s3export');
+	is(sql('SELECT count(*) FROM pg_replication_slots'), 0, 'after stop() it is dropped');
+}
 done_testing();
