@@ -47,14 +47,14 @@ struct Batch
 	MemoryContext       event_context;
 	ResourceOwner       owner;
 
-	HTAB         *sources;         /* of Source, by relid */
-	MemoryContext sources_context; /* of the table and what its entries have */
-	List         *targets;         /* of Target */
-	Target       *copied;          /* the one whose rows are copied */
-	int           versions;        /* given to columns of tables so far */
-	Oid           publication;     /* 0: there was none at this place of the WAL */
+	HTAB         *sources;          /* of Source, by relid */
+	MemoryContext sources_context;  /* of the table and what its entries have */
+	List         *targets;          /* of Target */
+	Target       *copied;           /* the one whose rows are copied */
+	int           versions;         /* given to columns of tables so far */
+	Oid           publication;      /* 0: there was none at this place of the WAL */
 	uint64        publication_seen; /* publication_generation() that this is of */
-	List         *withheld_tables; /* names (char *) */
+	List         *withheld_tables;  /* names (char *) */
 	uint64        withheld;
 
 	DecodeTransaction transaction;
@@ -432,8 +432,8 @@ static void
 withhold(Batch *batch, Relation relation)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->context);
-	char         *name = quote_qualified_identifier(
-		get_namespace_name(RelationGetNamespace(relation)), RelationGetRelationName(relation));
+	char     *name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(relation)),
+												RelationGetRelationName(relation));
 	ListCell *cell;
 
 	batch->withheld++;
@@ -497,8 +497,7 @@ put_update(Batch *batch, const Source *source, const DecodeChange *change)
 	event_read(&new_row, change->relation, change->new_row, has_old ? &old_row : NULL);
 	is = event_matches(source->target, source, &new_row);
 	was = has_old ? event_matches(source->target, source, &old_row) : is;
-	if (was && is &&
-		!(has_old && event_changes_identity(change->relation, &old_row, &new_row)))
+	if (was && is && !(has_old && event_changes_identity(change->relation, &old_row, &new_row)))
 	{
 		put_row(batch, source, DECODE_UPDATE, &new_row);
 		return;

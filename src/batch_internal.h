@@ -32,20 +32,20 @@ enum
 typedef struct Target
 {
 	Oid           relid;
-	CurrentTable  before; /* the table as it was before the batch */
-	CurrentTable *table;  /* and as it is now */
+	CurrentTable  before;  /* the table as it was before the batch */
+	CurrentTable *table;   /* and as it is now */
 	MemoryContext context; /* of the columns as they are; NULL: they have not been looked at */
-	char         *columns; /* described for comparison; table->columns are those of the last event */
-	char         *folder;  /* "event_type=public.orders" */
-	char         *name;    /* of the table, as file names have it */
-	TupleDesc     desc;    /* of its events */
-	int           ncolumns;
-	AttrNumber   *attnums;   /* of the columns in the table */
-	char        **names;     /* of the columns in events */
-	bool          unchanged; /* the last column of events says which values are missing */
-	ExprState    *filter;    /* the publication's condition on rows; NULL: none */
-	char         *filter_text; /* what it is, for comparison; NULL: none */
-	ExprContext  *filter_context;
+	char        *columns; /* described for comparison; table->columns are those of the last event */
+	char        *folder;  /* "event_type=public.orders" */
+	char        *name;    /* of the table, as file names have it */
+	TupleDesc    desc;    /* of its events */
+	int          ncolumns;
+	AttrNumber  *attnums;     /* of the columns in the table */
+	char       **names;       /* of the columns in events */
+	bool         unchanged;   /* the last column of events says which values are missing */
+	ExprState   *filter;      /* the publication's condition on rows; NULL: none */
+	char        *filter_text; /* what it is, for comparison; NULL: none */
+	ExprContext *filter_context;
 	TupleTableSlot *filter_slot; /* a row of the table */
 
 	TupleTableSlot *slot;
@@ -114,7 +114,7 @@ extern bool event_matches(const Target *target, const Source *source, const Even
 extern void event_set_values(Target *target, const Source *source, const EventRow *row);
 
 /* Does an update change what tells the row from others?  Then "old" has its key. */
-extern bool event_changes_identity(Relation relation, const EventRow *old_row,
-								   const EventRow *new_row);
+extern bool
+event_changes_identity(Relation relation, const EventRow *old_row, const EventRow *new_row);
 
 #endif /* BATCH_INTERNAL_H */

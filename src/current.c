@@ -12,8 +12,9 @@
 
 #include "current_internal.h"
 
-static const char *const state_names[] = {"created", "launching", "running",   "paused",  "stopped",
-										  "suspended", "lost",    "elsewhere", "orphaned"};
+static const char *const state_names[] = {"created", "launching", "running",
+										  "paused",  "stopped",   "suspended",
+										  "lost",    "elsewhere", "orphaned"};
 
 TimestampTz
 current_deadline(const Current *current)

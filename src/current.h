@@ -92,14 +92,14 @@ typedef struct Current
 	XLogRecPtr   delivered;       /* 0: it has no slot */
 	TimestampTz  caught_up_at;    /* all that had been committed then is delivered; 0: never */
 	TimestampTz  last_delivery_at; /* 0: never */
-	int          timelines;       /* to be added to the server's, so that _ids go on growing */
-	List        *tables;          /* of CurrentTable, those that have a version or a copy */
-	int          ntables;         /* in the publication, when they were last looked at */
-	CurrentBatch batch;           /* that was interrupted */
-	TimestampTz  suspended_at;    /* 0: credentials are in order */
-	TimestampTz  next_try_at;     /* 0: at once */
-	int          failures;        /* in a row, of whatever kind */
-	int          warned;          /* percent of drop_after: 0, 50, 90, 100 */
+	int          timelines;        /* to be added to the server's, so that _ids go on growing */
+	List        *tables;           /* of CurrentTable, those that have a version or a copy */
+	int          ntables;          /* in the publication, when they were last looked at */
+	CurrentBatch batch;            /* that was interrupted */
+	TimestampTz  suspended_at;     /* 0: credentials are in order */
+	TimestampTz  next_try_at;      /* 0: at once */
+	int          failures;         /* in a row, of whatever kind */
+	int          warned;           /* percent of drop_after: 0, 50, 90, 100 */
 	uint64       events_dropped;
 } Current;
 
@@ -113,9 +113,9 @@ typedef struct CurrentProgress
 	uint64      bytes; /* as stored */
 	int64       job_id;
 	char       *last_file; /* its URI */
-	List       *tables;    /* of CurrentTable: versions as they are now, of the tables with events */
-	int         versions;  /* given to columns of tables by now */
-	int         timeline;  /* in the _id of the last event */
+	List       *tables;   /* of CurrentTable: versions as they are now, of the tables with events */
+	int         versions; /* given to columns of tables by now */
+	int         timeline; /* in the _id of the last event */
 } CurrentProgress;
 
 /* Has a suspended current been owing something for longer than drop_after? */
@@ -281,8 +281,8 @@ extern void current_table_copied(const Current *current, Oid relid, XLogRecPtr p
 								 const CurrentProgress *copied);
 
 /* The copy has failed, and the table is not in the publication; "error" may be NULL. */
-extern void current_table_failed(const Current *current, Oid relid, List *tables,
-								 const ErrorData *error);
+extern void
+current_table_failed(const Current *current, Oid relid, List *tables, const ErrorData *error);
 
 /* Before the first file of a batch can appear. */
 extern void current_begin_batch(const Current *current, const CurrentBatch *batch);

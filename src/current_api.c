@@ -56,10 +56,9 @@ require_no_changes(const char *function)
 						errmsg("currents require wal_level = logical"),
 						errhint("Set \"wal_level\" to \"logical\", and restart the server.")));
 	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("%s cannot run in a transaction that has made changes", function),
-				 errhint("Commit first.")));
+		ereport(ERROR, (errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+						errmsg("%s cannot run in a transaction that has made changes", function),
+						errhint("Commit first.")));
 }
 
 /* What a current that is not delivered holds back is limited by this alone. */
@@ -67,11 +66,11 @@ static void
 warn_of_unlimited_slots(const Connector *connector)
 {
 	if (max_slot_wal_keep_size_mb < 0)
-		ereport(WARNING,
-				(errmsg("the server keeps WAL for connector \"%s\" without a limit",
-						connector->name),
-				 errdetail("Whatever keeps its changes from being delivered can fill the disk."),
-				 errhint("Set \"max_slot_wal_keep_size\" to what the disk can spare.")));
+		ereport(
+			WARNING,
+			(errmsg("the server keeps WAL for connector \"%s\" without a limit", connector->name),
+			 errdetail("Whatever keeps its changes from being delivered can fill the disk."),
+			 errhint("Set \"max_slot_wal_keep_size\" to what the disk can spare.")));
 }
 
 /* Readers of the folder would take the files of two writers for those of one. */
@@ -85,13 +84,14 @@ warn_of_other_files(const Current *current)
 		return;
 	uri = uploader_find_object(connector);
 	if (uri != NULL)
-		ereport(WARNING,
-				(errmsg("the folder of connector \"%s\" has objects that are not its own",
-						connector->name),
-				 errdetail("One of them is \"%s\".", uri),
-				 errhint("Where another server or another connector still writes to the folder, stop "
-						 "this connector with s3export.stop(), and give it a folder of its own "
-						 "with s3export.alter_connector(folder_path => ...).")));
+		ereport(
+			WARNING,
+			(errmsg("the folder of connector \"%s\" has objects that are not its own",
+					connector->name),
+			 errdetail("One of them is \"%s\".", uri),
+			 errhint("Where another server or another connector still writes to the folder, stop "
+					 "this connector with s3export.stop(), and give it a folder of its own "
+					 "with s3export.alter_connector(folder_path => ...).")));
 }
 
 Datum
@@ -170,12 +170,12 @@ s3export_pause(PG_FUNCTION_ARGS)
 	Connector *connector = lock_argument(fcinfo, "s3export.pause()");
 
 	current_pause(connector);
-	ereport(NOTICE,
-			(errmsg("the server keeps WAL for connector \"%s\" while it is paused",
-					connector->name),
-			 errdetail("It keeps old rows of the system catalogs, too.  Nothing is dropped, however "
-					   "long the pause is, unless \"max_slot_wal_keep_size\" limits it."),
-			 errhint("A connector that is stopped with s3export.stop() keeps nothing.")));
+	ereport(
+		NOTICE,
+		(errmsg("the server keeps WAL for connector \"%s\" while it is paused", connector->name),
+		 errdetail("It keeps old rows of the system catalogs, too.  Nothing is dropped, however "
+				   "long the pause is, unless \"max_slot_wal_keep_size\" limits it."),
+		 errhint("A connector that is stopped with s3export.stop() keeps nothing.")));
 	PG_RETURN_VOID();
 }
 
@@ -240,13 +240,12 @@ warn_of_state(const char *name, const char *state)
 COMPAT_NORETURN static void
 refuse_suspended(const Current *current)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("connector \"%s\" is suspended", current->connector->name),
-			 errdetail("Its credentials were refused.  It will be tried again from %s on.",
-					   timestamptz_to_str(current->next_try_at)),
-			 errhint("Give it working credentials with s3export.set_credentials().  "
-					 "s3export.resume() has those that it has tried at once.")));
+	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					errmsg("connector \"%s\" is suspended", current->connector->name),
+					errdetail("Its credentials were refused.  It will be tried again from %s on.",
+							  timestamptz_to_str(current->next_try_at)),
+					errhint("Give it working credentials with s3export.set_credentials().  "
+							"s3export.resume() has those that it has tried at once.")));
 }
 
 static void
@@ -330,10 +329,10 @@ try_deliver(const char *name, bool alone, DeliveryOutcome *outcome)
 /* What deliver() has not delivered, for the error at its end. */
 typedef struct Undelivered
 {
-	int              connectors; /* that were met */
-	int              failed;
-	int              sqlerrcode; /* of the first */
-	StringInfoData   detail;
+	int            connectors; /* that were met */
+	int            failed;
+	int            sqlerrcode; /* of the first */
+	StringInfoData detail;
 } Undelivered;
 
 static void
@@ -351,14 +350,13 @@ skip(FunctionCallInfo fcinfo, const CurrentDue *current, Undelivered *undelivere
 {
 	DeliveryOutcome outcome = {.state = current->state};
 	const char     *message = psprintf("it is not tried again yet after: %s",
-									   current->message ? current->message : "an error");
+                                   current->message ? current->message : "an error");
 
-	ereport(WARNING, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					  errmsg("nothing is delivered to connector \"%s\": %s", current->name, message),
-					  errhint("s3export.deliver('%s') has it tried at once%s.", current->name,
-							  strcmp(current->state, "suspended") == 0
-								  ? " after s3export.resume()"
-								  : "")));
+	ereport(WARNING,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("nothing is delivered to connector \"%s\": %s", current->name, message),
+			 errhint("s3export.deliver('%s') has it tried at once%s.", current->name,
+					 strcmp(current->state, "suspended") == 0 ? " after s3export.resume()" : "")));
 	return_outcome(fcinfo, current->name, &outcome, message);
 	add_undelivered(undelivered, current->name, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message);
 }
@@ -523,12 +521,14 @@ s3export_refuse_drop_extension(PG_FUNCTION_ARGS)
 						errmsg("function \"%s\" can only be called as an event trigger",
 							   "refuse_drop_extension")));
 	if (count_slots() > 0 && drops_extension(data->parsetree))
-		ereport(ERROR,
-				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("cannot drop extension \"s3export\" while it has replication slots"),
-				 errdetail("%d of its replication slots exist in this database, and would keep WAL for ever.",
-						   count_slots()),
-				 errhint("Drop the connectors of kind \"currents\" with s3export.drop_connector(), or "
-						 "stop them with s3export.stop().")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+			 errmsg("cannot drop extension \"s3export\" while it has replication slots"),
+			 errdetail(
+				 "%d of its replication slots exist in this database, and would keep WAL for ever.",
+				 count_slots()),
+			 errhint("Drop the connectors of kind \"currents\" with s3export.drop_connector(), or "
+					 "stop them with s3export.stop().")));
 	PG_RETURN_NULL();
 }

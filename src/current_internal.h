@@ -64,25 +64,25 @@ extern Oid current_require_publication(const Current *current);
  * below them, for an SQL statement: published (relid, parent, schema_name, table_name, relkind, relpersistence,
  * relowner, relreplident).  "parent" is 0 for what is no partition of another one.
  */
-#define CURRENT_PUBLISHED                                                                     \
-	"WITH RECURSIVE member AS ("                                                              \
+#define CURRENT_PUBLISHED                                                                      \
+	"WITH RECURSIVE member AS ("                                                               \
 	"SELECT r.prrelid AS relid FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid" \
-	" WHERE r.prpubid = $1 AND c.relnamespace <> 's3export'::regnamespace"                    \
-	" UNION "                                                                                 \
-	"SELECT c.oid FROM pg_class c JOIN pg_publication p ON p.oid = $1"                        \
-	" WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.oid >= 16384"            \
-	" AND c.relnamespace <> 's3export'::regnamespace"                                         \
-	" AND (p.puballtables OR EXISTS (SELECT FROM pg_publication_namespace s"                  \
-	" WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace))),"                             \
-	" tree (relid, parent) AS ("                                                              \
-	"SELECT relid, 0::oid FROM member"                                                        \
-	" UNION "                                                                                 \
-	"SELECT i.inhrelid, i.inhparent FROM tree t JOIN pg_inherits i ON i.inhparent = t.relid"  \
-	" JOIN pg_class c ON c.oid = i.inhrelid WHERE c.relispartition),"                         \
-	" published AS ("                                                                         \
-	"SELECT c.oid AS relid, t.parent, n.nspname AS schema_name, c.relname AS table_name,"     \
-	" c.relkind, c.relpersistence, c.relowner, c.relreplident"                                \
-	" FROM (SELECT relid, max(parent) AS parent FROM tree GROUP BY relid) t"                  \
+	" WHERE r.prpubid = $1 AND c.relnamespace <> 's3export'::regnamespace"                     \
+	" UNION "                                                                                  \
+	"SELECT c.oid FROM pg_class c JOIN pg_publication p ON p.oid = $1"                         \
+	" WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.oid >= 16384"             \
+	" AND c.relnamespace <> 's3export'::regnamespace"                                          \
+	" AND (p.puballtables OR EXISTS (SELECT FROM pg_publication_namespace s"                   \
+	" WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace))),"                              \
+	" tree (relid, parent) AS ("                                                               \
+	"SELECT relid, 0::oid FROM member"                                                         \
+	" UNION "                                                                                  \
+	"SELECT i.inhrelid, i.inhparent FROM tree t JOIN pg_inherits i ON i.inhparent = t.relid"   \
+	" JOIN pg_class c ON c.oid = i.inhrelid WHERE c.relispartition),"                          \
+	" published AS ("                                                                          \
+	"SELECT c.oid AS relid, t.parent, n.nspname AS schema_name, c.relname AS table_name,"      \
+	" c.relkind, c.relpersistence, c.relowner, c.relreplident"                                 \
+	" FROM (SELECT relid, max(parent) AS parent FROM tree GROUP BY relid) t"                   \
 	" JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace) "
 
 /* ---- slots: current_slot.c ---- */
@@ -90,8 +90,8 @@ extern Oid current_require_publication(const Current *current);
 /* What can be made of a slot from outside of it. */
 typedef enum CurrentSlot
 {
-	CURRENT_SLOT_NONE,  /* there is none of that name, or it is not of this extension and database */
-	CURRENT_SLOT_LOST,  /* the server has removed WAL that it needs */
+	CURRENT_SLOT_NONE, /* there is none of that name, or it is not of this extension and database */
+	CURRENT_SLOT_LOST, /* the server has removed WAL that it needs */
 	CURRENT_SLOT_USABLE
 } CurrentSlot;
 

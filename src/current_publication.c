@@ -129,19 +129,20 @@ static void
 refuse_table(const char *problem, const char *name)
 {
 	if (strcmp(problem, "identity") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot send updates and deletes of table %s", name),
-				 errdetail("It has no replica identity, so that PostgreSQL would refuse updates "
-						   "and deletes in it while it is published."),
-				 errhint("Add a primary key, set one with ALTER TABLE ... REPLICA IDENTITY, or send "
-						 "inserts alone with operations => '{insert}'.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("cannot send updates and deletes of table %s", name),
+			 errdetail("It has no replica identity, so that PostgreSQL would refuse updates "
+					   "and deletes in it while it is published."),
+			 errhint("Add a primary key, set one with ALTER TABLE ... REPLICA IDENTITY, or send "
+					 "inserts alone with operations => '{insert}'.")));
 	if (strcmp(problem, "owner") == 0)
-		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-						errmsg("must be owner of table %s", name),
-						errdetail("The owner of a publication must own the tables in it."),
-						errhint("Remove the table from the publication with ALTER PUBLICATION ... "
-								"DROP TABLE, or give the publication an owner who owns it.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("must be owner of table %s", name),
+				 errdetail("The owner of a publication must own the tables in it."),
+				 errhint("Remove the table from the publication with ALTER PUBLICATION ... "
+						 "DROP TABLE, or give the publication an owner who owns it.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("cannot send changes of table %s", name),
@@ -150,9 +151,9 @@ refuse_table(const char *problem, const char *name)
 					 strcmp(problem, "unlogged") == 0 ? ", or set it LOGGED" : "")));
 }
 
-#define HAS_IDENTITY                                                          \
+#define HAS_IDENTITY                                                              \
 	"(p.relreplident = 'f' OR p.relkind <> 'r' OR EXISTS (SELECT FROM pg_index i" \
-	" WHERE i.indrelid = p.relid AND i.indisvalid"                            \
+	" WHERE i.indrelid = p.relid AND i.indisvalid"                                \
 	" AND CASE p.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END))"
 
 /* Tables that are not in the WAL are no part of a publication of all tables, as in PostgreSQL. */
@@ -255,14 +256,13 @@ current_require_publication(const Current *current)
 	Oid oid = publication_resolve(current->publication_oid, current->publication);
 
 	if (!OidIsValid(oid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("publication \"%s\" of connector \"%s\" does not exist",
-						current->publication, current->connector->name),
-				 errdetail("The connector sends the changes of this publication."),
-				 errhint("Make it again with CREATE PUBLICATION, or stop the connector with "
-						 "s3export.stop() and give it another publication with "
-						 "s3export.alter_connector(publication => ...).")));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("publication \"%s\" of connector \"%s\" does not exist",
+							   current->publication, current->connector->name),
+						errdetail("The connector sends the changes of this publication."),
+						errhint("Make it again with CREATE PUBLICATION, or stop the connector with "
+								"s3export.stop() and give it another publication with "
+								"s3export.alter_connector(publication => ...).")));
 	require_owner_of_publication(current->connector, oid);
 	return oid;
 }
@@ -292,15 +292,16 @@ require_right_to_publish(void)
 
 	if (compat_may_create_in_database(GetUserId()))
 		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("permission denied for database %s", database),
-			 errdetail("A connector of kind \"currents\" makes a publication, which takes the CREATE "
-					   "privilege on the database."),
-			 errhint("Have it granted: GRANT CREATE ON DATABASE %s TO %s.  Or name a publication that "
-					 "is there, with publication => ....",
-					 quote_identifier(database),
-					 quote_identifier(GetUserNameFromId(GetUserId(), false)))));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+		 errmsg("permission denied for database %s", database),
+		 errdetail("A connector of kind \"currents\" makes a publication, which takes the CREATE "
+				   "privilege on the database."),
+		 errhint("Have it granted: GRANT CREATE ON DATABASE %s TO %s.  Or name a publication that "
+				 "is there, with publication => ....",
+				 quote_identifier(database),
+				 quote_identifier(GetUserNameFromId(GetUserId(), false)))));
 }
 
 char *
@@ -311,12 +312,11 @@ current_make_publication(const Connector *connector, const CurrentSettings *sett
 
 	require_right_to_publish();
 	/* Later changes of a table's partitions are its own, so that readers see one table. */
-	run_statement(psprintf("CREATE PUBLICATION %s%s%s WITH (publish = '%s',"
-						   " publish_via_partition_root = true" COMPAT_PUBLISH_GENERATED ")",
-						   quote_identifier(name), relids != NIL ? " FOR TABLE " : "",
-						   list_tables(relids),
-						   list_operations(settings->operations != 0 ? settings->operations
-																	 : ALL_OPERATIONS)));
+	run_statement(psprintf(
+		"CREATE PUBLICATION %s%s%s WITH (publish = '%s',"
+		" publish_via_partition_root = true" COMPAT_PUBLISH_GENERATED ")",
+		quote_identifier(name), relids != NIL ? " FOR TABLE " : "", list_tables(relids),
+		list_operations(settings->operations != 0 ? settings->operations : ALL_OPERATIONS)));
 	require_tables(get_publication_oid(name, false), true);
 	return name;
 }
@@ -363,9 +363,10 @@ current_change_owner(const Current *current)
 	Oid publication = publication_resolve(current->publication_oid, current->publication);
 
 	if (current->owns_publication && OidIsValid(publication))
-		run_statement(psprintf("ALTER PUBLICATION %s OWNER TO %s",
-							   quote_identifier(get_publication_name(publication, false)),
-							   quote_identifier(GetUserNameFromId(current->connector->owner, false))));
+		run_statement(
+			psprintf("ALTER PUBLICATION %s OWNER TO %s",
+					 quote_identifier(get_publication_name(publication, false)),
+					 quote_identifier(GetUserNameFromId(current->connector->owner, false))));
 	current_require_changes(current);
 }
 

@@ -48,8 +48,9 @@ put_tables(const Current *current, const CurrentProgress *progress)
 {
 	(void) catalog_execute(
 		"UPDATE s3export.current_table t SET version = p.version, columns = p.columns"
-		" FROM " CURRENT_TABLES_FROM_JSON("$2::jsonb") " WHERE t.connector_id = $1"
-		" AND t.relid = p.relid AND t.version < p.version",
+		" FROM " CURRENT_TABLES_FROM_JSON(
+			"$2::jsonb") " WHERE t.connector_id = $1"
+						 " AND t.relid = p.relid AND t.version < p.version",
 		"it", current->connector->connector_id, current_tables_to_json(progress->tables));
 	(void) catalog_execute("UPDATE s3export.current SET versions = $2"
 						   " WHERE connector_id = $1 AND versions < $2",
@@ -94,9 +95,9 @@ say_error(StringInfo detail, const ErrorData *error)
  * The timelines of another server begin anew.  Those in _ids go on from the last, so that
  * _ids are in the order of the commits.
  */
-#define NEXT_TIMELINES(row, system_identifier)                                        \
-	" timelines = CASE WHEN " row ".system_identifier = " system_identifier           \
-	" THEN " row ".timelines ELSE " row ".last_timeline END"
+#define NEXT_TIMELINES(row, system_identifier)                                           \
+	" timelines = CASE WHEN " row ".system_identifier = " system_identifier " THEN " row \
+	".timelines ELSE " row ".last_timeline END"
 
 /* Within a scope. */
 static void
@@ -129,8 +130,10 @@ current_launching(const Current *current, XLogRecPtr position, bool copies)
 		" ON CONFLICT (connector_id) DO UPDATE SET state = excluded.state,"
 		" slot_name = excluded.slot_name, system_identifier = excluded.system_identifier,"
 		" publication_oid = excluded.publication_oid, delivered_lsn = excluded.delivered_lsn,"
-		" launched_at = excluded.launched_at," NEXT_TIMELINES("s", "excluded.system_identifier") ","
-		" caught_up_at = excluded.caught_up_at," CURRENT_FORGET_FAILURES,
+		" launched_at = excluded.launched_at," NEXT_TIMELINES(
+			"s",
+			"excluded.system_identifier") ","
+										  " caught_up_at = excluded.caught_up_at," CURRENT_FORGET_FAILURES,
 		"ittiolz", id, current_state_name(copies ? CURRENT_LAUNCHING : CURRENT_RUNNING),
 		current_slot_name(id), (int64) GetSystemIdentifier(), current->publication_oid, position,
 		now);
@@ -346,8 +349,8 @@ current_caught_up(const Current *current, XLogRecPtr position, TimestampTz since
 	(void) catalog_execute("UPDATE s3export.current_state SET caught_up_at = $2,"
 						   " last_delivery_at = $3, delivered_lsn = greatest(delivered_lsn, $4)"
 						   " WHERE connector_id = $1",
-						   "izzl", current->connector->connector_id, since,
-						   GetCurrentTimestamp(), position);
+						   "izzl", current->connector->connector_id, since, GetCurrentTimestamp(),
+						   position);
 	forget_gone_tables(current, position);
 	catalog_commit_transaction(&transaction);
 }
@@ -360,10 +363,10 @@ current_upgraded(const Current *current, XLogRecPtr position)
 	catalog_begin_transaction(&transaction);
 	(void) lock_state(current, NULL);
 	(void) catalog_execute("UPDATE s3export.current_state s SET system_identifier = $2,"
-						   " publication_oid = 0, delivered_lsn = $3,"
-						   NEXT_TIMELINES("s", "$2") " WHERE connector_id = $1",
-						   "iil", current->connector->connector_id,
-						   (int64) GetSystemIdentifier(), position);
+						   " publication_oid = 0, delivered_lsn = $3," NEXT_TIMELINES(
+							   "s", "$2") " WHERE connector_id = $1",
+						   "iil", current->connector->connector_id, (int64) GetSystemIdentifier(),
+						   position);
 	forget_batch(current);
 	current_record(current->connector, "upgraded", current->state, NULL);
 	catalog_commit_transaction(&transaction);

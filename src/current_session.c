@@ -159,7 +159,7 @@ current_update(Connector *connector, const CurrentSettings *settings, bool new_o
 		"UPDATE s3export.current SET compression = coalesce($2, compression),"
 		" max_events_per_file = coalesce(nullif($3, 0), max_events_per_file),"
 		" drop_after = CASE WHEN $4 THEN " INTERVAL_OF_MS("$5") " ELSE drop_after END"
-		" WHERE connector_id = $1",
+																" WHERE connector_id = $1",
 		"itnbi", connector->connector_id, settings->compression, settings->events_per_file,
 		settings->set_drop_after, settings->drop_after);
 	catalog_leave(&scope);
@@ -295,9 +295,10 @@ current_wake(const Connector *connector, bool validated)
 
 	catalog_enter(&scope);
 	if (validated &&
-		catalog_execute("UPDATE s3export.current_state SET state = 'running'," CURRENT_FORGET_FAILURES
-						"WHERE connector_id = $1 AND state = 'suspended'",
-						"i", connector->connector_id) > 0)
+		catalog_execute(
+			"UPDATE s3export.current_state SET state = 'running'," CURRENT_FORGET_FAILURES
+			"WHERE connector_id = $1 AND state = 'suspended'",
+			"i", connector->connector_id) > 0)
 	{
 		note_change();
 		current_record(connector, "recovered", CURRENT_RUNNING, NULL);
@@ -329,10 +330,10 @@ current_wake_roles(void)
 /* ---- what deliver() meets ---- */
 
 /* A suspended current is due for its clock's sake, too. */
-#define IS_DUE                                                                                \
-	"(u.state IS NULL OR u.state NOT IN ('running', 'suspended') OR u.next_try_at IS NULL"    \
-	" OR u.next_try_at <= $2 OR u.suspended_at + s.drop_after <= $2"                          \
-	" OR u.warned < 50 AND u.suspended_at + 0.5 * s.drop_after <= $2"                         \
+#define IS_DUE                                                                             \
+	"(u.state IS NULL OR u.state NOT IN ('running', 'suspended') OR u.next_try_at IS NULL" \
+	" OR u.next_try_at <= $2 OR u.suspended_at + s.drop_after <= $2"                       \
+	" OR u.warned < 50 AND u.suspended_at + 0.5 * s.drop_after <= $2"                      \
 	" OR u.warned < 90 AND u.suspended_at + 0.9 * s.drop_after <= $2)"
 
 List *

@@ -35,8 +35,7 @@ current_find_slot(int64 connector_id)
 		SpinLockAcquire(&slot->mutex);
 		if (slot->data.database == MyDatabaseId &&
 			strcmp(NameStr(slot->data.plugin), "s3export") == 0)
-			found =
-				compat_slot_is_invalidated(slot) ? CURRENT_SLOT_LOST : CURRENT_SLOT_USABLE;
+			found = compat_slot_is_invalidated(slot) ? CURRENT_SLOT_LOST : CURRENT_SLOT_USABLE;
 		SpinLockRelease(&slot->mutex);
 	}
 	LWLockRelease(ReplicationSlotControlLock);
@@ -54,7 +53,7 @@ static List *doomed = NIL; /* of Pending: the connectors whose slots go */
 static void
 drop_slot(int64 connector_id)
 {
-	char  name[NAMEDATALEN];
+	char   name[NAMEDATALEN];
 	uint32 holdoff = InterruptHoldoffCount;
 
 	snprintf(name, sizeof(name), "s3export_%u_" INT64_FORMAT, MyDatabaseId, connector_id);

@@ -87,20 +87,20 @@ current_tables_to_json(List *tables)
  * With "publish_via_partition_root" the rows are asked for by the root, else by each
  * partition.  The partitions of a root are listed for their files' sake.
  */
-#define SOURCE_TABLES                                                                        \
-	CURRENT_PUBLISHED                                                                        \
-	", joined (relid) AS (SELECT $2::oid UNION"                                              \
-	" SELECT i.inhrelid FROM joined j JOIN pg_inherits i ON i.inhparent = j.relid)"          \
-	" SELECT p.relid, format('%I.%I', p.schema_name, p.table_name) AS name,"                 \
-	" CASE WHEN p.relkind = 'r' THEN c.relfilenode ELSE 0 END AS filenode,"                  \
-	" CASE WHEN l.pubviaroot THEN p.parent = 0 ELSE p.relkind = 'r' END AS copied,"          \
-	" (SELECT pg_get_expr(r.prqual, r.prrelid) FROM pg_publication_rel r"                    \
-	" WHERE r.prpubid = $1 AND r.prrelid = p.relid AND NOT l.puballtables"                   \
-	" AND NOT EXISTS (SELECT FROM pg_publication_namespace n"                                \
-	" WHERE n.pnpubid = $1 AND n.pnnspid = c.relnamespace)) AS filter"                       \
-	" FROM published p JOIN pg_class c ON c.oid = p.relid"                                   \
-	" JOIN pg_publication l ON l.oid = $1"                                                   \
-	" WHERE p.schema_name <> 's3export' AND p.relpersistence = 'p'"                          \
+#define SOURCE_TABLES                                                               \
+	CURRENT_PUBLISHED                                                               \
+	", joined (relid) AS (SELECT $2::oid UNION"                                     \
+	" SELECT i.inhrelid FROM joined j JOIN pg_inherits i ON i.inhparent = j.relid)" \
+	" SELECT p.relid, format('%I.%I', p.schema_name, p.table_name) AS name,"        \
+	" CASE WHEN p.relkind = 'r' THEN c.relfilenode ELSE 0 END AS filenode,"         \
+	" CASE WHEN l.pubviaroot THEN p.parent = 0 ELSE p.relkind = 'r' END AS copied," \
+	" (SELECT pg_get_expr(r.prqual, r.prrelid) FROM pg_publication_rel r"           \
+	" WHERE r.prpubid = $1 AND r.prrelid = p.relid AND NOT l.puballtables"          \
+	" AND NOT EXISTS (SELECT FROM pg_publication_namespace n"                       \
+	" WHERE n.pnpubid = $1 AND n.pnnspid = c.relnamespace)) AS filter"              \
+	" FROM published p JOIN pg_class c ON c.oid = p.relid"                          \
+	" JOIN pg_publication l ON l.oid = $1"                                          \
+	" WHERE p.schema_name <> 's3export' AND p.relpersistence = 'p'"                 \
 	" AND ($2 = 0 OR p.relid IN (SELECT relid FROM joined)) ORDER BY name"
 
 List *
@@ -158,31 +158,33 @@ current_is_stored_in(Oid relid, Oid filenode)
 	" AND (a.xmin::text, a.cmin::text) <> (y.xmin::text, y.cmin::text)))"
 
 /* The other table that has this name now, unless it is published. */
-#define NAMESAKE(schema_name, table_name)                                         \
+#define NAMESAKE(schema_name, table_name)                                          \
 	"EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace" \
-	" WHERE n.nspname = " schema_name " AND c.relname = " table_name              \
+	" WHERE n.nspname = " schema_name " AND c.relname = " table_name               \
 	" AND NOT EXISTS (SELECT FROM published o WHERE o.relid = c.oid))"
 
-#define CHANGES                                                                                 \
-	CURRENT_PUBLISHED                                                                           \
-	"SELECT CASE WHEN t.relid IS NULL OR t.gone_lsn IS NOT NULL"                                \
-	" THEN CASE WHEN " IS_ATTACHED " THEN 'attached' ELSE 'added' END"                          \
-	" WHEN p.relid IS NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = t.relid)"       \
-	" THEN 'dropped'"                                                                           \
-	" WHEN p.relid IS NULL AND EXISTS (SELECT FROM pg_class c WHERE c.oid = t.relid"            \
-	" AND c.relpersistence <> 'p') THEN 'unlogged'"                                             \
-	" WHEN p.relid IS NULL THEN 'removed' ELSE 'renamed' END AS change,"                        \
-	" format('%I.%I', coalesce(p.schema_name, t.schema_name),"                                  \
-	" coalesce(p.table_name, t.table_name)) AS name,"                                           \
-	" CASE WHEN t.relid IS NOT NULL"                                                            \
-	" THEN format('%I.%I', t.schema_name, t.table_name) END AS old_name,"                       \
-	" t.relid IS NOT NULL AND t.gone_lsn IS NULL"                                               \
-	" AND " NAMESAKE("t.schema_name", "t.table_name") " AS namesake"                            \
-	" FROM published p FULL JOIN (SELECT * FROM s3export.current_table"                         \
-	" WHERE connector_id = $2) t ON t.relid = p.relid"                                          \
-	" WHERE (t.relid IS NULL OR p.relid IS NULL OR t.gone_lsn IS NOT NULL"                      \
-	" OR (t.schema_name, t.table_name) <> (p.schema_name, p.table_name))"                       \
-	" AND (p.relid IS NOT NULL OR t.gone_lsn IS NULL) ORDER BY change, name"
+#define CHANGES                                                                                \
+	CURRENT_PUBLISHED                                                                          \
+	"SELECT CASE WHEN t.relid IS NULL OR t.gone_lsn IS NOT NULL"                               \
+	" THEN CASE WHEN " IS_ATTACHED " THEN 'attached' ELSE 'added' END"                         \
+	" WHEN p.relid IS NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = t.relid)"      \
+	" THEN 'dropped'"                                                                          \
+	" WHEN p.relid IS NULL AND EXISTS (SELECT FROM pg_class c WHERE c.oid = t.relid"           \
+	" AND c.relpersistence <> 'p') THEN 'unlogged'"                                            \
+	" WHEN p.relid IS NULL THEN 'removed' ELSE 'renamed' END AS change,"                       \
+	" format('%I.%I', coalesce(p.schema_name, t.schema_name),"                                 \
+	" coalesce(p.table_name, t.table_name)) AS name,"                                          \
+	" CASE WHEN t.relid IS NOT NULL"                                                           \
+	" THEN format('%I.%I', t.schema_name, t.table_name) END AS old_name,"                      \
+	" t.relid IS NOT NULL AND t.gone_lsn IS NULL"                                              \
+	" AND " NAMESAKE(                                                                          \
+		"t.schema_name",                                                                       \
+		"t.table_name") " AS namesake"                                                         \
+						" FROM published p FULL JOIN (SELECT * FROM s3export.current_table"    \
+						" WHERE connector_id = $2) t ON t.relid = p.relid"                     \
+						" WHERE (t.relid IS NULL OR p.relid IS NULL OR t.gone_lsn IS NOT NULL" \
+						" OR (t.schema_name, t.table_name) <> (p.schema_name, p.table_name))"  \
+						" AND (p.relid IS NOT NULL OR t.gone_lsn IS NULL) ORDER BY change, name"
 
 /* A table that came or went. */
 typedef struct TableChange
@@ -285,18 +287,19 @@ warn_of_change(const Current *current, const TableChange *change)
 							   change->old_name ? change->old_name : change->name);
 
 	if (strcmp(change->change, "dropped") == 0)
-		ereport(WARNING,
-				(errmsg("table %s of connector \"%s\" has been dropped", change->name, connector),
-				 change->namesake
-					 ? errdetail("Another table has its name now, and is not in publication \"%s\".",
-								 current->publication)
-					 : errdetail("What was committed before is delivered; the connector goes on "
-								 "without it."),
-				 change->namesake ? errhint("%s", add) : 0));
+		ereport(
+			WARNING,
+			(errmsg("table %s of connector \"%s\" has been dropped", change->name, connector),
+			 change->namesake
+				 ? errdetail("Another table has its name now, and is not in publication \"%s\".",
+							 current->publication)
+				 : errdetail("What was committed before is delivered; the connector goes on "
+							 "without it."),
+			 change->namesake ? errhint("%s", add) : 0));
 	else if (strcmp(change->change, "unlogged") == 0)
-		ereport(WARNING, (errmsg("table %s of connector \"%s\" is unlogged now", change->name,
-								 connector),
-						  errdetail("Its changes are not in the WAL, and are not sent.")));
+		ereport(WARNING,
+				(errmsg("table %s of connector \"%s\" is unlogged now", change->name, connector),
+				 errdetail("Its changes are not in the WAL, and are not sent.")));
 	else if (strcmp(change->change, "attached") == 0)
 		ereport(WARNING,
 				(errmsg("table %s of connector \"%s\" was attached as a partition with rows in it",
@@ -327,10 +330,10 @@ count_tables(const Current *current)
 static bool
 forget_interrupted_copies(const Current *current, StringInfo names)
 {
-	uint64 rows = catalog_execute("UPDATE s3export.current_table SET copying = false"
-								  " WHERE connector_id = $1 AND copying"
-								  " RETURNING format('%I.%I', schema_name, table_name) AS name",
-								  "i", current->connector->connector_id);
+	uint64         rows = catalog_execute("UPDATE s3export.current_table SET copying = false"
+												  " WHERE connector_id = $1 AND copying"
+												  " RETURNING format('%I.%I', schema_name, table_name) AS name",
+										  "i", current->connector->connector_id);
 	StringInfoData detail;
 
 	for (uint64 i = 0; i < rows; i++)

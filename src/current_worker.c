@@ -103,11 +103,16 @@ static void
 settle_output(void)
 {
 	static const char *const settings[][2] = {
-		{"datestyle", "ISO, YMD"},     {"intervalstyle", "postgres"},
-		{"timezone", "UTC"},           {"bytea_output", "hex"},
-		{"extra_float_digits", "1"},   {"lc_monetary", "C"},
-		{"search_path", "pg_catalog"}, {"quote_all_identifiers", "off"},
-		{"statement_timeout", "0"},    {"transaction_timeout", "0"},
+		{"datestyle", "ISO, YMD"},
+		{"intervalstyle", "postgres"},
+		{"timezone", "UTC"},
+		{"bytea_output", "hex"},
+		{"extra_float_digits", "1"},
+		{"lc_monetary", "C"},
+		{"search_path", "pg_catalog"},
+		{"quote_all_identifiers", "off"},
+		{"statement_timeout", "0"},
+		{"transaction_timeout", "0"},
 		{"jit", "off"},
 	};
 

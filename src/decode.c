@@ -165,7 +165,8 @@ _PG_output_plugin_init(OutputPluginCallbacks *callbacks)
 static bool
 is_ours(const ReplicationSlot *slot)
 {
-	return slot->data.database == MyDatabaseId && strcmp(NameStr(slot->data.plugin), "s3export") == 0;
+	return slot->data.database == MyDatabaseId &&
+		   strcmp(NameStr(slot->data.plugin), "s3export") == 0;
 }
 
 /*
@@ -182,10 +183,10 @@ decode_acquire(const char *name)
 		return DECODE_SLOT_MISSING;
 	/* Deliveries exclude each other: it is somebody else, and that is no reason to be silent. */
 	if (slot->active_pid != 0)
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						errmsg("replication slot \"%s\" is used by process %d", name,
-							   slot->active_pid),
-						errhint("Slots of s3export are for s3export.deliver() alone.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("replication slot \"%s\" is used by process %d", name, slot->active_pid),
+				 errhint("Slots of s3export are for s3export.deliver() alone.")));
 	compat_slot_acquire(name);
 	if (!is_ours(MyReplicationSlot))
 		found = DECODE_SLOT_MISSING;
@@ -239,8 +240,8 @@ decode_is_own(XLogRecPtr from, XLogRecPtr to)
 		own = !commits_another(reader);
 	XLogReaderFree(reader);
 	if (error != NULL)
-		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
-						errmsg("could not read the WAL: %s", error)));
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED), errmsg("could not read the WAL: %s", error)));
 	return own;
 }
 
@@ -279,8 +280,8 @@ decode_next(Decoder *decoder)
 	XLogRecord      *record = XLogReadRecord(reader, &error);
 
 	if (error != NULL)
-		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
-						errmsg("could not read the WAL: %s", error)));
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED), errmsg("could not read the WAL: %s", error)));
 	if (record != NULL)
 		LogicalDecodingProcessRecord(decoder->context, reader);
 
@@ -344,10 +345,11 @@ decode_create_slot(const char *name, bool use_snapshot)
 
 	CheckLogicalDecodingRequirements();
 	if (SearchNamedReplicationSlot(name, true) != NULL)
-		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
-						errmsg("replication slot \"%s\" already exists", name),
-						errdetail("Somebody has made a slot with the name that this connector's has."),
-						errhint("Drop it with pg_drop_replication_slot().")));
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("replication slot \"%s\" already exists", name),
+				 errdetail("Somebody has made a slot with the name that this connector's has."),
+				 errhint("Drop it with pg_drop_replication_slot().")));
 	compat_slot_create(name);
 	active = &decoder;
 	context = CreateInitDecodingContext("s3export", NIL, use_snapshot, InvalidXLogRecPtr, &routine,

@@ -146,9 +146,9 @@ typedef struct Filling
 	uint64      events;   /* when they were counted last */
 	XLogRecPtr  event;    /* position when there was another one */
 	TimestampTz event_at; /* and the time */
-	XLogRecPtr  looked; /* position when the clock was looked at last */
-	XLogRecPtr  moved;  /* position that has been recorded last */
-	TimestampTz since;  /* when it began, or the position has moved */
+	XLogRecPtr  looked;   /* position when the clock was looked at last */
+	XLogRecPtr  moved;    /* position that has been recorded last */
+	TimestampTz since;    /* when it began, or the position has moved */
 } Filling;
 
 static bool
@@ -206,7 +206,7 @@ fill_batch(Delivery *delivery, const CurrentBatch *again)
 {
 	XLogRecPtr end = again != NULL ? again->end : delivery->target;
 	XLogRecPtr start = Max(decode_position(delivery->decoder), delivery->current->delivered);
-	Filling filling = {.looked = start, .moved = start, .since = GetCurrentTimestamp()};
+	Filling    filling = {.looked = start, .moved = start, .since = GetCurrentTimestamp()};
 
 	while (decode_position(delivery->decoder) < end)
 	{
@@ -553,8 +553,7 @@ delivery_attempt(Delivery *delivery, void (*work)(Delivery *delivery),
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData *volatile error = NULL;
 
-	delivery->context =
-		AllocSetContextCreate(context, "s3export delivery", ALLOCSET_DEFAULT_SIZES);
+	delivery->context = AllocSetContextCreate(context, "s3export delivery", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(delivery->context);
 	PG_TRY();
 	{

@@ -41,7 +41,6 @@ extern void delivery_launch(int64 connector_id, bool copy_existing, DeliveryOutc
  * Adds a table to the publication of a current that is launched, as role "userid", and
  * sends the rows that it has.  Its changes are sent from the copy's position on.
  */
-extern void
-delivery_add_table(int64 connector_id, Oid relid, Oid userid, DeliveryOutcome *outcome);
+extern void delivery_add_table(int64 connector_id, Oid relid, Oid userid, DeliveryOutcome *outcome);
 
 #endif /* DELIVERY_H */

@@ -92,10 +92,10 @@ copy_table(Batch *batch, const CurrentSourceTable *table)
 	int               result;
 
 	if (columns == NULL)
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
-						errmsg("table %s has left the publication while its copy began",
-							   table->name),
-						errhint("Try again.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("table %s has left the publication while its copy began", table->name),
+				 errhint("Try again.")));
 	result = SPI_execute_extended(query_on(relation, columns, table->filter), &options);
 	if (result < 0)
 		elog(ERROR, "could not read the table: %s", SPI_result_code_string(result));
@@ -221,8 +221,7 @@ finish_copy(Delivery *delivery, CurrentProgress *progress)
 static void
 wait_for_locks(bool wait)
 {
-	SetConfigOption("lock_timeout", wait ? "0" : CATALOG_LOCK_TIMEOUT, PGC_SUSET,
-					PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", wait ? "0" : CATALOG_LOCK_TIMEOUT, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 /* ---- the launch ---- */
@@ -232,12 +231,13 @@ static void
 warn_of_no_tables(const Current *current)
 {
 	if (current->ntables == 0)
-		ereport(WARNING, (errmsg("publication \"%s\" of connector \"%s\" has no tables",
-								 current->publication, current->connector->name),
-						  errdetail("Nothing is sent until it has some."),
-						  errhint("Add some with ALTER PUBLICATION %s ADD TABLE, or with their rows "
-								  "by s3export.add_table().",
-								  quote_identifier(current->publication))));
+		ereport(WARNING,
+				(errmsg("publication \"%s\" of connector \"%s\" has no tables",
+						current->publication, current->connector->name),
+				 errdetail("Nothing is sent until it has some."),
+				 errhint("Add some with ALTER PUBLICATION %s ADD TABLE, or with their rows "
+						 "by s3export.add_table().",
+						 quote_identifier(current->publication))));
 }
 
 static void
@@ -289,11 +289,12 @@ undo_launch(Delivery *delivery, const ErrorData *error)
 	if (!delivery->begun)
 		return;
 	if (delivery->copies)
-		ereport(WARNING,
-				(errmsg("some files of the copy for connector \"%s\" may be in place",
-						delivery->current->connector->name),
-				 errdetail("Another launch with copy_existing sends all rows again, in other files."),
-				 errhint("See s3export.job_files for those that are in place.")));
+		ereport(
+			WARNING,
+			(errmsg("some files of the copy for connector \"%s\" may be in place",
+					delivery->current->connector->name),
+			 errdetail("Another launch with copy_existing sends all rows again, in other files."),
+			 errhint("See s3export.job_files for those that are in place.")));
 	current_launch_failed(delivery->current, error);
 }
 

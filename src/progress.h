@@ -31,7 +31,7 @@ typedef enum ProgressWait
 
 typedef struct Progress
 {
-	Oid         owner; /* the role that exports; set before there is a job_id */
+	Oid         owner;      /* the role that exports; set before there is a job_id */
 	TimestampTz started_at; /* never changes */
 
 	/* by scan processes */

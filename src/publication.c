@@ -102,8 +102,7 @@ static bool
 has_schema_of(Oid oid, Oid relid)
 {
 	return SearchSysCacheExists2(PUBLICATIONNAMESPACEMAP,
-								 ObjectIdGetDatum(get_rel_namespace(relid)),
-								 ObjectIdGetDatum(oid));
+								 ObjectIdGetDatum(get_rel_namespace(relid)), ObjectIdGetDatum(oid));
 }
 
 static bool
@@ -118,9 +117,8 @@ is_member(Oid oid, Oid relid)
 static Oid
 find_member(const Publication *publication, Relation relation)
 {
-	Oid       relid = RelationGetRelid(relation);
-	Oid       member = publication->alltables || is_member(publication->oid, relid) ? relid
-																						: InvalidOid;
+	Oid relid = RelationGetRelid(relation);
+	Oid member = publication->alltables || is_member(publication->oid, relid) ? relid : InvalidOid;
 	ListCell *cell;
 
 	if (!relation->rd_rel->relispartition)

@@ -252,9 +252,8 @@ reply_check(void *arg, const ProbeResult *result)
 static char *
 folder_prefix(const Connector *connector)
 {
-	return connector->folder_path[0]
-			   ? encoding_to_utf8(psprintf("%s/", connector->folder_path))
-			   : "";
+	return connector->folder_path[0] ? encoding_to_utf8(psprintf("%s/", connector->folder_path))
+									 : "";
 }
 
 static void
@@ -268,8 +267,8 @@ run_find(Pipe *pipe, StringInfo request)
 	StringInfoData reply;
 
 	http_set_watch(http, store_watch_leader, pipe);
-	s3 = s3_open(http, &connector->s3,
-				 credentials_open(http, &connector->credentials, NULL, NULL), &limits);
+	s3 = s3_open(http, &connector->s3, credentials_open(http, &connector->credentials, NULL, NULL),
+				 &limits);
 	(void) s3_perform(s3, &list);
 	initStringInfo(&reply);
 	wire_put_string(&reply, list.found_key != NULL ? s3_uri(s3, list.found_key) : NULL);
@@ -288,8 +287,8 @@ run_check(Pipe *pipe, StringInfo request)
 
 	http_set_watch(http, store_watch_leader, pipe);
 	probe_permissions(http, &connector->s3, &connector->credentials, &limits, wait,
-					  folder_prefix(connector),
-					  strcmp(connector->kind, "data_export") == 0, reply_check, pipe, &region);
+					  folder_prefix(connector), strcmp(connector->kind, "data_export") == 0,
+					  reply_check, pipe, &region);
 
 	initStringInfo(&reply);
 	wire_put_string(&reply, region);
