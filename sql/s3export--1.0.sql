@@ -610,7 +610,9 @@ CREATE TABLE s3export.current_state (
 		CHECK (state IN ('launching', 'running', 'paused', 'stopped', 'suspended', 'lost')),
 	slot_name text,              -- NULL: it is stopped
 	system_identifier bigint NOT NULL,
-	publication_oid oid NOT NULL,
+	publication_oid oid NOT NULL, -- at the position
+	next_publication_oid oid,    -- that has taken its place, as was seen at replaced_lsn
+	replaced_lsn pg_lsn,
 	delivered_lsn pg_lsn,        -- what commits before it is delivered
 	last_timeline integer NOT NULL DEFAULT 0, -- in the _id of the last event
 	timelines integer NOT NULL DEFAULT 0, -- to be added to the server's, so that _ids go on growing
@@ -642,7 +644,8 @@ CREATE TABLE s3export.current_table (
 	table_name text COLLATE "C" NOT NULL,
 	version integer NOT NULL DEFAULT 0,
 	columns text,
-	since_lsn pg_lsn,            -- what commits before is in a copy
+	added_lsn pg_lsn,            -- what commits from there
+	since_lsn pg_lsn,            -- to here is in a copy
 	copying boolean NOT NULL DEFAULT false, -- the copy is not known to be in place
 	gone_lsn pg_lsn,             -- it was seen then that the publication does not have it any more
 	PRIMARY KEY (connector_id, relid)

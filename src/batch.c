@@ -35,7 +35,7 @@
 #define FILES_BEFORE_DOUBLING 1000
 
 /* How many relations with changes are remembered, so that those that come and go take no memory. */
-#define MAX_SOURCES 10000
+#define MAX_SOURCES 2000
 
 struct Batch
 {
@@ -300,6 +300,7 @@ put_event(Batch *batch, Target *target, int operation)
 		MemoryContextSwitchTo(old);
 	}
 	choose_file(batch, target);
+	target->used = true;
 	target->events++;
 	slot->tts_values[EVENT_ID] = PointerGetDatum(&batch->id.value);
 	slot->tts_values[EVENT_OPERATION] = PointerGetDatum(batch->operations[operation]);
@@ -378,10 +379,31 @@ make_sources(Batch *batch)
 		hash_create("s3export sources", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
+/* Of tables that come and go in a long stretch of the WAL. */
+static void
+forget_unused_targets(Batch *batch)
+{
+	ListCell *cell;
+
+	foreach (cell, batch->targets)
+	{
+		Target *target = lfirst(cell);
+
+		if (target->used)
+			continue;
+		if (target->context != NULL)
+			MemoryContextDelete(target->context);
+		pfree(target->table);
+		pfree(target);
+		batch->targets = foreach_delete_current(batch->targets, cell);
+	}
+}
+
 void
 batch_forget_sources(Batch *batch)
 {
 	MemoryContextDelete(batch->sources_context);
+	forget_unused_targets(batch);
 	make_sources(batch);
 }
 
@@ -420,7 +442,7 @@ find_source(Batch *batch, Relation relation)
 	{
 		source->seen = 0;
 		batch_refresh_source(batch, source, relation, find_publication(batch, generation),
-							 batch->sources_context);
+							 batch->current->connector->owner, batch->sources_context);
 		source->seen = generation;
 	}
 	return source;
@@ -460,7 +482,8 @@ is_event(const Source *source, const DecodeChange *change)
 
 	if (target == NULL || (source->operations & OPERATION_BIT(change->operation)) == 0)
 		return false;
-	if (change->transaction->lsn < target->table->since_lsn)
+	if (change->transaction->lsn >= target->table->added_lsn &&
+		change->transaction->lsn < target->table->since_lsn)
 		return false;
 	return change->operation != DECODE_TRUNCATE ||
 		   target->relid == RelationGetRelid(change->relation);
@@ -508,20 +531,6 @@ put_update(Batch *batch, const Source *source, const DecodeChange *change)
 		put_row(batch, source, DECODE_INSERT, &new_row);
 }
 
-/* PostgreSQL refuses updates and deletes without an identity in a table that publishes them. */
-static HeapTuple
-required_row(const DecodeChange *change)
-{
-	HeapTuple tuple = change->operation == DECODE_DELETE ? change->old_row : change->new_row;
-
-	if (tuple == NULL)
-		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
-						errmsg("the WAL has no row for a change of table %s",
-							   RelationGetRelationName(change->relation)),
-						errdetail("The table had no replica identity when the row was changed.")));
-	return tuple;
-}
-
 static void
 put_change(Batch *batch, const Source *source, const DecodeChange *change)
 {
@@ -532,9 +541,21 @@ put_change(Batch *batch, const Source *source, const DecodeChange *change)
 		put_row(batch, source, DECODE_TRUNCATE, NULL);
 		return;
 	}
-	event_read(&row, change->relation, required_row(change), NULL);
+	event_read(&row, change->relation,
+			   change->operation == DECODE_DELETE ? change->old_row : change->new_row, NULL);
 	if (event_matches(source->target, source, &row))
 		put_row(batch, source, change->operation, &row);
+}
+
+/*
+ * PostgreSQL refuses deletes without a replica identity in a table that publishes them.  But the
+ * row may have been deleted before the table joined the publication, in a transaction that
+ * committed afterwards.
+ */
+static bool
+lacks_row(const DecodeChange *change)
+{
+	return change->operation == DECODE_DELETE && change->old_row == NULL;
 }
 
 void
@@ -556,7 +577,9 @@ batch_put(Batch *batch, const DecodeChange *change)
 		withhold(batch, change->relation);
 	else if (is_event(source, change))
 	{
-		if (change->operation == DECODE_UPDATE)
+		if (lacks_row(change))
+			withhold(batch, change->relation);
+		else if (change->operation == DECODE_UPDATE)
 			put_update(batch, source, change);
 		else
 			put_change(batch, source, change);
@@ -719,10 +742,14 @@ batch_tables_before(const Batch *batch)
 }
 
 uint64
-batch_withheld(const Batch *batch, List **tables)
+batch_take_withheld(Batch *batch, List **tables)
 {
+	uint64 withheld = batch->withheld;
+
 	*tables = batch->withheld_tables;
-	return batch->withheld;
+	batch->withheld_tables = NIL;
+	batch->withheld = 0;
+	return withheld;
 }
 
 static char *

@@ -62,10 +62,10 @@ extern TimestampTz batch_committed_at(const Batch *batch);
 extern List *batch_tables_before(const Batch *batch);
 
 /*
- * How many changes were passed over because the publication's owner did not own the
- * table, and the names of such tables (char *).
+ * How many changes were passed over since it was asked last, as the owners did not allow them to
+ * be sent or the WAL lacks the row, and the names of their tables (char *).
  */
-extern uint64 batch_withheld(const Batch *batch, List **tables);
+extern uint64 batch_take_withheld(Batch *batch, List **tables);
 
 /* Has it as many events, bytes or files as are to appear together? */
 extern bool batch_is_full(const Batch *batch);

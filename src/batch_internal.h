@@ -56,6 +56,7 @@ typedef struct Target
 	char      *file;
 	int64      hour;   /* since 2000-01-01 */
 	uint64     events; /* in it */
+	bool       used;   /* there has been an event in the batch */
 	bool       begun;  /* the uploader knows of it */
 	dlist_node node;   /* of files that have begun */
 	Batch     *batch;
@@ -97,7 +98,7 @@ extern void batch_end_file(Target *target);
  * it allocates for good is in "context"; the current context is for what may go.
  */
 extern void batch_refresh_source(Batch *batch, Source *source, Relation relation, Oid publication,
-								 MemoryContext context);
+								 Oid sender, MemoryContext context);
 
 /* ---- batch_event.c ---- */
 

@@ -35,11 +35,16 @@ has_column(const PublishedTable *published, Form_pg_attribute attribute)
 		   (attribute->attgenerated == 's' && published->generated);
 }
 
-/* With FORMAT_TYPE_FORCE_QUALIFY, so that it does not depend on the search_path. */
+/*
+ * Number and type OID are there as well as the names: a column or a type that was made anew
+ * under its name is another one.  The type is qualified, so that nothing depends on the
+ * search_path.
+ */
 static void
 append_column(StringInfo columns, Form_pg_attribute attribute)
 {
-	appendStringInfo(columns, "%s %s\n", quote_identifier(NameStr(attribute->attname)),
+	appendStringInfo(columns, "%d %u %s %s\n", attribute->attnum, attribute->atttypid,
+					 quote_identifier(NameStr(attribute->attname)),
 					 format_type_extended(attribute->atttypid, attribute->atttypmod,
 										  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 }
@@ -128,7 +133,8 @@ set_filter(Target *target, const PublishedTable *published, TupleDesc table)
 	target->filter_text = nodeToString(published->filter);
 	estate = CreateExecutorState();
 	target->filter_context = GetPerTupleExprContext(estate);
-	target->filter = ExecPrepareExpr((Expr *) published->filter, estate);
+	/* Its constants must live as long as the target does. */
+	target->filter = ExecPrepareExpr((Expr *) copyObject(published->filter), estate);
 	target->filter_slot = MakeSingleTupleTableSlot(CreateTupleDescCopy(table), &TTSOpsVirtual);
 	target->filter_context->ecxt_scantuple = target->filter_slot;
 }
@@ -233,7 +239,7 @@ use_target(Batch *batch, Source *source, Relation relation, Relation table,
 }
 
 void
-batch_refresh_source(Batch *batch, Source *source, Relation relation, Oid publication,
+batch_refresh_source(Batch *batch, Source *source, Relation relation, Oid publication, Oid sender,
 					 MemoryContext context)
 {
 	PublishedTable published = {0};
@@ -243,7 +249,7 @@ batch_refresh_source(Batch *batch, Source *source, Relation relation, Oid public
 	source->attnums = NULL;
 	source->target = NULL;
 	if (OidIsValid(publication))
-		publication_describe(publication, relation, &published);
+		publication_describe(publication, sender, relation, &published);
 	source->operations = published.operations;
 	source->withheld = published.withheld;
 	if (source->operations == 0 || source->withheld)

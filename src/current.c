@@ -128,7 +128,10 @@ read_launch(Current *current)
 	current->slot = catalog_text(0, "slot_name");
 	current->elsewhere = state != NULL && catalog_int64(0, "here", NULL) == 0;
 	if (!current->elsewhere)
+	{
 		current->publication_oid = (Oid) catalog_int64(0, "publication_oid", NULL);
+		current->next_publication_oid = (Oid) catalog_int64(0, "next_publication_oid", NULL);
+	}
 	current->delivered = (XLogRecPtr) catalog_int64(0, "delivered_lsn", NULL);
 	current->caught_up_at = catalog_int64(0, "caught_up_at", NULL);
 	current->last_delivery_at = catalog_int64(0, "last_delivery_at", NULL);
@@ -137,6 +140,7 @@ read_launch(Current *current)
 	current->next_try_at = catalog_int64(0, "next_try_at", NULL);
 	current->failures = (int) catalog_int64(0, "failures", NULL);
 	current->warned = (int) catalog_int64(0, "warned", NULL);
+	current->has_sent = catalog_int64(0, "files_sent", NULL) > 0;
 	current->events_dropped = (uint64) catalog_int64(0, "events_dropped", NULL);
 }
 
@@ -161,8 +165,9 @@ current_read(Current *current, MemoryContext context)
 			"SELECT u.publication, u.owns_publication, u.compression, u.max_events_per_file,"
 			" (extract(epoch FROM u.drop_after) * 1000)::bigint AS drop_after, u.versions,"
 			" current_database() AS database_name, s.state, s.slot_name, s.publication_oid,"
+			" s.next_publication_oid,"
 			" s.delivered_lsn, s.caught_up_at, s.last_delivery_at, s.timelines,"
-			" s.suspended_at, s.next_try_at, s.failures, s.warned, s.events_dropped,"
+			" s.suspended_at, s.next_try_at, s.failures, s.warned, s.events_dropped, s.files_sent,"
 			" (s.system_identifier, s.slot_name) = ($2, $3) AS here"
 			" FROM s3export.current u LEFT JOIN s3export.current_state s USING (connector_id)"
 			" WHERE connector_id = $1",

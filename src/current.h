@@ -52,7 +52,8 @@ typedef struct CurrentTable
 	Oid        relid;
 	int        version;   /* of its columns, as last delivered; 0: none yet */
 	char      *columns;   /* what that version consists of, for comparison; NULL: none yet */
-	XLogRecPtr since_lsn; /* what commits before is in a copy, and no event; 0: there is no copy */
+	XLogRecPtr added_lsn; /* it joined the publication with its rows; 0: it did not */
+	XLogRecPtr since_lsn; /* what commits from added_lsn to here is in the copy, and no event */
 } CurrentTable;
 
 /*
@@ -88,18 +89,21 @@ typedef struct Current
 	CurrentState state;
 	char        *slot;            /* NULL: none */
 	bool         elsewhere;       /* the row was written on another server or in another database */
-	Oid          publication_oid; /* 0: to be found by the name */
-	XLogRecPtr   delivered;       /* 0: it has no slot */
-	TimestampTz  caught_up_at;    /* all that had been committed then is delivered; 0: never */
-	TimestampTz  last_delivery_at; /* 0: never */
-	int          timelines;        /* to be added to the server's, so that _ids go on growing */
-	List        *tables;           /* of CurrentTable, those that have a version or a copy */
-	int          ntables;          /* in the publication, when they were last looked at */
-	CurrentBatch batch;            /* that was interrupted */
-	TimestampTz  suspended_at;     /* 0: credentials are in order */
-	TimestampTz  next_try_at;      /* 0: at once */
-	int          failures;         /* in a row, of whatever kind */
-	int          warned;           /* percent of drop_after: 0, 50, 90, 100 */
+	Oid          publication_oid; /* at the position; 0: to be found by the name */
+	Oid          next_publication_oid; /* that has taken its place, further on; 0: none */
+	Oid          published;            /* as current_check found it */
+	XLogRecPtr   delivered;            /* 0: it has no slot */
+	TimestampTz  caught_up_at;         /* all that had been committed then is delivered; 0: never */
+	TimestampTz  last_delivery_at;     /* 0: never */
+	int          timelines;            /* to be added to the server's, so that _ids go on growing */
+	List        *tables;               /* of CurrentTable, those that have a version or a copy */
+	int          ntables;              /* in the publication, when they were last looked at */
+	CurrentBatch batch;                /* that was interrupted */
+	TimestampTz  suspended_at;         /* 0: credentials are in order */
+	TimestampTz  next_try_at;          /* 0: at once */
+	int          failures;             /* in a row, of whatever kind */
+	int          warned;               /* percent of drop_after: 0, 50, 90, 100 */
+	bool         has_sent;             /* files of its own are in the folder */
 	uint64       events_dropped;
 } Current;
 
@@ -195,6 +199,16 @@ extern void current_stop(Connector *connector);
  */
 extern Current *current_get(Connector *connector, bool missing_ok);
 
+/* What can be made of a current's slot, seen from outside of it. */
+typedef enum CurrentSlot
+{
+	CURRENT_SLOT_NONE, /* there is none of that name, or it is not of this extension and database */
+	CURRENT_SLOT_LOST, /* the server has removed WAL that it needs */
+	CURRENT_SLOT_USABLE
+} CurrentSlot;
+
+extern CurrentSlot current_find_slot(int64 connector_id);
+
 /* Raises ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE when it has been launched and can go on. */
 extern void current_require_not_launched(const Current *current);
 
@@ -214,6 +228,7 @@ extern bool current_is_locked_here(void);
 /* A current that deliver() meets. */
 typedef struct CurrentDue
 {
+	int64 connector_id;
 	char *name;
 	bool  due;     /* false: it failed, and it is not time yet to try it again */
 	char *state;   /* as current_state_name */
@@ -235,7 +250,7 @@ extern Current *current_load(int64 connector_id);
  * current_require_sendable, and compares the tables of the publication with those
  * that it had: what came, went, was renamed or attached with rows is recorded as an
  * event, and warned of where changes will be missing.  "first": there is nothing to
- * compare with.  Updates current->publication_oid and current->ntables.
+ * compare with.  Sets current->published and current->ntables.
  */
 extern void current_check(Current *current, bool first);
 
@@ -270,19 +285,23 @@ extern List *current_source_tables(const Current *current, Oid joined);
 /* Is the table stored in the file that it was stored in?  As the catalog is now. */
 extern bool current_is_stored_in(Oid relid, Oid filenode);
 
+/* Raises ERRCODE_DUPLICATE_OBJECT when the publication has the table, or one below it. */
+extern void current_require_unpublished(const Current *current, Oid relid);
+
 /*
  * How a table joins with its rows: before it is added to the publication; before the files
- * of the copy of "tables" (CurrentSourceTable *) can appear; when they are in place.  Changes
- * that commit before "position" are in the copy.
+ * of the copy of it, and of all tables below it, can appear; when they are in place.  Changes
+ * that commit between "added" and "position" are in the copy.
  */
 extern void current_begin_table(const Current *current, Oid relid);
-extern void current_table_copying(const Current *current, List *tables, XLogRecPtr position);
+extern void
+current_table_copying(const Current *current, Oid relid, XLogRecPtr added, XLogRecPtr position);
 extern void current_table_copied(const Current *current, Oid relid, XLogRecPtr position,
 								 const CurrentProgress *copied);
 
-/* The copy has failed, and the table is not in the publication; "error" may be NULL. */
-extern void
-current_table_failed(const Current *current, Oid relid, List *tables, const ErrorData *error);
+/* The copy has failed, and the table has left the publication; or it never joined. */
+extern void current_table_failed(const Current *current, Oid relid, const ErrorData *error);
+extern void current_forget_table(const Current *current, Oid relid);
 
 /* Before the first file of a batch can appear. */
 extern void current_begin_batch(const Current *current, const CurrentBatch *batch);

@@ -27,6 +27,7 @@
 #include "connector_args.h"
 #include "current.h"
 #include "current_worker.h"
+#include "lease.h"
 #include "uploader.h"
 
 SQL_FUNCTION(s3export_launch);
@@ -47,18 +48,21 @@ require_currents(const Connector *connector)
 
 /* ----------------------------------------------------------------- launch */
 
-/* The new slot waits for every transaction that has changed something. */
+/*
+ * The new slot waits for every transaction that has changed something, also for one that waits
+ * for a lock of this transaction: nothing would find out that they wait for each other.
+ */
 static void
-require_no_changes(const char *function)
+require_no_transaction(const char *function)
 {
 	if (wal_level < WAL_LEVEL_LOGICAL)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("currents require wal_level = logical"),
 						errhint("Set \"wal_level\" to \"logical\", and restart the server.")));
-	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+	if (IsInTransactionBlock(true) || TransactionIdIsValid(GetTopTransactionIdIfAny()))
 		ereport(ERROR, (errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-						errmsg("%s cannot run in a transaction that has made changes", function),
-						errhint("Commit first.")));
+						errmsg("%s cannot run inside a transaction block", function),
+						errhint("Run it as a statement of its own.")));
 }
 
 /* What a current that is not delivered holds back is limited by this alone. */
@@ -80,7 +84,7 @@ warn_of_other_files(const Current *current)
 	const Connector *connector = current->connector;
 	const char      *uri;
 
-	if (current->state != CURRENT_CREATED && current->state != CURRENT_ELSEWHERE)
+	if (current->has_sent && !current->elsewhere)
 		return;
 	uri = uploader_find_object(connector);
 	if (uri != NULL)
@@ -106,7 +110,7 @@ s3export_launch(PG_FUNCTION_ARGS)
 	connector = connector_load(args_required_text(fcinfo, 0, "connector"), CONNECTOR_OWNER);
 	copy_existing = args_required_bool(fcinfo, 1, "copy_existing");
 	require_currents(connector);
-	require_no_changes("launch()");
+	require_no_transaction("launch()");
 	current = current_get(connector, false);
 	current_require_sendable(current);
 	current_require_not_launched(current);
@@ -136,7 +140,7 @@ s3export_add_table(PG_FUNCTION_ARGS)
 		current_add_table(current, PG_GETARG_OID(1));
 	else
 	{
-		require_no_changes("add_table() with copy_existing");
+		require_no_transaction("add_table() with copy_existing");
 		if (current->state != CURRENT_RUNNING)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -240,29 +244,32 @@ warn_of_state(const char *name, const char *state)
 COMPAT_NORETURN static void
 refuse_suspended(const Current *current)
 {
-	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					errmsg("connector \"%s\" is suspended", current->connector->name),
-					errdetail("Its credentials were refused.  It will be tried again from %s on.",
-							  timestamptz_to_str(current->next_try_at)),
-					errhint("Give it working credentials with s3export.set_credentials().  "
-							"s3export.resume() has those that it has tried at once.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("connector \"%s\" is suspended", current->connector->name),
+			 current_may_try(current)
+				 ? errdetail("Its credentials were refused, and there is nothing to try them with.")
+				 : errdetail("Its credentials were refused.  It will be tried again from %s on.",
+							 timestamptz_to_str(current->next_try_at)),
+			 errhint("Give it working credentials with s3export.set_credentials().  "
+					 "s3export.resume() has those that it has tried at once.")));
 }
 
 static void
 deliver(Connector *connector, bool alone, DeliveryOutcome *outcome)
 {
 	const Current *current;
-	bool           waits;
 
 	require_currents(connector);
 	current = current_get(connector, false);
 	if (alone && (current->state == CURRENT_CREATED || current->state == CURRENT_STOPPED))
 		current_refuse_delivery(current);
-	waits = current->state == CURRENT_SUSPENDED && !current_may_try(current);
 	current_worker_deliver(connector->connector_id, outcome);
-	warn_of_state(connector->name, outcome->state);
-	if (waits && strcmp(outcome->state, current_state_name(CURRENT_SUSPENDED)) == 0)
-		refuse_suspended(current);
+	/* A person may have paused it while it was delivered. */
+	if (outcome->events == 0)
+		warn_of_state(connector->name, outcome->state);
+	if (strcmp(outcome->state, current_state_name(CURRENT_SUSPENDED)) == 0)
+		refuse_suspended(current_get(connector, false));
 }
 
 /* What a person, or the end of the server, has interrupted. */
@@ -285,7 +292,7 @@ warn(const char *name, const ErrorData *error)
 
 /* Returns the error, with what it has left behind in *outcome; NULL: there was none. */
 static ErrorData *
-try_deliver(const char *name, bool alone, DeliveryOutcome *outcome)
+try_deliver(const char *name, DeliveryOutcome *outcome)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -300,21 +307,21 @@ try_deliver(const char *name, bool alone, DeliveryOutcome *outcome)
 	{
 		connector = connector_load(name, CONNECTOR_OWNER);
 		dropped = current_get(connector, false)->events_dropped;
-		deliver(connector, alone, outcome);
+		deliver(connector, false, outcome);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
-		if (is_interruption(error->sqlerrcode))
-			PG_RE_THROW();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
+	if (error != NULL && is_interruption(error->sqlerrcode))
+		ReThrowError(error);
 	if (error == NULL || connector == NULL)
 		return error;
 	current = current_get(connector, true);
@@ -363,12 +370,13 @@ skip(FunctionCallInfo fcinfo, const CurrentDue *current, Undelivered *undelivere
 
 /* Of a connector that is being delivered already nobody needs to be warned. */
 static void
-serve(FunctionCallInfo fcinfo, const char *name, bool alone, Undelivered *undelivered)
+serve(FunctionCallInfo fcinfo, int64 connector_id, const char *name, Undelivered *undelivered)
 {
 	DeliveryOutcome  outcome = {0};
-	const ErrorData *error = try_deliver(name, alone, &outcome);
+	const ErrorData *error = try_deliver(name, &outcome);
 
-	if (error != NULL && error->sqlerrcode != ERRCODE_OBJECT_IN_USE)
+	if (error != NULL &&
+		(error->sqlerrcode != ERRCODE_OBJECT_IN_USE || lease_current_is_free(connector_id)))
 	{
 		warn(name, error);
 		add_undelivered(undelivered, name, error->sqlerrcode, error->message);
@@ -379,16 +387,23 @@ serve(FunctionCallInfo fcinfo, const char *name, bool alone, Undelivered *undeli
 static void
 deliver_all(FunctionCallInfo fcinfo, Undelivered *undelivered)
 {
+	List     *currents = current_list();
 	ListCell *cell;
 
-	foreach (cell, current_list())
+	if (currents == NIL)
+		ereport(WARNING,
+				(errcode(ERRCODE_NO_DATA), errmsg("there is no connector to deliver"),
+				 errdetail("Role \"%s\" has the privileges of the owner of no connector of kind "
+						   "\"currents\".",
+						   GetUserNameFromId(GetUserId(), false))));
+	foreach (cell, currents)
 	{
 		const CurrentDue *current = lfirst(cell);
 
 		CHECK_FOR_INTERRUPTS();
 		undelivered->connectors++;
-		if (current->due)
-			serve(fcinfo, current->name, false, undelivered);
+		if (current->due || current_find_slot(current->connector_id) != CURRENT_SLOT_USABLE)
+			serve(fcinfo, current->connector_id, current->name, undelivered);
 		else
 			skip(fcinfo, current, undelivered);
 	}
@@ -423,19 +438,20 @@ s3export_deliver(PG_FUNCTION_ARGS)
 	if (name == NULL)
 		deliver_all(fcinfo, &undelivered);
 	else if (!raises)
-		serve(fcinfo, name, false, &undelivered);
+		serve(fcinfo, connector_load(name, CONNECTOR_OWNER)->connector_id, name, &undelivered);
 	else
 	{
 		deliver(connector_load(name, CONNECTOR_OWNER), true, &outcome);
 		return_outcome(fcinfo, name, &outcome, NULL);
 	}
 	if (raises && undelivered.failed > 0)
-		ereport(ERROR, (errcode(undelivered.sqlerrcode),
-						errmsg("could not deliver the changes of %d of %d connectors",
-							   undelivered.failed, undelivered.connectors),
-						errdetail("%s", undelivered.detail.data),
-						errhint("See s3export.currents and s3export.current_events.  With raise => "
-								"false, deliver() returns a row for each connector instead.")));
+		ereport(ERROR,
+				(errcode(undelivered.sqlerrcode),
+				 errmsg_plural("could not deliver the changes of %d of %d connector",
+							   "could not deliver the changes of %d of %d connectors",
+							   undelivered.connectors, undelivered.failed, undelivered.connectors),
+				 errdetail("%s", undelivered.detail.data),
+				 errhint("See s3export.currents and s3export.current_events.")));
 	return (Datum) 0;
 }
 

@@ -39,8 +39,10 @@ extern List *current_append_table(List *tables, uint64 row, MemoryContext contex
 
 /* For a JSON column, palloc'd; and back, as a set that SQL can select from. */
 extern char *current_tables_to_json(List *tables);
-#define CURRENT_TABLES_FROM_JSON(json) \
-	"jsonb_to_recordset(" json ") AS p (relid oid, version integer, columns text, since_lsn pg_lsn)"
+#define CURRENT_TABLES_FROM_JSON(json)                                    \
+	"jsonb_to_recordset(" json                                            \
+	") AS p (relid oid, version integer, columns text, added_lsn pg_lsn," \
+	" since_lsn pg_lsn)"
 
 /* ---- publications: current_publication.c; not within a scope ---- */
 
@@ -86,16 +88,6 @@ extern Oid current_require_publication(const Current *current);
 	" JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace) "
 
 /* ---- slots: current_slot.c ---- */
-
-/* What can be made of a slot from outside of it. */
-typedef enum CurrentSlot
-{
-	CURRENT_SLOT_NONE, /* there is none of that name, or it is not of this extension and database */
-	CURRENT_SLOT_LOST, /* the server has removed WAL that it needs */
-	CURRENT_SLOT_USABLE
-} CurrentSlot;
-
-extern CurrentSlot current_find_slot(int64 connector_id);
 
 /* Drops the slot when the transaction commits, if it is ours. */
 extern void current_drop_slot_at_commit(int64 connector_id);

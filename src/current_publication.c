@@ -156,15 +156,19 @@ refuse_table(const char *problem, const char *name)
 	" WHERE i.indrelid = p.relid AND i.indisvalid"                                \
 	" AND CASE p.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END))"
 
-/* Tables that are not in the WAL are no part of a publication of all tables, as in PostgreSQL. */
+/*
+ * Tables that are not in the WAL are no part of a publication of all tables, as in PostgreSQL; but
+ * rows of such partitions would be copied with those of their root.
+ */
 static void
 require_ordinary_tables(Oid publication, bool identities)
 {
 	if (catalog_execute(
 			CURRENT_PUBLISHED
 			"SELECT * FROM (SELECT format('%I.%I', p.schema_name, p.table_name) AS name,"
-			" CASE WHEN p.relkind = 'f' AND NOT l.puballtables THEN 'foreign'"
-			" WHEN p.relpersistence <> 'p' AND NOT l.puballtables THEN 'unlogged'"
+			" CASE WHEN p.relkind = 'f' AND (l.pubviaroot OR NOT l.puballtables) THEN 'foreign'"
+			" WHEN p.relpersistence <> 'p' AND (l.pubviaroot OR NOT l.puballtables)"
+			" THEN 'unlogged'"
 			" WHEN p.parent = 0 AND NOT pg_has_role(l.pubowner, p.relowner, 'USAGE') THEN 'owner'"
 			" WHEN $2 AND (l.pubupdate OR l.pubdelete) AND NOT " HAS_IDENTITY " THEN 'identity'"
 			" END AS problem FROM published p CROSS JOIN pg_publication l WHERE l.oid = $1) o"
@@ -311,6 +315,13 @@ current_make_publication(const Connector *connector, const CurrentSettings *sett
 	List *relids = with_inheritors(settings->tables);
 
 	require_right_to_publish();
+	if (OidIsValid(get_publication_oid(name, true)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("publication \"%s\" already exists", name),
+				 errhint("Drop it if it is of no use any more, or send it with publication => "
+						 "'%s'.",
+						 name)));
 	/* Later changes of a table's partitions are its own, so that readers see one table. */
 	run_statement(psprintf(
 		"CREATE PUBLICATION %s%s%s WITH (publish = '%s',"

@@ -129,7 +129,8 @@ current_launching(const Current *current, XLogRecPtr position, bool copies)
 		" VALUES ($1, $2, $3, $4, $5, $6, $7, $7)"
 		" ON CONFLICT (connector_id) DO UPDATE SET state = excluded.state,"
 		" slot_name = excluded.slot_name, system_identifier = excluded.system_identifier,"
-		" publication_oid = excluded.publication_oid, delivered_lsn = excluded.delivered_lsn,"
+		" publication_oid = excluded.publication_oid, next_publication_oid = NULL,"
+		" replaced_lsn = NULL, delivered_lsn = excluded.delivered_lsn,"
 		" launched_at = excluded.launched_at," NEXT_TIMELINES(
 			"s",
 			"excluded.system_identifier") ","
@@ -137,7 +138,8 @@ current_launching(const Current *current, XLogRecPtr position, bool copies)
 		"ittiolz", id, current_state_name(copies ? CURRENT_LAUNCHING : CURRENT_RUNNING),
 		current_slot_name(id), (int64) GetSystemIdentifier(), current->publication_oid, position,
 		now);
-	(void) catalog_execute("UPDATE s3export.current_table SET since_lsn = NULL, copying = false"
+	(void) catalog_execute("UPDATE s3export.current_table"
+						   " SET added_lsn = NULL, since_lsn = NULL, copying = false"
 						   " WHERE connector_id = $1",
 						   "i", id);
 	forget_batch(current);
@@ -196,18 +198,26 @@ current_begin_table(const Current *current, Oid relid)
 	catalog_commit_transaction(&transaction);
 }
 
+/*
+ * For the table and all below it.  Where it joined before and the copy failed, changes of that
+ * time are still to be passed over.
+ */
 void
-current_table_copying(const Current *current, List *tables, XLogRecPtr position)
+current_table_copying(const Current *current, Oid relid, XLogRecPtr added, XLogRecPtr position)
 {
 	CatalogTransaction transaction;
-	ListCell          *cell;
 
 	catalog_begin_transaction(&transaction);
-	foreach (cell, tables)
-		(void) catalog_execute("UPDATE s3export.current_table SET since_lsn = $3"
-							   " WHERE connector_id = $1 AND relid = $2",
-							   "iol", current->connector->connector_id,
-							   ((CurrentSourceTable *) lfirst(cell))->relid, position);
+	(void) catalog_execute(
+		"WITH RECURSIVE joined (relid) AS (SELECT $2::oid UNION"
+		" SELECT i.inhrelid FROM joined j JOIN pg_inherits i ON i.inhparent = j.relid)"
+		" INSERT INTO s3export.current_table AS t"
+		" (connector_id, relid, schema_name, table_name, added_lsn, since_lsn)"
+		" SELECT $1, c.oid, n.nspname, c.relname, $3, $4 FROM joined j"
+		" JOIN pg_class c ON c.oid = j.relid JOIN pg_namespace n ON n.oid = c.relnamespace"
+		" ON CONFLICT (connector_id, relid) DO UPDATE SET gone_lsn = NULL,"
+		" added_lsn = least(t.added_lsn, excluded.added_lsn), since_lsn = excluded.since_lsn",
+		"ioll", current->connector->connector_id, relid, added, position);
 	catalog_commit_transaction(&transaction);
 }
 
@@ -242,22 +252,30 @@ current_table_copied(const Current *current, Oid relid, XLogRecPtr position,
 	catalog_commit_transaction(&transaction);
 }
 
-/* The changes that were made while it was in the publication are no events. */
 void
-current_table_failed(const Current *current, Oid relid, List *tables, const ErrorData *error)
+current_table_failed(const Current *current, Oid relid, const ErrorData *error)
 {
 	CatalogTransaction transaction;
 	StringInfoData     detail;
 
-	current_table_copying(current, tables, GetXLogInsertRecPtr());
 	catalog_begin_transaction(&transaction);
 	initStringInfo(&detail);
 	current_say_text(&detail, "table", end_copying(current, relid));
-	if (error != NULL)
-	{
-		say_error(&detail, error);
-		current_record(current->connector, "copy_failed", current->state, &detail);
-	}
+	say_error(&detail, error);
+	current_record(current->connector, "copy_failed", current->state, &detail);
+	catalog_commit_transaction(&transaction);
+}
+
+void
+current_forget_table(const Current *current, Oid relid)
+{
+	CatalogTransaction transaction;
+
+	catalog_begin_transaction(&transaction);
+	(void) catalog_execute("DELETE FROM s3export.current_table WHERE connector_id = $1"
+						   " AND relid = $2 AND copying AND version = 0 AND since_lsn IS NULL",
+						   "io", current->connector->connector_id, relid);
+	(void) end_copying(current, relid);
 	catalog_commit_transaction(&transaction);
 }
 
@@ -324,7 +342,7 @@ forget_gone_tables(const Current *current, XLogRecPtr position)
 	(void) catalog_execute("DELETE FROM s3export.current_table"
 						   " WHERE connector_id = $1 AND gone_lsn <= $2",
 						   "il", current->connector->connector_id, position);
-	(void) catalog_execute("UPDATE s3export.current_table SET since_lsn = NULL"
+	(void) catalog_execute("UPDATE s3export.current_table SET added_lsn = NULL, since_lsn = NULL"
 						   " WHERE connector_id = $1 AND since_lsn <= $2",
 						   "il", current->connector->connector_id, position);
 }
@@ -351,6 +369,10 @@ current_caught_up(const Current *current, XLogRecPtr position, TimestampTz since
 						   " WHERE connector_id = $1",
 						   "izzl", current->connector->connector_id, since, GetCurrentTimestamp(),
 						   position);
+	(void) catalog_execute("UPDATE s3export.current_state SET publication_oid ="
+						   " next_publication_oid, next_publication_oid = NULL, replaced_lsn = NULL"
+						   " WHERE connector_id = $1 AND replaced_lsn <= $2",
+						   "il", current->connector->connector_id, position);
 	forget_gone_tables(current, position);
 	catalog_commit_transaction(&transaction);
 }
@@ -498,13 +520,16 @@ current_lost(const Current *current, const char *reason)
 
 	catalog_begin_transaction(&transaction);
 	(void) lock_state(current, NULL);
-	(void) catalog_execute("UPDATE s3export.current_state SET state = 'lost'"
-						   " WHERE connector_id = $1",
-						   "i", current->connector->connector_id);
+	(void) catalog_execute("UPDATE s3export.current_state SET state = 'lost', error_code = $2,"
+						   " error_message = 'it has lost its place in the WAL',"
+						   " error_detail = $3, error_hint = '" CURRENT_LAUNCH_AGAIN
+						   "' WHERE connector_id = $1",
+						   "itt", current->connector->connector_id,
+						   unpack_sql_state(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), reason);
 	forget_batch(current);
 	initStringInfo(&detail);
 	current_say_lsn(&detail, "position", current->delivered);
-	current_say_text(&detail, "reason", reason);
+	current_say_text(&detail, "message", reason);
 	current_record(current->connector, "lost", CURRENT_LOST, &detail);
 	catalog_commit_transaction(&transaction);
 }
@@ -540,7 +565,11 @@ current_withheld(const Current *current, List *tables, uint64 events)
 	ereport(WARNING,
 			(errmsg("changes of table %s were not sent to connector \"%s\"", names.data,
 					current->connector->name),
-			 errdetail("When they were made, the owner of publication \"%s\" did not own the "
-					   "table: " UINT64_FORMAT " events.",
-					   current->publication, events)));
+			 errdetail("Of " UINT64_FORMAT " changes, the owner of publication \"%s\" did not own "
+					   "the table when they were made, the connector's owner had not the rights of "
+					   "the publication's owner, or the table had no replica identity.",
+					   events, current->publication),
+			 errhint("Where they matter, take the table out of the publication with ALTER "
+					 "PUBLICATION ... DROP TABLE, and add it again with its rows by "
+					 "s3export.add_table().")));
 }

@@ -125,6 +125,8 @@ replace_publication(const Current *current, const char *name)
 {
 	CatalogScope scope;
 
+	if (strcmp(name, current->publication) == 0)
+		return;
 	if (current->state != CURRENT_CREATED && current->state != CURRENT_STOPPED)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -134,6 +136,9 @@ replace_publication(const Current *current, const char *name)
 						 "connector with s3export.stop() first.")));
 	exclude_deliveries(current->connector);
 	require_named_publication(current->connector, name);
+	if (current->owns_publication)
+		ereport(NOTICE, (errmsg("publication \"%s\" of connector \"%s\" is dropped",
+								current->publication, current->connector->name)));
 	current_drop_publication(current);
 	catalog_enter(&scope);
 	(void) catalog_execute("UPDATE s3export.current SET publication = $2, owns_publication = false"
@@ -207,7 +212,8 @@ refuse_state(const Current *current, const char *what)
 {
 	const char *hint = NULL;
 
-	if (current->state == CURRENT_CREATED || current->state == CURRENT_STOPPED)
+	if ((current->state == CURRENT_CREATED || current->state == CURRENT_STOPPED) &&
+		strcmp(what, "stop") != 0)
 		hint = "Launch it with s3export.launch().";
 	else if (current->state == CURRENT_LOST || current->state == CURRENT_LAUNCHING ||
 			 current->state == CURRENT_ELSEWHERE)
@@ -346,7 +352,7 @@ current_list(void)
 
 	catalog_enter(&scope);
 	rows = catalog_execute_latest(
-		"SELECT c.name, " IS_DUE " AS due, u.state, u.error_message"
+		"SELECT c.connector_id, c.name, " IS_DUE " AS due, u.state, u.error_message"
 		" FROM s3export.connector c JOIN s3export.current s USING (connector_id)"
 		" LEFT JOIN s3export.current_state u USING (connector_id)"
 		" WHERE pg_has_role($1, c.owner, 'USAGE')"
@@ -357,7 +363,8 @@ current_list(void)
 		MemoryContext old = MemoryContextSwitchTo(context);
 		CurrentDue   *due = palloc(sizeof(CurrentDue));
 
-		*due = (CurrentDue){.name = catalog_text(i, "name"),
+		*due = (CurrentDue){.connector_id = catalog_int64(i, "connector_id", NULL),
+							.name = catalog_text(i, "name"),
 							.due = catalog_int64(i, "due", NULL) != 0,
 							.state = catalog_text(i, "state"),
 							.message = catalog_text(i, "error_message")};

@@ -59,7 +59,8 @@ drop_slot(int64 connector_id)
 	snprintf(name, sizeof(name), "s3export_%u_" INT64_FORMAT, MyDatabaseId, connector_id);
 	PG_TRY();
 	{
-		ReplicationSlotDrop(name, true);
+		if (current_find_slot(connector_id) != CURRENT_SLOT_NONE)
+			ReplicationSlotDrop(name, true);
 	}
 	PG_CATCH();
 	{
@@ -84,12 +85,7 @@ drop_slots(void)
 	ListCell *cell;
 
 	foreach (cell, doomed)
-	{
-		int64 connector_id = ((Pending *) lfirst(cell))->id;
-
-		if (current_find_slot(connector_id) != CURRENT_SLOT_NONE)
-			drop_slot(connector_id);
-	}
+		drop_slot(((Pending *) lfirst(cell))->id);
 }
 
 static void

@@ -31,6 +31,7 @@ current_append_table(List *tables, uint64 row, MemoryContext context)
 		.relid = (Oid) catalog_int64(row, "relid", NULL),
 		.version = (int) catalog_int64(row, "version", NULL),
 		.columns = catalog_text(row, "columns"),
+		.added_lsn = (XLogRecPtr) catalog_int64(row, "added_lsn", NULL),
 		.since_lsn = (XLogRecPtr) catalog_int64(row, "since_lsn", NULL),
 	};
 	tables = lappend(tables, table);
@@ -42,7 +43,7 @@ List *
 current_read_tables(int64 connector_id, MemoryContext context)
 {
 	List  *tables = NIL;
-	uint64 rows = catalog_execute_latest("SELECT relid, version, columns, since_lsn"
+	uint64 rows = catalog_execute_latest("SELECT relid, version, columns, added_lsn, since_lsn"
 										 " FROM s3export.current_table WHERE connector_id = $1"
 										 " AND (version > 0 OR since_lsn IS NOT NULL)"
 										 " ORDER BY relid",
@@ -73,8 +74,8 @@ current_tables_to_json(List *tables)
 			escape_json(&json, table->columns);
 		}
 		if (table->since_lsn != InvalidXLogRecPtr)
-			appendStringInfo(&json, ", \"since_lsn\": \"%X/%X\"",
-							 LSN_FORMAT_ARGS(table->since_lsn));
+			appendStringInfo(&json, ", \"added_lsn\": \"%X/%X\", \"since_lsn\": \"%X/%X\"",
+							 LSN_FORMAT_ARGS(table->added_lsn), LSN_FORMAT_ARGS(table->since_lsn));
 		appendStringInfoChar(&json, '}');
 	}
 	appendStringInfoChar(&json, ']');
@@ -112,7 +113,7 @@ current_source_tables(const Current *current, Oid joined)
 	uint64        rows;
 
 	catalog_enter(&scope);
-	rows = catalog_execute(SOURCE_TABLES, "oo", current->publication_oid, joined);
+	rows = catalog_execute(SOURCE_TABLES, "oo", current->published, joined);
 	for (uint64 i = 0; i < rows; i++)
 	{
 		MemoryContext       old = MemoryContextSwitchTo(context);
@@ -130,6 +131,32 @@ current_source_tables(const Current *current, Oid joined)
 	}
 	catalog_leave(&scope);
 	return tables;
+}
+
+/* A copy of a table whose changes are sent already would come between them. */
+void
+current_require_unpublished(const Current *current, Oid relid)
+{
+	CatalogTransaction transaction;
+
+	catalog_begin_transaction(&transaction);
+	if (catalog_execute(
+			CURRENT_PUBLISHED
+			", joined (relid) AS (SELECT $2::oid UNION"
+			" SELECT i.inhrelid FROM joined j JOIN pg_inherits i ON i.inhparent = j.relid)"
+			" SELECT format('%I.%I', schema_name, table_name) AS name FROM published"
+			" WHERE relid IN (SELECT relid FROM joined) ORDER BY name LIMIT 1",
+			"oo", current->published, relid) > 0)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_DUPLICATE_OBJECT),
+			 errmsg("table %s is already in publication \"%s\"", catalog_text(0, "name"),
+					current->publication),
+			 errdetail("It is there by itself, by its schema, or by the table that it is a "
+					   "partition of."),
+			 errhint("To send its rows again, take it out with ALTER PUBLICATION ... DROP TABLE "
+					 "first.  launch() with copy_existing sends the rows of all tables.")));
+	catalog_commit_transaction(&transaction);
 }
 
 bool
@@ -157,34 +184,32 @@ current_is_stored_in(Oid relid, Oid filenode)
 	" WHERE a.attrelid = p.relid AND a.attnum > 0"                                      \
 	" AND (a.xmin::text, a.cmin::text) <> (y.xmin::text, y.cmin::text)))"
 
-/* The other table that has this name now, unless it is published. */
-#define NAMESAKE(schema_name, table_name)                                          \
-	"EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace" \
-	" WHERE n.nspname = " schema_name " AND c.relname = " table_name               \
+/* Has another table the name that the table had, and is not published? */
+#define HAS_NAMESAKE                                                                 \
+	"t.relid IS NOT NULL AND t.gone_lsn IS NULL AND EXISTS (SELECT FROM pg_class c"  \
+	" JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = t.schema_name" \
+	" AND c.relname = t.table_name"                                                  \
 	" AND NOT EXISTS (SELECT FROM published o WHERE o.relid = c.oid))"
 
-#define CHANGES                                                                                \
-	CURRENT_PUBLISHED                                                                          \
-	"SELECT CASE WHEN t.relid IS NULL OR t.gone_lsn IS NOT NULL"                               \
-	" THEN CASE WHEN " IS_ATTACHED " THEN 'attached' ELSE 'added' END"                         \
-	" WHEN p.relid IS NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = t.relid)"      \
-	" THEN 'dropped'"                                                                          \
-	" WHEN p.relid IS NULL AND EXISTS (SELECT FROM pg_class c WHERE c.oid = t.relid"           \
-	" AND c.relpersistence <> 'p') THEN 'unlogged'"                                            \
-	" WHEN p.relid IS NULL THEN 'removed' ELSE 'renamed' END AS change,"                       \
-	" format('%I.%I', coalesce(p.schema_name, t.schema_name),"                                 \
-	" coalesce(p.table_name, t.table_name)) AS name,"                                          \
-	" CASE WHEN t.relid IS NOT NULL"                                                           \
-	" THEN format('%I.%I', t.schema_name, t.table_name) END AS old_name,"                      \
-	" t.relid IS NOT NULL AND t.gone_lsn IS NULL"                                              \
-	" AND " NAMESAKE(                                                                          \
-		"t.schema_name",                                                                       \
-		"t.table_name") " AS namesake"                                                         \
-						" FROM published p FULL JOIN (SELECT * FROM s3export.current_table"    \
-						" WHERE connector_id = $2) t ON t.relid = p.relid"                     \
-						" WHERE (t.relid IS NULL OR p.relid IS NULL OR t.gone_lsn IS NOT NULL" \
-						" OR (t.schema_name, t.table_name) <> (p.schema_name, p.table_name))"  \
-						" AND (p.relid IS NOT NULL OR t.gone_lsn IS NULL) ORDER BY change, name"
+#define CHANGES                                                                           \
+	CURRENT_PUBLISHED                                                                     \
+	"SELECT CASE WHEN t.relid IS NULL OR t.gone_lsn IS NOT NULL"                          \
+	" THEN CASE WHEN " IS_ATTACHED " THEN 'attached' ELSE 'added' END"                    \
+	" WHEN p.relid IS NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = t.relid)" \
+	" THEN 'dropped'"                                                                     \
+	" WHEN p.relid IS NULL AND EXISTS (SELECT FROM pg_class c WHERE c.oid = t.relid"      \
+	" AND c.relpersistence <> 'p') THEN 'unlogged'"                                       \
+	" WHEN p.relid IS NULL THEN 'removed' ELSE 'renamed' END AS change,"                  \
+	" format('%I.%I', coalesce(p.schema_name, t.schema_name),"                            \
+	" coalesce(p.table_name, t.table_name)) AS name,"                                     \
+	" CASE WHEN t.relid IS NOT NULL"                                                      \
+	" THEN format('%I.%I', t.schema_name, t.table_name) END AS old_name,"                 \
+	" " HAS_NAMESAKE " AS namesake"                                                       \
+	" FROM published p FULL JOIN (SELECT * FROM s3export.current_table"                   \
+	" WHERE connector_id = $2) t ON t.relid = p.relid"                                    \
+	" WHERE (t.relid IS NULL OR p.relid IS NULL OR t.gone_lsn IS NOT NULL"                \
+	" OR (t.schema_name, t.table_name) <> (p.schema_name, p.table_name))"                 \
+	" AND (p.relid IS NOT NULL OR t.gone_lsn IS NULL) ORDER BY change, name"
 
 /* A table that came or went. */
 typedef struct TableChange
@@ -346,17 +371,22 @@ forget_interrupted_copies(const Current *current, StringInfo names)
 	return true;
 }
 
-/* Within a scope: the rows have the publication by the OID and the name that it has now. */
+/*
+ * Within a scope: the publication has the name that it has now.  One that has taken the place of
+ * another is taken over when everything that the other published has been delivered.
+ */
 static void
-put_publication(const Current *current)
+put_publication(const Current *current, bool replaced)
 {
-	(void) catalog_execute("UPDATE s3export.current_state SET publication_oid = $2"
-						   " WHERE connector_id = $1 AND publication_oid <> $2",
-						   "io", current->connector->connector_id, current->publication_oid);
+	if (replaced)
+		(void) catalog_execute(
+			"UPDATE s3export.current_state SET next_publication_oid = $2,"
+			" replaced_lsn = pg_current_wal_insert_lsn() WHERE connector_id = $1",
+			"io", current->connector->connector_id, current->published);
 	(void) catalog_execute(
 		"UPDATE s3export.current u SET publication = p.pubname FROM pg_publication p"
 		" WHERE u.connector_id = $1 AND p.oid = $2 AND u.publication <> p.pubname",
-		"io", current->connector->connector_id, current->publication_oid);
+		"io", current->connector->connector_id, current->published);
 }
 
 /* Within a scope: another publication has the name of the one that was there. */
@@ -385,7 +415,6 @@ void
 current_check(Current *current, bool first)
 {
 	MemoryContext      context = CurrentMemoryContext;
-	Oid                before = current->publication_oid;
 	bool               replaced;
 	CatalogTransaction transaction;
 	List              *changes;
@@ -396,19 +425,22 @@ current_check(Current *current, bool first)
 	catalog_begin_transaction(&transaction);
 	MemoryContextSwitchTo(context);
 	current_require_sendable(current);
-	current->publication_oid = current_require_publication(current);
-	replaced = !first && OidIsValid(before) && before != current->publication_oid;
+	current->published = current_require_publication(current);
+	if (first || !OidIsValid(current->publication_oid))
+		current->publication_oid = current->published;
+	replaced = current->published != current->publication_oid &&
+			   current->published != current->next_publication_oid;
 	if (replaced)
 		record_replacement(current);
-	changes = find_changes(current, current->publication_oid, context);
+	changes = find_changes(current, current->published, context);
 	if (changes != NIL)
-		put_published(current, current->publication_oid);
+		put_published(current, current->published);
 	if (changes != NIL && !first)
 		record_changes(current, changes);
 	if (!first)
 		(void) forget_interrupted_copies(current, &interrupted);
 	current->ntables = count_tables(current);
-	put_publication(current);
+	put_publication(current, replaced);
 	catalog_commit_transaction(&transaction);
 
 	if (replaced)

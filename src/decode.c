@@ -236,8 +236,8 @@ decode_is_own(XLogRecPtr from, XLogRecPtr to)
 	if (reader == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	XLogBeginRead(reader, from);
-	while (own && reader->EndRecPtr < to && XLogReadRecord(reader, &error) != NULL)
-		own = !commits_another(reader);
+	while (own && reader->EndRecPtr < to)
+		own = XLogReadRecord(reader, &error) != NULL && !commits_another(reader);
 	XLogReaderFree(reader);
 	if (error != NULL)
 		ereport(ERROR,
@@ -304,6 +304,12 @@ decode_confirm(XLogRecPtr position)
 	LogicalConfirmReceivedLocation(position);
 	ReplicationSlotMarkDirty();
 	ReplicationSlotSave();
+}
+
+void
+decode_forget_catalogs(void)
+{
+	InvalidateSystemCaches();
 }
 
 void

@@ -88,6 +88,12 @@ extern XLogRecPtr decode_position(const Decoder *decoder);
 /* What commits before "position" will not be asked for again: the server may remove its WAL. */
 extern void decode_confirm(XLogRecPtr position);
 
+/*
+ * Forgets what is cached of the catalogs.  What is decoded next then depends on the WAL from
+ * here on alone, as when it is decoded again from here.
+ */
+extern void decode_forget_catalogs(void);
+
 /* The slot stays acquired. */
 extern void decode_close(Decoder *decoder);
 

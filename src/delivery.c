@@ -157,7 +157,21 @@ is_over(TimestampTz since, int ms)
 	return TimestampDifferenceExceeds(since, GetCurrentTimestamp(), ms);
 }
 
-/* The position is recorded first: the slot is never told what could still be asked for. */
+/* Before the position moves past them. */
+static void
+tell_withheld(Delivery *delivery)
+{
+	List  *tables;
+	uint64 events = batch_take_withheld(delivery->batch, &tables);
+
+	if (events > 0)
+		current_withheld(delivery->current, tables, events);
+}
+
+/*
+ * The position is recorded first: the slot is never told what could still be asked for.  A
+ * batch that is written again would begin here.
+ */
 static void
 move(Delivery *delivery, Filling *filling)
 {
@@ -165,10 +179,12 @@ move(Delivery *delivery, Filling *filling)
 	filling->since = GetCurrentTimestamp();
 	if (filling->moved <= delivery->current->delivered)
 		return;
+	tell_withheld(delivery);
 	current_moved(delivery->current, filling->moved);
 	decode_confirm(filling->moved);
 	delivery->outcome->position = filling->moved;
 	batch_forget_sources(delivery->batch);
+	decode_forget_catalogs();
 }
 
 static void
@@ -239,14 +255,20 @@ send_batch(Delivery *delivery, CurrentBatch *settings, bool again)
 	delivery->outcome->bytes += progress.bytes;
 }
 
+/* What a batch that is written again consists of has been recorded, and is in the WAL. */
 static void
-tell_withheld(Delivery *delivery)
+require_same_events(const Delivery *delivery, const CurrentBatch *again)
 {
-	List  *tables;
-	uint64 events = batch_withheld(delivery->batch, &tables);
+	uint64 events = batch_events(delivery->batch);
 
-	if (events > 0)
-		current_withheld(delivery->current, tables, events);
+	if (events != again->events)
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
+						errmsg("the interrupted batch that ends at %X/%X cannot be written again",
+							   LSN_FORMAT_ARGS(again->end)),
+						errdetail("It had " UINT64_FORMAT " events, and has " UINT64_FORMAT " now.",
+								  again->events, events),
+						errhint("Stop the connector with s3export.stop(), and launch it again with "
+								"copy_existing => true.")));
 }
 
 static void
@@ -258,18 +280,18 @@ run_batch(Delivery *delivery)
 	XLogRecPtr   start;
 
 	open_decoder(delivery);
+	decode_forget_catalogs();
 	start = Max(decode_position(delivery->decoder), current->delivered);
 	if (!again)
 		delivery_choose_settings(current, delivery->target > start ? delivery->target - start : 0,
 								 &settings);
 	delivery->batch = batch_open(current, &settings, start);
 	fill_batch(delivery, again ? &current->batch : NULL);
+	if (again)
+		require_same_events(delivery, &current->batch);
+	tell_withheld(delivery);
 	if (batch_events(delivery->batch) > 0)
 		send_batch(delivery, &settings, again);
-	else if (again)
-		elog(ERROR, "the batch that ends at %X/%X has no events",
-			 LSN_FORMAT_ARGS(current->batch.end));
-	tell_withheld(delivery);
 	delivery->outcome->position = decode_position(delivery->decoder);
 	if (batch_events(delivery->batch) > 0)
 		decode_confirm(delivery->outcome->position);
@@ -315,6 +337,7 @@ drop_events(Delivery *delivery)
 		position = decode_position(delivery->decoder);
 	}
 	events = batch_events(delivery->batch);
+	tell_withheld(delivery);
 	batch_close(delivery->batch);
 	delivery->batch = NULL;
 	close_decoder(delivery);
@@ -365,18 +388,20 @@ void
 delivery_exclude_others(int64 connector_id)
 {
 	if (!lease_try_current(connector_id))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("connector \"%s\" is being delivered or launched",
-						delivery_load(connector_id)->connector->name),
-				 errhint("Nothing is lost: the next delivery goes on where this one ends.")));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
+						errmsg("connector \"%s\" is being delivered or launched",
+							   delivery_load(connector_id)->connector->name),
+						errhint("Try again when that has ended.  Nothing is lost meanwhile.")));
 }
 
 /* "reason": a sentence for people, which is recorded; "copy": this may be a copy of a server. */
 COMPAT_NORETURN static void
-lose(const Current *current, bool copy, const char *reason)
+lose(Delivery *delivery, bool copy, const char *reason)
 {
+	const Current *current = delivery->current;
+
 	current_lost(current, reason);
+	delivery->current = NULL;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("connector \"%s\" has lost its place in the WAL", current->connector->name),
@@ -395,9 +420,10 @@ lose(const Current *current, bool copy, const char *reason)
  * deliveries themselves have recorded.
  */
 static void
-check_position(Current *current)
+check_position(Delivery *delivery)
 {
-	XLogRecPtr confirmed = decode_confirmed();
+	const Current *current = delivery->current;
+	XLogRecPtr     confirmed = decode_confirmed();
 
 	if (current->elsewhere)
 	{
@@ -407,22 +433,25 @@ check_position(Current *current)
 	if (confirmed <= current->delivered || decode_is_own(current->delivered, confirmed))
 		return;
 	decode_release();
-	lose(current, false,
+	lose(delivery, false,
 		 psprintf("Replication slot \"%s\" has been advanced from %X/%X to %X/%X by somebody else; "
 				  "the changes in between were not delivered.",
 				  current->slot, LSN_FORMAT_ARGS(current->delivered), LSN_FORMAT_ARGS(confirmed)));
 }
 
+/* What is lost is recorded here, and is no failure besides. */
 static void
-acquire(Current *current)
+acquire(Delivery *delivery)
 {
+	const Current *current = delivery->current;
+
 	switch (decode_acquire(current_slot_name(current->connector->connector_id)))
 	{
 		case DECODE_SLOT_ACQUIRED:
-			check_position(current);
+			check_position(delivery);
 			break;
 		case DECODE_SLOT_INVALID:
-			lose(current, false,
+			lose(delivery, false,
 				 psprintf("The server has removed WAL that had not been delivered, or has "
 						  "invalidated replication slot \"%s\" for another reason: see "
 						  "\"max_slot_wal_keep_size\" and pg_replication_slots.",
@@ -431,9 +460,10 @@ acquire(Current *current)
 			if (current->elsewhere)
 			{
 				current_skipped(current);
+				delivery->current = NULL;
 				current_refuse_delivery(current);
 			}
-			lose(current, true,
+			lose(delivery, true,
 				 psprintf("Replication slot \"%s\" does not exist on this server, or another has "
 						  "been put in its place.",
 						  current->slot));
@@ -521,7 +551,8 @@ deliver(Delivery *delivery)
 		delivery->current = current;
 		return;
 	}
-	acquire(current);
+	delivery->current = current;
+	acquire(delivery);
 	deliver_changes(delivery);
 }
 

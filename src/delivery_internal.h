@@ -25,8 +25,8 @@ typedef struct Delivery
 	bool             records; /* errors, too */
 	bool             copies;  /* of a launch: rows that are there */
 	bool             begun;   /* of a launch: current_launching has been called */
-	List            *tables;  /* (CurrentSourceTable *) whose rows are copied */
 	Oid              relid;   /* of the table that is added */
+	XLogRecPtr       added;   /* when it was in the publication */
 	Oid              userid;  /* who adds it */
 } Delivery;
 

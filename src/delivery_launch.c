@@ -177,6 +177,7 @@ create_slot_and_copy(Delivery *delivery, const char *slot, Oid joined)
 	MemoryContext     context = CurrentMemoryContext;
 	ResourceOwner     owner = CurrentResourceOwner;
 	DecodeTransaction transaction;
+	List             *tables;
 	XLogRecPtr        start;
 
 	StartTransactionCommand();
@@ -186,10 +187,10 @@ create_slot_and_copy(Delivery *delivery, const char *slot, Oid joined)
 	MemoryContextSwitchTo(context);
 	transaction = copy_as_transaction(start);
 	PushActiveSnapshot(GetTransactionSnapshot());
-	delivery->tables = current_source_tables(current, joined);
-	lock_tables(delivery->tables);
+	tables = current_source_tables(current, joined);
+	lock_tables(tables);
 	batch_begin(delivery->batch, &transaction);
-	copy_tables(current, delivery->batch, delivery->tables);
+	copy_tables(current, delivery->batch, tables);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);
@@ -337,6 +338,12 @@ alter_publication(Delivery *delivery, void (*alter)(const Current *current, Oid 
 	CurrentResourceOwner = owner;
 }
 
+static char *
+name_copy_slot(const Delivery *delivery)
+{
+	return psprintf("%s_copy", current_slot_name(delivery->connector_id));
+}
+
 static void
 add_table(Delivery *delivery)
 {
@@ -350,15 +357,16 @@ add_table(Delivery *delivery)
 		current_refuse_delivery(current);
 	delivery->current = current;
 	current_check(current, false);
+	current_require_unpublished(current, delivery->relid);
 	current_begin_table(current, delivery->relid);
 	alter_publication(delivery, current_add_table);
+	delivery->added = XactLastCommitEnd;
 	delivery->begun = true;
-	current_check(current, true);
 	wait_for_locks(true);
 	open_copy(delivery, &settings);
-	position = create_slot_and_copy(delivery, psprintf("%s_copy", current->slot), delivery->relid);
+	position = create_slot_and_copy(delivery, name_copy_slot(delivery), delivery->relid);
 	decode_release();
-	current_table_copying(current, delivery->tables, position);
+	current_table_copying(current, delivery->relid, delivery->added, position);
 	if (batch_events(delivery->batch) > 0)
 	{
 		batch_seal(delivery->batch);
@@ -369,20 +377,32 @@ add_table(Delivery *delivery)
 	delivery->outcome->position = position;
 }
 
-/* The table leaves the publication again, so that it can be added another time. */
+/*
+ * The table leaves the publication again, so that it can be added another time.  What was
+ * published meanwhile is no event: making a slot waits for all transactions that may have
+ * some of it and have not committed yet.
+ */
 static void
 undo_add_table(Delivery *delivery, const ErrorData *error)
 {
+	const Current *current = delivery->current;
+	XLogRecPtr     position;
+
 	decode_release();
-	wait_for_locks(false);
+	if (current == NULL)
+		return;
 	if (!delivery->begun)
 	{
-		if (delivery->current != NULL)
-			current_table_failed(delivery->current, delivery->relid, NIL, NULL);
+		current_forget_table(current, delivery->relid);
 		return;
 	}
+	wait_for_locks(true);
 	alter_publication(delivery, current_remove_table);
-	current_table_failed(delivery->current, delivery->relid, delivery->tables, error);
+	current_table_copying(current, delivery->relid, delivery->added, GetXLogInsertRecPtr());
+	current_table_failed(current, delivery->relid, error);
+	position = decode_create_slot(name_copy_slot(delivery), false);
+	decode_release();
+	current_table_copying(current, delivery->relid, delivery->added, position);
 }
 
 void

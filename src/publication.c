@@ -46,7 +46,8 @@ static void
 register_callbacks(void)
 {
 	static const int caches[] = {PUBLICATIONOID, PUBLICATIONRELMAP, PUBLICATIONNAMESPACEMAP,
-								 NAMESPACEOID,   TYPEOID,           AUTHMEMROLEMEM};
+								 NAMESPACEOID,   TYPEOID,           AUTHOID,
+								 AUTHMEMROLEMEM};
 
 	CacheRegisterRelcacheCallback(relation_changes, (Datum) 0);
 	for (size_t i = 0; i < lengthof(caches); i++)
@@ -168,9 +169,10 @@ read_lists(Oid oid, PublishedTable *published)
 }
 
 void
-publication_describe(Oid oid, Relation relation, PublishedTable *published)
+publication_describe(Oid oid, Oid sender, Relation relation, PublishedTable *published)
 {
 	const Publication *publication = GetPublication(oid);
+	Oid                owner = publication_owner(oid);
 	Oid                member;
 
 	memset(published, 0, sizeof(*published));
@@ -187,7 +189,7 @@ publication_describe(Oid oid, Relation relation, PublishedTable *published)
 	published->operations = operations_of(&publication->pubactions);
 	published->relid = publication->pubviaroot ? member : RelationGetRelid(relation);
 	published->generated = compat_publishes_generated(publication);
-	published->withheld = !is_owned_by(member, publication_owner(oid));
+	published->withheld = !has_privs_of_role(sender, owner) || !is_owned_by(member, owner);
 	if (!publication->alltables && !has_schema_of(oid, published->relid))
 		read_lists(oid, published);
 }

@@ -30,7 +30,7 @@ typedef struct PublishedTable
 	Bitmapset *columns;    /* attribute numbers in that table; NULL: all of its columns */
 	bool       generated;  /* stored generated columns are among all columns */
 	Node      *filter;     /* condition on rows of that table; NULL: none */
-	bool       withheld;   /* the publication's owner does not own the table */
+	bool       withheld;   /* the owners are not such that the changes may be sent */
 } PublishedTable;
 
 /*
@@ -43,10 +43,11 @@ extern Oid publication_resolve(Oid oid, const char *name);
 extern Oid publication_owner(Oid oid);
 
 /*
- * Fills in how publication "oid", which exists, publishes "relation".  Allocates in the
+ * Fills in how publication "oid", which exists, publishes "relation" to role "sender", which
+ * must have the rights of the publication's owner, who must own the table.  Allocates in the
  * current memory context.
  */
-extern void publication_describe(Oid oid, Relation relation, PublishedTable *published);
+extern void publication_describe(Oid oid, Oid sender, Relation relation, PublishedTable *published);
 
 /*
  * Changes whenever the process hears of a change in the catalogs that
