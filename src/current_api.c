@@ -28,6 +28,7 @@
 #include "current.h"
 #include "current_worker.h"
 #include "lease.h"
+#include "path.h"
 #include "uploader.h"
 
 SQL_FUNCTION(s3export_launch);
@@ -77,6 +78,15 @@ warn_of_unlimited_slots(const Connector *connector)
 			 errhint("Set \"max_slot_wal_keep_size\" to what the disk can spare.")));
 }
 
+/* Is the object one of those that a launch has left that failed as they appeared? */
+static bool
+is_left_of_launch(const Current *current, const char *uri)
+{
+	return current->state == CURRENT_STOPPED &&
+		   strstr(uri, psprintf("/s3export.%s." INT64_FORMAT "/", path_encode(current->database),
+								current->connector->connector_id)) != NULL;
+}
+
 /* Readers of the folder would take the files of two writers for those of one. */
 static void
 warn_of_other_files(const Current *current)
@@ -87,7 +97,7 @@ warn_of_other_files(const Current *current)
 	if (current->has_sent && !current->elsewhere)
 		return;
 	uri = uploader_find_object(connector);
-	if (uri != NULL)
+	if (uri != NULL && !is_left_of_launch(current, uri))
 		ereport(
 			WARNING,
 			(errmsg("the folder of connector \"%s\" has objects that are not its own",

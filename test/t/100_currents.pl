@@ -148,7 +148,7 @@ is(current_of($node, 'first', 'owner, state, publication, tables, operations, co
 	'postgres|created|s3export_first|{public.events}|{insert}|none|15000|t|||||0|0|0|0|', 'a connector of kind currents, as the view shows it');
 is(sql(q(SELECT puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot, pg_get_userbyid(pubowner) FROM pg_publication WHERE pubname = 's3export_first')), 'f|t|f|f|f|t|postgres', 'it has made a publication');
 error_like($node, q(SELECT s3export.deliver('first')), { sqlstate => '55000', message => 'connector "first" has not been launched', hint => qr/launch/ }, 'nothing is delivered before it is launched');
-error_like($node, qq(SELECT s3export.$_('first')), { sqlstate => '55000', message => qq(cannot $_ connector "first"), detail => 'It has not been launched.', hint => qr/launch/ }, "nor is there anything to $_") foreach 'pause', 'resume', 'stop';
+error_like($node, qq(SELECT s3export.$_('first')), { sqlstate => '55000', message => qq(cannot $_ connector "first"), detail => 'It has not been launched.', $_ eq 'stop' ? () : (hint => qr/launch/) }, "nor is there anything to $_") foreach 'pause', 'resume', 'stop';
 foreach my $time (1, 2)
 {
 	my ($row, $messages) = meet('first');
@@ -160,7 +160,7 @@ is(sql(q(SELECT event, detail, repeats, last_at > at FROM s3export.current_event
 create_connector($node, 'export', folder_path => "$folder/export", validate => \'false');
 error_like($node, q(SELECT s3export.launch('export')), { sqlstate => '42809', message => qr/"export"/ }, 'one for exports cannot be launched');
 error_like($node, q(SELECT s3export.launch('nobody')), { sqlstate => '42704' }, 'nor can one that is not there');
-error_like($node, q(BEGIN; INSERT INTO events VALUES (0); SELECT s3export.launch('first')), { sqlstate => '25001', hint => qr/ommit/ }, 'nor within a transaction that has written');
+error_like($node, q(BEGIN; INSERT INTO events VALUES (0); SELECT s3export.launch('first')), { sqlstate => '25001', hint => qr/statement of its own/ }, 'nor within a transaction that has written');
 is(slot_count('first'), 0, 'there is no slot yet');
 
 # ---- a publication without tables
@@ -741,7 +741,7 @@ SQL
 	my ($status, $out, $err) = $node->psql('postgres', q(SELECT events FROM s3export.deliver('bobs')), extra_params => [ '-U', 'bob' ]);
 	is($out, 2, 'is delivered when he does again');
 	is(short('bobs', 'id'), 'insert 1 insert 2 insert 4', 'without what was written while it was not his');
-	like($err, qr/WARNING:  changes of table public\.of_bob were not sent to connector "bobs"\nDETAIL:  .*: 1 events\./, 'of which he is warned');
+	like($err, qr/WARNING:  changes of table public\.of_bob were not sent to connector "bobs"\nDETAIL:  1 change: .*did not own the table/, 'of which he is warned');
 	is(sql(q(SELECT detail FROM s3export.current_events WHERE connector = 'bobs' AND event = 'withheld')), '{"state": "running", "events": 1, "tables": "public.of_bob"}', 'an event in the table');
 
 	# REPLICATION, and a new owner.

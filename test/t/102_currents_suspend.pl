@@ -521,7 +521,7 @@ EVENTS
 	is(join(' ', map { "$_->{event} $_->{state}" } notified('lost')), 'lost lost', 'NOTIFY');
 	my ($lost) = recorded('lost', 1);
 	is("$lost->{event} $lost->{detail}{position}", 'lost ' . current_of($node, 'lost', 'position'), 'an event in the table, with the place');
-	like($lost->{detail}{reason}, qr/removed WAL/, 'and the reason');
+	like($lost->{detail}{message}, qr/removed WAL/, 'and the reason');
 	foreach my $time (1, 2)
 	{
 		my ($rows, $messages) = deliver_and_listen($node);
@@ -529,7 +529,7 @@ EVENTS
 		is_deeply($rows, [ { connector => 'lost', state => 'lost', events => 0, files => 0, bytes => 0, events_dropped => 0, error => 'connector "lost" has lost its place in the WAL' } ], "deliver() says so in a row, time $time");
 		like($messages, qr/WARNING:  55000: could not deliver the changes of connector "lost": .*\nHINT:  Launch it again/, "and in a warning, time $time");
 	}
-	error_like($node, 'SELECT s3export.deliver()', { sqlstate => '55000', message => 'could not deliver the changes of 1 of 1 connectors' }, 'and by an error');
+	error_like($node, 'SELECT s3export.deliver()', { sqlstate => '55000', message => 'could not deliver the changes of 1 of 1 connector' }, 'and by an error');
 	is_deeply([ map { "$_->{event} $_->{repeats}" } recorded('lost', 2) ], [ 'skipped 3', 'lost 1' ], 'each time is counted among the events');
 	error_like($node, "SELECT s3export.$_('lost')", { sqlstate => '55000', detail => 'It is lost.', hint => qr/[Ll]aunch/ }, "there is nothing to $_") foreach 'pause', 'resume';
 	sql(q(ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf()));

@@ -88,7 +88,7 @@ sub is_lost
 	is($out, qq($name|lost|0|connector "$name" has lost its place in the WAL), "$what: the row");
 	like($err, qr/^psql.*WARNING:  55000: could not deliver the changes of connector "$name": connector "$name" has lost its place in the WAL\nDETAIL:  $reason\nHINT:  Launch/m, "$what: the warning");
 	is(current_of($node, $name, 'state'), 'lost', "$what: the view");
-	like(last_event($name, 'state', 'reason'), qr/^lost\|lost\|$reason$/, "$what: the event");
+	like(last_event($name, 'state', 'message'), qr/^lost\|lost\|$reason$/, "$what: the event");
 	error_like($node, "SELECT * FROM s3export.deliver('$name')", { sqlstate => '55000', message => qq(connector "$name" has lost its place in the WAL), hint => qr/launch/ }, "$what: the error of the next delivery", %options);
 	is(last_event($name, 'state'), 'skipped|lost', "$what: and its event");
 	is(ids($name), $before, "$what: nothing was sent");
@@ -605,7 +605,7 @@ sub exist { return join ' ', map { slots(slot_of($_)) } @_; }
 	sql(q(SELECT s3export.stop('two')));
 	is(current_of($node, 'two', 'state, slot_name, position, lag_bytes, lag_seconds, events_sent, failures') . slots($slot), 'stopped|||||1|00', 'stop: the slot is given back, and the rest kept');
 	is(last_event('two', 'state'), 'stopped|stopped', 'stop: an event');
-	error_like($node, q(SELECT s3export.stop('two')), { sqlstate => '55000', message => 'cannot stop connector "two"', hint => qr/launch/ }, 'stop: once');
+	error_like($node, q(SELECT s3export.stop('two')), { sqlstate => '55000', message => 'cannot stop connector "two"', detail => 'It is stopped.' }, 'stop: once');
 	error_like($node, q(SELECT * FROM s3export.deliver('two')), { sqlstate => '55000', message => 'connector "two" is stopped', hint => qr/launch/ }, 'stop: nothing is delivered');
 	sql(q(INSERT INTO two VALUES (2, 'missed')));
 	launch($node, 'two');
