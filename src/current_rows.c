@@ -562,17 +562,16 @@ current_withheld(const Current *current, List *tables, uint64 events)
 	current_record(current->connector, "withheld", current->state, &detail);
 	catalog_commit_transaction(&transaction);
 
-	ereport(WARNING,
-			(errmsg("changes of table %s were not sent to connector \"%s\"", names.data,
-					current->connector->name),
-			 errdetail_plural(
-				 UINT64_FORMAT " change: the owner of publication \"%s\" did not own the table, or the "
-							   "connector's owner had not his rights, or there was no replica identity.",
-				 UINT64_FORMAT " changes: the owner of publication \"%s\" did not own the table, or "
-							   "the connector's owner had not his rights, or there was no replica "
-							   "identity.",
-				 events, events, current->publication),
-			 errhint("Where they matter, take the table out of the publication with ALTER "
-					 "PUBLICATION ... DROP TABLE, and add it again with its rows by "
-					 "s3export.add_table().")));
+	ereport(
+		WARNING,
+		(errmsg("changes of table %s were not sent to connector \"%s\"", names.data,
+				current->connector->name),
+		 errdetail(
+			 "The owner of publication \"%s\" did not own the table, or the connector's "
+			 "owner had not his rights, or there was no replica identity.  Changes: " UINT64_FORMAT
+			 ".",
+			 current->publication, events),
+		 errhint("Where they matter, take the table out of the publication with ALTER "
+				 "PUBLICATION ... DROP TABLE, and add it again with its rows by "
+				 "s3export.add_table().")));
 }
