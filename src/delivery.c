@@ -323,6 +323,7 @@ drop_events(Delivery *delivery)
 {
 	Current     *current = delivery->current;
 	XLogRecPtr   position = current->delivered;
+	XLogRecPtr   forgotten = position;
 	CurrentBatch settings;
 	uint64       events;
 
@@ -335,6 +336,10 @@ drop_events(Delivery *delivery)
 		if (delivery->beyond)
 			break;
 		position = decode_position(delivery->decoder);
+		if (position - forgotten < QUIET_BYTES)
+			continue;
+		batch_forget_sources(delivery->batch);
+		forgotten = position;
 	}
 	events = batch_events(delivery->batch);
 	tell_withheld(delivery);
