@@ -682,17 +682,24 @@ sub exist { return join ' ', map { slots(slot_of($_)) } @_; }
 }
 
 # ---- WAL that has no events
+# In transactions of 1 MB; the records of a checkpoint are what a slot can restart from.
 sub noise
 {
 	my ($megabytes) = @_;
 
-	# In transactions of 1 MB; the records of a checkpoint are what a slot can restart from.
-	foreach my $i (1 .. $megabytes)
-	{
-		sql(q(INSERT INTO noise SELECT i, repeat('x', 1000) FROM generate_series(1, 930) i)) if $i % 8;
-		sql(q(INSERT INTO noise SELECT i, repeat('x', 1000) FROM generate_series(1, 930) i; CHECKPOINT)) unless $i % 8;
-	}
-	return;
+	return sql(<<"SQL");
+DO \$\$
+BEGIN
+	FOR i IN 1 .. $megabytes LOOP
+		INSERT INTO noise SELECT i, repeat('x', 1000) FROM generate_series(1, 930);
+		COMMIT;
+		IF i % 8 = 0 THEN
+			CHECKPOINT;
+		END IF;
+	END LOOP;
+END
+\$\$;
+SQL
 }
 
 sub slot_state { return split /\|/, sql('SELECT pg_current_wal_lsn() - restart_lsn, pg_current_wal_lsn() - confirmed_flush_lsn, catalog_xmin, pg_current_xact_id() FROM pg_replication_slots WHERE slot_name = ' . sql_literal($_[0])); }
