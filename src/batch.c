@@ -413,7 +413,8 @@ find_publication(Batch *batch, uint64 generation)
 {
 	if (batch->publication_seen != generation)
 		batch->publication =
-			publication_resolve(batch->current->publication_oid, batch->current->publication);
+			publication_resolve(batch->current->publication_oid,
+								batch->current->next_publication_oid, batch->current->publication);
 	batch->publication_seen = generation;
 	return batch->publication;
 }

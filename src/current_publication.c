@@ -257,7 +257,8 @@ require_owner_of_publication(const Connector *connector, Oid publication)
 Oid
 current_require_publication(const Current *current)
 {
-	Oid oid = publication_resolve(current->publication_oid, current->publication);
+	Oid oid = publication_resolve(current->publication_oid, current->next_publication_oid,
+								  current->publication);
 
 	if (!OidIsValid(oid))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -371,7 +372,8 @@ require_own_publication(const Current *current, const char *argument)
 void
 current_change_owner(const Current *current)
 {
-	Oid publication = publication_resolve(current->publication_oid, current->publication);
+	Oid publication = publication_resolve(current->publication_oid, current->next_publication_oid,
+										  current->publication);
 
 	if (current->owns_publication && OidIsValid(publication))
 		run_statement(
@@ -405,7 +407,8 @@ current_alter_publication(const Current *current, const CurrentSettings *setting
 void
 current_drop_publication(const Current *current)
 {
-	Oid publication = publication_resolve(current->publication_oid, current->publication);
+	Oid publication = publication_resolve(current->publication_oid, current->next_publication_oid,
+										  current->publication);
 
 	if (!current->owns_publication || !OidIsValid(publication))
 		return;

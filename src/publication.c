@@ -67,11 +67,19 @@ publication_generation(void)
 
 /* ---- the publication ---- */
 
-Oid
-publication_resolve(Oid oid, const char *name)
+static bool
+exists(Oid oid)
 {
-	if (OidIsValid(oid) && SearchSysCacheExists1(PUBLICATIONOID, ObjectIdGetDatum(oid)))
+	return OidIsValid(oid) && SearchSysCacheExists1(PUBLICATIONOID, ObjectIdGetDatum(oid));
+}
+
+Oid
+publication_resolve(Oid oid, Oid next, const char *name)
+{
+	if (exists(oid))
 		return oid;
+	if (exists(next))
+		return next;
 	return get_publication_oid(name, true);
 }
 

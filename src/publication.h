@@ -35,9 +35,10 @@ typedef struct PublishedTable
 
 /*
  * OID of the publication: "oid" as long as there is such a publication, since it stays
- * when the name changes, else the OID of the publication called "name".  InvalidOid: there is none.
+ * when the name changes; then "next", which is known to have taken its place; else the OID of
+ * the publication called "name".  InvalidOid: there is none.
  */
-extern Oid publication_resolve(Oid oid, const char *name);
+extern Oid publication_resolve(Oid oid, Oid next, const char *name);
 
 /* The role that owns publication "oid", which exists. */
 extern Oid publication_owner(Oid oid);

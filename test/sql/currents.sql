@@ -326,7 +326,7 @@ SELECT schema_name, table_name, version, gone_lsn IS NOT NULL AS gone FROM s3exp
 	JOIN s3export.connector USING (connector_id) WHERE name = 'own' ORDER BY 1, 2;
 SELECT * FROM pg_temp.events('own') WHERE event = 'tables_changed';
 -- another publication takes a stop
-SELECT s3export.alter_connector('own', publication => 's3export_own');
+SELECT s3export.alter_connector('own', publication => 'another');
 -- a publication that is gone
 BEGIN;
 DROP PUBLICATION s3export_own;
