@@ -283,7 +283,7 @@ launch(Delivery *delivery)
 }
 
 static void
-undo_launch(Delivery *delivery, const ErrorData *error)
+undo_launch(Delivery *delivery, ErrorData *error)
 {
 	decode_drop_slot();
 	wait_for_locks(false);
@@ -383,7 +383,7 @@ add_table(Delivery *delivery)
  * some of it and have not committed yet.
  */
 static void
-undo_add_table(Delivery *delivery, const ErrorData *error)
+undo_add_table(Delivery *delivery, ErrorData *error)
 {
 	const Current *current = delivery->current;
 	XLogRecPtr     position;
