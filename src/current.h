@@ -291,11 +291,12 @@ extern void current_require_unpublished(const Current *current, Oid relid);
 /*
  * How a table joins with its rows: before it is added to the publication; before the files
  * of the copy of it, and of all tables below it, can appear; when they are in place.  Changes
- * that commit between "added" and "position" are in the copy.
+ * that commit between "added" and "position" are in the copy; "gone": the copy has failed, and
+ * they are nowhere.
  */
 extern void current_begin_table(const Current *current, Oid relid);
-extern void
-current_table_copying(const Current *current, Oid relid, XLogRecPtr added, XLogRecPtr position);
+extern void current_table_copying(const Current *current, Oid relid, XLogRecPtr added,
+								  XLogRecPtr position, bool gone);
 extern void current_table_copied(const Current *current, Oid relid, XLogRecPtr position,
 								 const CurrentProgress *copied);
 

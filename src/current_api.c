@@ -27,7 +27,6 @@
 #include "connector_args.h"
 #include "current.h"
 #include "current_worker.h"
-#include "lease.h"
 #include "path.h"
 #include "uploader.h"
 
@@ -381,13 +380,12 @@ skip(FunctionCallInfo fcinfo, const CurrentDue *current, Undelivered *undelivere
 
 /* Of a connector that is being delivered already nobody needs to be warned. */
 static void
-serve(FunctionCallInfo fcinfo, int64 connector_id, const char *name, Undelivered *undelivered)
+serve(FunctionCallInfo fcinfo, const char *name, Undelivered *undelivered)
 {
 	DeliveryOutcome  outcome = {0};
 	const ErrorData *error = try_deliver(name, &outcome);
 
-	if (error != NULL &&
-		(error->sqlerrcode != ERRCODE_OBJECT_IN_USE || lease_current_is_free(connector_id)))
+	if (error != NULL && error->sqlerrcode != ERRCODE_OBJECT_IN_USE)
 	{
 		warn(name, error);
 		add_undelivered(undelivered, name, error->sqlerrcode, error->message);
@@ -414,7 +412,7 @@ deliver_all(FunctionCallInfo fcinfo, Undelivered *undelivered)
 		CHECK_FOR_INTERRUPTS();
 		undelivered->connectors++;
 		if (current->due || current_find_slot(current->connector_id) != CURRENT_SLOT_USABLE)
-			serve(fcinfo, current->connector_id, current->name, undelivered);
+			serve(fcinfo, current->name, undelivered);
 		else
 			skip(fcinfo, current, undelivered);
 	}
@@ -449,7 +447,7 @@ s3export_deliver(PG_FUNCTION_ARGS)
 	if (name == NULL)
 		deliver_all(fcinfo, &undelivered);
 	else if (!raises)
-		serve(fcinfo, connector_load(name, CONNECTOR_OWNER)->connector_id, name, &undelivered);
+		serve(fcinfo, name, &undelivered);
 	else
 	{
 		deliver(connector_load(name, CONNECTOR_OWNER), true, &outcome);

@@ -193,7 +193,7 @@ current_begin_table(const Current *current, Oid relid)
 		" (connector_id, relid, schema_name, table_name, copying)"
 		" SELECT $1, c.oid, n.nspname, c.relname, true"
 		" FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $2"
-		" ON CONFLICT (connector_id, relid) DO UPDATE SET copying = true, gone_lsn = NULL",
+		" ON CONFLICT (connector_id, relid) DO UPDATE SET copying = true",
 		"io", current->connector->connector_id, relid);
 	catalog_commit_transaction(&transaction);
 }
@@ -203,7 +203,8 @@ current_begin_table(const Current *current, Oid relid)
  * time are still to be passed over.
  */
 void
-current_table_copying(const Current *current, Oid relid, XLogRecPtr added, XLogRecPtr position)
+current_table_copying(const Current *current, Oid relid, XLogRecPtr added, XLogRecPtr position,
+					  bool gone)
 {
 	CatalogTransaction transaction;
 
@@ -212,12 +213,12 @@ current_table_copying(const Current *current, Oid relid, XLogRecPtr added, XLogR
 		"WITH RECURSIVE joined (relid) AS (SELECT $2::oid UNION"
 		" SELECT i.inhrelid FROM joined j JOIN pg_inherits i ON i.inhparent = j.relid)"
 		" INSERT INTO s3export.current_table AS t"
-		" (connector_id, relid, schema_name, table_name, added_lsn, since_lsn)"
-		" SELECT $1, c.oid, n.nspname, c.relname, $3, $4 FROM joined j"
+		" (connector_id, relid, schema_name, table_name, added_lsn, since_lsn, gone_lsn)"
+		" SELECT $1, c.oid, n.nspname, c.relname, $3, $4, CASE WHEN $5 THEN $4 END FROM joined j"
 		" JOIN pg_class c ON c.oid = j.relid JOIN pg_namespace n ON n.oid = c.relnamespace"
-		" ON CONFLICT (connector_id, relid) DO UPDATE SET gone_lsn = NULL,"
+		" ON CONFLICT (connector_id, relid) DO UPDATE SET gone_lsn = excluded.gone_lsn,"
 		" added_lsn = least(t.added_lsn, excluded.added_lsn), since_lsn = excluded.since_lsn",
-		"ioll", current->connector->connector_id, relid, added, position);
+		"iollb", current->connector->connector_id, relid, added, position, gone);
 	catalog_commit_transaction(&transaction);
 }
 

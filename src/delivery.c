@@ -569,11 +569,17 @@ is_failure(const ErrorData *error)
 		   error->sqlerrcode != ERRCODE_ADMIN_SHUTDOWN;
 }
 
+/*
+ * That something is in use is said of the connector alone, which others deliver meanwhile: here
+ * something else keeps it from being delivered.
+ */
 static void
-record_failure(Delivery *delivery, const ErrorData *error)
+record_failure(Delivery *delivery, ErrorData *error)
 {
 	bool suspends = error->sqlerrcode == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
 
+	if (error->sqlerrcode == ERRCODE_OBJECT_IN_USE)
+		error->sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
 	if (delivery->current == NULL || !is_failure(error))
 		return;
 	current_failed(delivery->current, error, suspends);
@@ -583,7 +589,7 @@ record_failure(Delivery *delivery, const ErrorData *error)
 
 void
 delivery_attempt(Delivery *delivery, void (*work)(Delivery *delivery),
-				 void (*undo)(Delivery *delivery, const ErrorData *error))
+				 void (*undo)(Delivery *delivery, ErrorData *error))
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;

@@ -48,6 +48,6 @@ extern void delivery_exclude_others(int64 connector_id);
  * an error is told to the uploader, recorded or undone by "undo", and raised again.
  */
 extern void delivery_attempt(Delivery *delivery, void (*work)(Delivery *delivery),
-							 void (*undo)(Delivery *delivery, const ErrorData *error));
+							 void (*undo)(Delivery *delivery, ErrorData *error));
 
 #endif /* DELIVERY_INTERNAL_H */

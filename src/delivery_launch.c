@@ -283,7 +283,7 @@ launch(Delivery *delivery)
 }
 
 static void
-undo_launch(Delivery *delivery, const ErrorData *error)
+undo_launch(Delivery *delivery, ErrorData *error)
 {
 	decode_drop_slot();
 	wait_for_locks(false);
@@ -366,7 +366,7 @@ add_table(Delivery *delivery)
 	open_copy(delivery, &settings);
 	position = create_slot_and_copy(delivery, name_copy_slot(delivery), delivery->relid);
 	decode_release();
-	current_table_copying(current, delivery->relid, delivery->added, position);
+	current_table_copying(current, delivery->relid, delivery->added, position, false);
 	if (batch_events(delivery->batch) > 0)
 	{
 		batch_seal(delivery->batch);
@@ -383,7 +383,7 @@ add_table(Delivery *delivery)
  * some of it and have not committed yet.
  */
 static void
-undo_add_table(Delivery *delivery, const ErrorData *error)
+undo_add_table(Delivery *delivery, ErrorData *error)
 {
 	const Current *current = delivery->current;
 	XLogRecPtr     position;
@@ -398,11 +398,11 @@ undo_add_table(Delivery *delivery, const ErrorData *error)
 	}
 	wait_for_locks(true);
 	alter_publication(delivery, current_remove_table);
-	current_table_copying(current, delivery->relid, delivery->added, GetXLogInsertRecPtr());
+	current_table_copying(current, delivery->relid, delivery->added, GetXLogInsertRecPtr(), true);
 	current_table_failed(current, delivery->relid, error);
 	position = decode_create_slot(name_copy_slot(delivery), false);
 	decode_release();
-	current_table_copying(current, delivery->relid, delivery->added, position);
+	current_table_copying(current, delivery->relid, delivery->added, position, true);
 }
 
 void

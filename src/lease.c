@@ -155,14 +155,3 @@ lease_lock_current(int64 connector_id)
 
 	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
 }
-
-bool
-lease_current_is_free(int64 connector_id)
-{
-	LOCKTAG tag = make_tag((uint64) connector_id, CLASS_CURRENT);
-
-	if (!try_lock(tag, ShareLock))
-		return false;
-	unlock(tag, ShareLock);
-	return true;
-}

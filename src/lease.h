@@ -53,9 +53,6 @@ extern bool lease_try_current(int64 connector_id);
 extern void lease_release_current(int64 connector_id);
 extern bool lease_lock_current(int64 connector_id);
 
-/* Does nobody have the right to the current now? */
-extern bool lease_current_is_free(int64 connector_id);
-
 /* The right to start this database's queued jobs. */
 extern bool lease_try_queue(void);
 extern void lease_release_queue(void);

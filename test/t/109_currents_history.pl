@@ -1,0 +1,510 @@
+# What a current sends when types, columns, publications, owners and slots become others on the way.
+use strict;
+use warnings;
+use lib 'test/lib';
+use IPC::Run;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use S3Currents;
+use S3Export;
+use S3Faults;
+use ScriptedS3;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+my $s3 = scripted_s3();
+my %keys = scripted_user($s3);
+my $node = currents_node('main', 'max_slot_wal_keep_size = 10GB');
+my %folder;
+
+sub sql { return $node->safe_psql('postgres', @_); }
+
+sub flow
+{
+	my ($name, %more) = @_;
+
+	$folder{$name} = unique_folder();
+	create_connector($node, $name, at_endpoint($s3), %keys, folder_path => $folder{$name}, kind => 'currents', validate => \'false', %more);
+	return;
+}
+
+sub files { return files_in_scripted($s3, $folder{ $_[0] }); }
+
+# "insert 1, delete 2" of a connector, in the order of a table's events; of some columns, "insert 1/a".
+sub short
+{
+	my ($name, $type, @columns) = @_;
+
+	@columns = ('id') unless @columns;
+	return join ', ', map { my $event = $_; "$event->{op} " . join('/', map { $event->{values}{$_} // '-' } @columns) } grep { !defined $type || $_->{type} eq $type } events(files($name));
+}
+
+# How many versions the events of a table have.
+sub versions
+{
+	my ($name) = @_;
+	my %versions = map { $_->{file}{version} => 1 } events(files($name));
+
+	return scalar keys %versions;
+}
+
+# What a statement says: its rows and its messages, with their SQLSTATEs.
+sub said
+{
+	my ($statement, $user) = @_;
+	my ($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\n$statement", extra_params => [ defined $user ? ('-U', $user) : () ]);
+
+	return ($out, $err);
+}
+
+# The number of events, or the error, and the messages.
+sub deliver_loudly
+{
+	my ($name, $user) = @_;
+
+	return said("SELECT coalesce(error, events::text) FROM s3export.deliver('$name', \"raise\" => false)", $user);
+}
+
+sub events_of
+{
+	my ($name) = @_;
+
+	return sql("SELECT string_agg(event, ' ' ORDER BY at) FROM s3export.current_events WHERE connector = '$name'");
+}
+
+# S3 refuses the connector's files while the block runs.
+sub refusing
+{
+	my ($name, $block) = @_;
+
+	$s3->call('add_fault', do => 'error', code => 'AccessDenied', match => { key => $folder{$name} }, times => undef);
+	$block->();
+	$s3->call('clear_faults');
+	return;
+}
+
+# A transaction that has run these statements and goes on for so many seconds.
+sub open_transaction
+{
+	my ($seconds, @statements) = @_;
+	my $sleep = "SELECT pg_sleep($seconds) AS open_" . int(rand 1e9);
+	my $session = start_psql($node, 'BEGIN', @statements, $sleep, 'COMMIT');
+
+	poll_until(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE query = '$sleep'") > 0 }, 'an open transaction');
+	return $session;
+}
+
+# ---- row filters, with changes of other tables in between
+sql('CREATE TABLE wide (id int PRIMARY KEY, ' . join(', ', map { "c$_ int DEFAULT 257" } 1 .. 400) . ')');
+sql(<<'SQL');
+CREATE TABLE t (id int, k text, PRIMARY KEY (id, k));
+CREATE PUBLICATION pt FOR TABLE t WHERE (k = 'eu'), wide;
+CREATE TABLE p (id int, k text, PRIMARY KEY (id, k)) PARTITION BY RANGE (id);
+CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (100);
+CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (100) TO (200);
+CREATE PUBLICATION pp FOR TABLE p WHERE (k = 'a') WITH (publish_via_partition_root = true);
+SQL
+flow('filter', publication => 'pt');
+flow('leaf', publication => 'pp');
+launch($node, $_) foreach 'filter', 'leaf';
+sql($_) foreach q(INSERT INTO t VALUES (1, 'eu')), q(INSERT INTO wide VALUES (1)), q(INSERT INTO t VALUES (2, 'eu'), (3, 'us')), q(DELETE FROM t WHERE id = 1),
+  q(INSERT INTO p VALUES (1, 'a')), q(INSERT INTO p VALUES (101, 'a'), (102, 'b')), q(INSERT INTO p VALUES (2, 'a'), (3, 'b'));
+deliver($node, $_) foreach 'filter', 'leaf';
+is(short('filter', 'public.t'), 'insert 1, insert 2, delete 1', 'a row filter with a text, changes of another table in between');
+is(short('leaf'), 'insert 1, insert 101, insert 2', 'a row filter of a root with two partitions');
+
+# ---- a type that is made anew under its name
+sql('CREATE DOMAIN status AS text; CREATE TABLE b (id int PRIMARY KEY, s status)');
+flow('type', tables => '{b}');
+launch($node, 'type');
+sql(q(INSERT INTO b VALUES (1, 'new')));
+sql(q(BEGIN; ALTER DOMAIN status RENAME TO status_old; CREATE TYPE status AS ENUM ('new', 'done'); ALTER TABLE b ALTER s TYPE status USING s::text::status; COMMIT));
+sql(q(INSERT INTO b VALUES (2, 'done')));
+is((deliver_loudly('type'))[0], '2', 'a domain that becomes an enum of the same name');
+is(short('type', undef, 'id', 's'), 'insert 1/new, insert 2/done', 'each value by its own type');
+is(versions('type'), 2, 'in two versions');
+
+# ---- a column that is made anew under its name
+sql('CREATE TABLE c (id int PRIMARY KEY, v text)');
+flow('column', tables => '{c}');
+launch($node, 'column');
+sql($_) foreach q(INSERT INTO c VALUES (1, 'one')), 'ALTER TABLE c DROP COLUMN v; ALTER TABLE c ADD COLUMN v text', q(INSERT INTO c (id, v) VALUES (2, 'two')), q(UPDATE c SET v = 'uno' WHERE id = 1);
+deliver($node, 'column');
+is(short('column', undef, 'id', 'v'), 'insert 1/one, insert 2/two, update 1/uno', 'a column that is dropped and added again has its values');
+is(versions('column'), 2, 'in two versions');
+sql('CREATE TABLE g (id int PRIMARY KEY, d int GENERATED ALWAYS AS (id * 2) STORED)');
+flow('generated', tables => '{g}');
+launch($node, 'generated');
+sql($_) foreach 'INSERT INTO g VALUES (1)', 'ALTER TABLE g DROP COLUMN d; ALTER TABLE g ADD d int GENERATED ALWAYS AS (id * 3) STORED', 'INSERT INTO g VALUES (2)';
+deliver($node, 'generated');
+is(short('generated', undef, 'id', 'd'), 'insert 1/2, insert 2/6', 'a generated column that is made anew has its values');
+is(versions('generated'), 2, 'in two versions');
+
+# ---- a table that is published already does not join
+sql(<<'SQL');
+CREATE SCHEMA s;
+CREATE TABLE s.t (id int PRIMARY KEY); CREATE TABLE s.u (id int PRIMARY KEY);
+CREATE PUBLICATION ps FOR TABLES IN SCHEMA s;
+CREATE TABLE q (id int PRIMARY KEY) PARTITION BY RANGE (id);
+CREATE TABLE q1 PARTITION OF q FOR VALUES FROM (0) TO (10);
+SQL
+flow('schema', publication => 'ps');
+flow('root', tables => '{q}');
+flow('part', tables => '{q1}');
+launch($node, $_) foreach 'schema', 'root', 'part';
+sql('INSERT INTO s.t VALUES (1); INSERT INTO s.u VALUES (1); INSERT INTO q VALUES (1); DELETE FROM q; INSERT INTO q VALUES (2)');
+foreach my $case ([ 'schema', 's.t', 'by its schema' ], [ 'root', 'q', 'by itself' ], [ 'root', 'q1', 'by its root' ], [ 'part', 'q', 'by a partition' ])
+{
+	my ($name, $table, $how) = @$case;
+
+	error_like($node, "SELECT s3export.add_table('$name', '$table')", { sqlstate => '42710', message => qr/is already in publication/, hint => qr/launch/ }, "a table that is published $how does not join");
+}
+sql('INSERT INTO s.u VALUES (2)');
+foreach my $name ('schema', 'root', 'part')
+{
+	unlike((deliver_loudly($name))[1], qr/WARNING/, "$name: nothing has come of it");
+	is(events_of($name), 'launched', "$name: nor is there an event");
+}
+is(short('schema'), 'insert 1, insert 1, insert 2', 'by its schema: all is sent');
+is($_, 'insert 1, delete 1, insert 2', 'by root and partition: all is sent') foreach short('root'), short('part');
+
+# ---- a copy that fails takes nothing with it
+sql('CREATE TABLE r (id int PRIMARY KEY, v text); CREATE TABLE r0 (id int PRIMARY KEY)');
+flow('again', tables => '{r,r0}');
+launch($node, 'again');
+sql(q(INSERT INTO r VALUES (1, 'a'); UPDATE r SET v = 'b'; ALTER PUBLICATION s3export_again DROP TABLE r));
+refusing('again', sub { isnt(sql_error($node, q(SELECT s3export.add_table('again', 'r')))->{sqlstate}, undef, 'a copy of a table that was published before fails') });
+is(current_of($node, 'again', 'state, tables'), 'running|{public.r0}', 'and leaves it out');
+is((deliver_loudly('again'))[0], '2', 'what was published before is sent');
+is(short('again'), 'insert 1, update 1', 'and nothing else');
+sql('ALTER TABLE r SET UNLOGGED');
+error_like($node, q(SELECT s3export.add_table('again', 'r')), { message => qr/unlogged|publication/ }, 'a table that cannot be published');
+my ($out, $err) = deliver_loudly('again');
+is($out, '0', 'is left out');
+unlike($err, qr/WARNING/, 'without a word about it afterwards');
+unlike(events_of('again'), qr/copy_failed.*(?:copy_failed|tables_changed)/, 'and without an event');
+
+# ---- a transaction that is open while a copy fails
+sql('CREATE TABLE j (id int PRIMARY KEY); INSERT INTO j VALUES (1); CREATE TABLE j0 (id int PRIMARY KEY)');
+flow('open', tables => '{j0}');
+launch($node, 'open');
+$s3->call('add_fault', do => 'stall', when => 'before', seconds => 1, match => { operation => 'PutObject', key => $folder{open} }, times => 1);
+refusing('open', sub {
+	my $adder = start_psql($node, q(SELECT s3export.add_table('open', 'j')));
+	sleep 0.6;
+	my $open = open_transaction(1.5, 'INSERT INTO j VALUES (50)');
+	isnt((finish_psql($adder))[0], 0, 'a copy fails while a transaction is open that has changed the table');
+	finish_psql($open);
+});
+is(current_of($node, 'open', 'tables'), '{public.j0}', 'the table is left out');
+is((deliver_loudly('open'))[0], '0', 'and nothing of it is sent');
+sql(q(SELECT s3export.add_table('open', 'j'); INSERT INTO j VALUES (51)));
+deliver($node, 'open');
+is(short('open'), 'copy 1, copy 50, insert 51', 'when it joins again each row is there once');
+
+# ---- a partition that is made while a copy waits for its slot
+sql(<<'SQL');
+CREATE TABLE w (id int PRIMARY KEY) PARTITION BY RANGE (id);
+CREATE TABLE w1 PARTITION OF w FOR VALUES FROM (0) TO (10);
+INSERT INTO w VALUES (1);
+CREATE TABLE x (id int PRIMARY KEY);
+CREATE PUBLICATION pw FOR TABLE x;
+SQL
+flow('late', publication => 'pw');
+launch($node, 'late');
+my $open = open_transaction(2, 'INSERT INTO x VALUES (1)');
+my $adder = start_psql($node, q(SELECT s3export.add_table('late', 'w')));
+poll_until(sub { sql(q(SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE '%copy')) > 0 }, 'the slot of the copy');
+sql($_) foreach 'CREATE TABLE w2 PARTITION OF w FOR VALUES FROM (10) TO (20)', 'INSERT INTO w VALUES (11)';
+finish_psql($open);
+is((finish_psql($adder))[0], 0, 'a table joins while a partition is made');
+sql('INSERT INTO w VALUES (12), (2)');
+deliver($node, 'late');
+is(join('|', map { short('late', "public.$_") } 'x', 'w1', 'w2'), 'insert 1|copy 1, insert 2|copy 11, insert 12', 'each row of each partition once');
+
+# ---- another publication takes the name of one that is dropped
+sql('CREATE TABLE e (id int PRIMARY KEY); CREATE TABLE f (id int PRIMARY KEY)');
+foreach my $case ([ 'cut', 1 ], [ 'whole', 0 ])
+{
+	my ($name, $interrupted) = @$case;
+	my $what = $interrupted ? 'an interrupted batch, and a publication that is replaced' : 'a publication that is replaced';
+
+	sql("TRUNCATE e; CREATE PUBLICATION $name FOR TABLE e; CREATE PUBLICATION ${name}_new FOR TABLE f");
+	flow($name, publication => $name);
+	launch($node, $name);
+	sql('INSERT INTO e VALUES (1)');
+	if ($interrupted)
+	{
+		refusing($name, sub { deliver_loudly($name) });
+		is(current_of($node, $name, 'state'), 'suspended', "$what: the batch is interrupted");
+		sql("SELECT s3export.resume('$name')");
+	}
+	sql("BEGIN; DROP PUBLICATION $name; ALTER PUBLICATION ${name}_new RENAME TO $name; ALTER PUBLICATION $name ADD TABLE e; COMMIT");
+	sql('INSERT INTO e VALUES (2)') unless $interrupted;
+	my ($events, $messages) = deliver_loudly($name);
+	is($events, $interrupted ? 1 : 2, "$what: a delivery");
+	like($messages, qr/WARNING: .*publication "$name" of connector "$name" was dropped and made again/, "$what: it is told");
+	sql('INSERT INTO e VALUES (3)');
+	($events, $messages) = deliver_loudly($name);
+	is($events, 1, "$what: another delivery");
+	unlike($messages, qr/WARNING/, "$what: it is told once");
+	is(short($name), $interrupted ? 'insert 1, insert 3' : 'insert 1, insert 2, insert 3', "$what: nothing is lost, nothing comes twice");
+	is(() = events_of($name) =~ /publication_replaced/g, 1, "$what: an event");
+	sql("SELECT s3export.drop_connector('$name'); DROP PUBLICATION $name");
+}
+
+# ---- a batch that is written again has what it had
+sql('CREATE TABLE n (v text); CREATE TABLE y (id int PRIMARY KEY); CREATE TABLE z (id int PRIMARY KEY); CREATE PUBLICATION py FOR TABLE y');
+flow('same', publication => 'py');
+launch($node, 'same');
+$open = open_transaction(1.5, 'INSERT INTO z VALUES (200)');
+sql($_) foreach 'ALTER PUBLICATION py ADD TABLE z WHERE (id > 100)', 'INSERT INTO z VALUES (1), (201)', 'INSERT INTO n SELECT repeat(md5(i::text), 30) FROM generate_series(1, 8000) i';
+finish_psql($open);
+refusing('same', sub { deliver_loudly('same') });
+is(current_of($node, 'same', 'state'), 'suspended', 'a batch with changes of a publication, after much else in the WAL, is interrupted');
+my $promised = sql(q(SELECT events FROM s3export.current_batch JOIN s3export.connector USING (connector_id) WHERE name = 'same'));
+sql(q(SELECT s3export.resume('same')));
+is((deliver_loudly('same'))[0], $promised, 'and is written again as it was');
+like(short('same'), qr/^insert 201\b/, 'with the filter of then');
+
+# ---- two launches at once
+sql('CREATE TABLE l (id int PRIMARY KEY)');
+flow('twice', tables => '{l}');
+$s3->call('add_fault', do => 'stall', when => 'before', seconds => 1.5, match => { operation => 'ListObjectsV2' }, times => 1);
+my $second = start_psql($node, q(SELECT s3export.launch('twice')));
+poll_until(sub { sql(q(SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%launch(''twice'')%' AND pid <> pg_backend_pid())) > 0 }, 'a launch');
+sleep 0.5;
+launch($node, 'twice');
+sql('INSERT INTO l VALUES (1)');
+my ($status, undef, $refusal) = finish_psql($second);
+isnt($status, 0, 'of two launches at once the second is refused');
+like($refusal, qr/55000: .*is already launched/, 'as it should be');
+sql('INSERT INTO l VALUES (2)');
+deliver($node, 'twice');
+is(short('twice'), 'insert 1, insert 2', 'and nothing is lost');
+
+# ---- two deliveries at once, for a while
+sql('CREATE TABLE h (id serial PRIMARY KEY)');
+flow('hammer', tables => '{h}');
+launch($node, 'hammer');
+my $scripts = PostgreSQL::Test::Utils::tempdir();
+append_to_file("$scripts/deliver", qq(SELECT count(*) FROM s3export.deliver('hammer', "raise" => false);\n));
+append_to_file("$scripts/insert", "INSERT INTO h DEFAULT VALUES;\n");
+my $discard = '';
+my $inserts = IPC::Run::start([ qw(pgbench -n -T 7 -c 1 -R 100 -f), "$scripts/insert", '-d', $node->connstr('postgres') ], '>', \$discard, '2>&1');
+IPC::Run::run([ qw(pgbench -n -T 6 -c 2 -f), "$scripts/deliver", '-d', $node->connstr('postgres') ], '>', \my $deliveries, '2>', \my $warnings);
+$inserts->finish;
+like($deliveries, qr/number of transactions actually processed: [1-9]/, 'deliveries run beside each other');
+is(join('', grep { /WARNING|ERROR/ } split /^/, $warnings), '', 'without a word');
+deliver($node, 'hammer');
+is(current_of($node, 'hammer', 'state, events_sent'), 'running|' . sql('SELECT count(*) FROM h'), 'and send each event once');
+is(join(' ', wrong_events(events(files('hammer')))), '', 'in their order');
+is(events_of('hammer'), 'launched', 'nothing was lost or failed');
+
+# ---- a delivery beside another
+sql('INSERT INTO h DEFAULT VALUES');
+$s3->call('add_fault', do => 'stall', when => 'before', seconds => 1.5, match => { operation => 'PutObject', key => $folder{hammer} }, times => 1);
+my $first = start_psql($node, q(SELECT events FROM s3export.deliver('hammer')));
+worker_pid($node);
+($out, $err) = deliver_loudly('hammer');
+like($out, qr/is being delivered or launched/, 'a delivery beside another has nothing to do');
+unlike($err, qr/WARNING/, 'which is nothing to warn of');
+is((finish_psql($first))[1], '1', 'as the other delivers all');
+
+# ---- rows that the publication's owner may not send
+sql(<<'SQL');
+CREATE ROLE alice LOGIN REPLICATION; CREATE ROLE dba SUPERUSER; CREATE ROLE nobody LOGIN;
+GRANT CREATE ON DATABASE postgres TO alice; GRANT CREATE ON SCHEMA public TO alice;
+CREATE TABLE mine (id int PRIMARY KEY); ALTER TABLE mine OWNER TO alice;
+CREATE TABLE secret (id int PRIMARY KEY, s text);
+CREATE TABLE noise (v text);
+CREATE TABLE k (id int PRIMARY KEY);
+CREATE PUBLICATION owned FOR TABLE k; ALTER TABLE k OWNER TO dba; ALTER PUBLICATION owned OWNER TO dba;
+SQL
+said('CREATE PUBLICATION borrowed FOR TABLE mine', 'alice');
+flow('borrowed', publication => 'borrowed');
+sql(q(SELECT s3export.alter_connector('borrowed', owner => 'alice', validate => false)));
+launch($node, 'borrowed');
+said('DROP PUBLICATION borrowed', 'alice');
+sql($_) foreach 'CREATE PUBLICATION borrowed FOR ALL TABLES', q(INSERT INTO secret VALUES (1, 'launch codes')), 'DROP PUBLICATION borrowed';
+said('CREATE PUBLICATION borrowed FOR TABLE mine; INSERT INTO mine VALUES (1)', 'alice');
+($out, $err) = deliver_loudly('borrowed', 'alice');
+is($out, '1', "a publication of another owner under the same name for a while: the owner's own");
+is(short('borrowed'), 'insert 1', 'is all that is sent');
+like($err, qr/WARNING: .*changes of table public.secret were not sent/, 'which is told');
+like(events_of('borrowed'), qr/\bwithheld\b/, 'as an event');
+
+# ---- a superuser who was none for a while
+sql('CREATE TABLE v (id int PRIMARY KEY); CREATE PUBLICATION super FOR ALL TABLES; ALTER PUBLICATION super OWNER TO dba');
+flow('super', publication => 'super');
+launch($node, 'super');
+deliver($node, 'super');
+sql($_) foreach 'INSERT INTO v VALUES (1)', 'ALTER ROLE dba NOSUPERUSER', 'INSERT INTO v VALUES (2)', 'ALTER ROLE dba SUPERUSER', 'INSERT INTO v VALUES (3)';
+($out, $err) = deliver_loudly('super');
+is(short('super', 'public.v'), 'insert 1, insert 3', 'what an owner who was no superuser for a while did not own is not sent');
+like($err, qr/WARNING: .*changes of table public.v were not sent/, 'which is told');
+is(sql(q(SELECT detail->>'events' FROM s3export.current_events WHERE connector = 'super' AND event = 'withheld')), 1, 'with its number');
+sql(q(SELECT s3export.drop_connector('super'); DROP PUBLICATION super));
+
+# ---- withheld, and then only WAL without events; or a delivery that fails
+sql('CREATE PUBLICATION quiet FOR TABLE mine, k; ALTER TABLE mine OWNER TO dba; ALTER PUBLICATION quiet OWNER TO dba; ALTER ROLE dba NOSUPERUSER');
+flow('quiet', publication => 'quiet');
+launch($node, 'quiet');
+sql($_) foreach 'ALTER TABLE mine OWNER TO alice', 'INSERT INTO mine VALUES (2), (3)', 'ALTER TABLE mine OWNER TO dba', 'INSERT INTO noise SELECT repeat(md5(i::text), 30) FROM generate_series(1, 9000) i';
+($out, $err) = deliver_loudly('quiet');
+is($out, '0', 'rows that are withheld, and much WAL without events');
+like($err, qr/WARNING: .*changes of table public.mine were not sent/, 'are told');
+is(() = events_of('quiet') =~ /withheld/g, 1, 'once');
+sql($_) foreach 'ALTER TABLE mine OWNER TO alice', 'INSERT INTO mine VALUES (4)', 'ALTER TABLE mine OWNER TO dba', 'INSERT INTO noise SELECT repeat(md5(i::text), 30) FROM generate_series(1, 9000) i', 'INSERT INTO k VALUES (1)';
+refusing('quiet', sub { (undef, $err) = deliver_loudly('quiet') });
+like($err, qr/WARNING: .*changes of table public.mine were not sent/, 'also where the delivery fails');
+sql(q(SELECT s3export.resume('quiet')));
+is((deliver_loudly('quiet'))[0], '1', 'which goes on');
+is(short('quiet'), 'insert 1', 'with what may be sent');
+
+# ---- a delete whose old row the WAL lacks
+sql('CREATE TABLE nk (id int); INSERT INTO nk SELECT generate_series(1, 3); CREATE TABLE o (id int PRIMARY KEY); CREATE PUBLICATION pn FOR TABLE o');
+flow('keyless', publication => 'pn');
+launch($node, 'keyless');
+$open = open_transaction(1, 'DELETE FROM nk WHERE id = 1');
+sql($_) foreach 'ALTER PUBLICATION pn ADD TABLE nk', 'INSERT INTO nk VALUES (9)';
+finish_psql($open);
+sql($_) foreach 'ALTER TABLE nk REPLICA IDENTITY FULL', 'INSERT INTO o VALUES (1)';
+($out, $err) = deliver_loudly('keyless');
+is($out, '2', 'a delete whose row the WAL lacks is passed over');
+like($err, qr/WARNING: .*changes of table public.nk were not sent/, 'and told');
+is(join('|', map { short('keyless', "public.$_") } 'nk', 'o'), 'insert 9|insert 1', 'all else is sent');
+is(current_of($node, 'keyless', 'state'), 'running', 'and it goes on');
+
+# ---- tables that come and go
+sql(q(CREATE PUBLICATION coming FOR ALL TABLES WITH (publish = 'delete')));
+note('begin at ' . time);flow('coming', publication => 'coming');
+launch($node, 'coming');
+sql(<<'SQL');
+DO $$ BEGIN FOR i IN 1..5000 LOOP
+	EXECUTE 'CREATE TABLE stage (id int, a int, b int)'; EXECUTE 'INSERT INTO stage VALUES (1)'; EXECUTE 'DROP TABLE stage'; COMMIT;
+END LOOP; END $$
+SQL
+note('made at ' . time); my $delivery = start_psql($node, q(SELECT events FROM s3export.deliver('coming')));
+my $pid = worker_pid($node);
+my $most = 0;
+while (-d "/proc/$pid")
+{
+	my $status = eval { slurp_file("/proc/$pid/status") } // '';
+
+	$most = $1 if $status =~ /RssAnon:\s+(\d+)/ && $1 > $most;
+	sleep 0.02;
+}
+note('end at ' . time);is((finish_psql($delivery))[1], '0', 'thousands of tables that come and go without an event');
+cmp_ok($most, '>', 0, 'the memory of the worker is seen');
+cmp_ok($most, '<', 60_000, "and does not grow with them ($most kB)");
+sql(q(SELECT s3export.drop_connector('coming'); DROP PUBLICATION coming));
+
+# ---- transaction blocks
+sql('CREATE TABLE m (id int PRIMARY KEY)');
+flow('block', tables => '{m}');
+my %in_block = (sqlstate => '25001', hint => qr/statement of its own/);
+error_like($node, q(BEGIN; SELECT s3export.launch('block')), { %in_block, message => qr/launch\(\) cannot run inside a transaction block/ }, 'launch() in a transaction block');
+launch($node, 'block');
+error_like($node, q(BEGIN; SELECT s3export.add_table('block', 'o')), { %in_block, message => qr/add_table\(\) with copy_existing cannot run/ }, 'add_table() in a transaction block');
+is(sql(q(BEGIN; SELECT s3export.add_table('block', 'o', copy_existing => false); COMMIT)), 0, 'add_table() without its rows');
+is(current_of($node, 'block', 'tables'), '{public.m,public.o}', 'works in it');
+
+# ---- all tables by their roots, and a partition that is not in the WAL
+sql('CREATE UNLOGGED TABLE q2 PARTITION OF q FOR VALUES FROM (10) TO (20); CREATE UNLOGGED TABLE loose (id int PRIMARY KEY)');
+sql('CREATE PUBLICATION roots FOR ALL TABLES WITH (publish_via_partition_root = true); CREATE PUBLICATION leaves FOR ALL TABLES');
+error_like($node, 'SELECT ' . connector_sql('roots', at_endpoint($s3), %keys, kind => 'currents', validate => \'false', publication => 'roots'), { sqlstate => '55000', message => qr/public.q2/, detail => qr/unlogged/ }, 'an unlogged partition of a root that is published with all tables');
+flow('leaves', publication => 'leaves');
+is(current_of($node, 'leaves', 'state'), 'created', 'is no matter where partitions are sent by themselves');
+sql('DROP TABLE q2');
+flow('roots', publication => 'roots');
+launch($node, 'roots');
+sql('CREATE UNLOGGED TABLE q2 PARTITION OF q FOR VALUES FROM (10) TO (20)');
+like((deliver_loudly('roots'))[1], qr/WARNING:  55000: .*cannot send changes of table public.q2/, 'and is found before each batch');
+sql(q(DROP TABLE q2; SELECT s3export.drop_connector(name) FROM unnest('{roots,leaves}'::text[]) name; DROP PUBLICATION roots, leaves));
+
+# ---- its own publication
+sql(q(SELECT s3export.alter_connector('block', publication => 's3export_block', validate => false)));
+is(current_of($node, 'block', 'publication, tables, state'), 's3export_block|{public.m,public.o}|running', 'the publication that it has already changes nothing');
+sql(q(SELECT s3export.alter_connector('block', operations => '{insert}', validate => false)));
+is(current_of($node, 'block', 'operations'), '{insert}', 'which is still its own');
+
+# ---- deliveries that are cancelled
+sub stalled
+{
+	$s3->call('clear_faults');
+	$s3->call('add_fault', do => 'stall', when => 'before', seconds => 20, match => { operation => 'PutObject', key => $folder{block} }, times => 1);
+	sql('INSERT INTO m SELECT coalesce(max(id), 0) + 1 FROM m');
+	return;
+}
+foreach my $case ([ '', q('block') ], [ ' without raise', q('block', "raise" => false) ])
+{
+	my ($what, $arguments) = @$case;
+
+	stalled();
+	($out, $err) = said(<<"SQL");
+\\set ON_ERROR_STOP off
+SET statement_timeout = '700ms';
+SELECT * FROM s3export.deliver($arguments);
+RESET statement_timeout;
+SELECT 'usable ' || count(*) FROM s3export.currents WHERE name = 'block' AND state = 'running';
+SQL
+	is($out, 'usable 1', "a delivery$what that takes too long leaves the session usable");
+	like($err, qr/ERROR:  57014/, "a delivery$what that takes too long: the error");
+
+	stalled();
+	($out, $err) = said(<<"SQL");
+SET statement_timeout = '700ms';
+DO \$\$ BEGIN
+	BEGIN
+		PERFORM s3export.deliver($arguments);
+	EXCEPTION WHEN query_canceled THEN
+		RAISE NOTICE 'cancelled';
+	END;
+	PERFORM count(*) FROM s3export.currents;
+	RAISE NOTICE 'goes on';
+END \$\$;
+RESET statement_timeout;
+SELECT 'usable';
+SQL
+	is($out, 'usable', "a delivery$what that a DO block catches leaves the session usable") or diag($err);
+	like($err, qr/cancelled.*goes on/s, "a delivery$what that a DO block catches: it goes on");
+
+	stalled();
+	my $session = start_psql($node, qq(DO \$\$ BEGIN PERFORM s3export.deliver($arguments); EXCEPTION WHEN query_canceled THEN PERFORM count(*) FROM s3export.currents; END \$\$), q(SELECT 'usable'));
+	worker_pid($node);
+	sleep 0.3;
+	sql(q(SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'DO %s3export.deliver%' AND pid <> pg_backend_pid()));
+	my ($exit, $rows, $messages) = finish_psql($session);
+	is("$exit $rows", '0 usable', "a delivery$what that somebody cancels leaves the session usable") or diag($messages);
+}
+$s3->call('clear_faults');
+is((deliver_loudly('block'))[1], '', 'the next delivery');
+is(current_of($node, 'block', 'state, failures, events_sent'), 'running|0|6', 'has all of it');
+is(short('block', 'public.m'), join(', ', map { "insert $_" } 1 .. 6), 'each event once');
+is(join(' ', wrong_files(files('block'))), '', 'in files as they should be');
+
+# ---- who has none
+($out, $err) = said('SELECT * FROM s3export.deliver()', 'nobody');
+is($out, '', 'a role without connectors has nothing to deliver');
+like($err, qr/WARNING:  \w+: there is no connector to deliver.*"nobody"/s, 'and is told');
+
+# ---- a slot that goes while a connector is not tried
+sql('CREATE PUBLICATION gone FOR TABLE m');
+flow('gone', publication => 'gone');
+launch($node, 'gone');
+sql('DROP PUBLICATION gone; INSERT INTO m VALUES (100)');
+deliver_loudly('gone');
+like((said(q(SELECT error FROM s3export.deliver("raise" => false) WHERE connector = 'gone')))[0], qr/not tried again yet/, 'a connector that failed is left alone for a while');
+sql(q(SELECT pg_drop_replication_slot(slot_name) FROM s3export.currents WHERE name = 'gone'));
+($out, $err) = said(q(SELECT state, error FROM s3export.deliver("raise" => false) WHERE connector = 'gone'));
+like($out, qr/^lost\|.*has lost its place/, 'but is told to be lost at once when its slot is gone');
+like($err, qr/WARNING:  55000: .*"gone".* has lost its place in the WAL/, 'with a warning');
+like(events_of('gone'), qr/ lost$/, 'and an event');
+
+#MORE#
+
+keep_secrets($s3);
+$node->stop;
+$s3->stop;
+done_testing();
