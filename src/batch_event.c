@@ -21,23 +21,24 @@
 #include "batch_internal.h"
 #include "compat.h"
 
-/* The value is stored elsewhere, the WAL does not have it, and the row there may be gone. */
+/* Stored elsewhere: the WAL does not have the value, and the row there may be gone. */
 static bool
 is_missing(Form_pg_attribute attribute, Datum value, bool isnull)
 {
-	return !isnull && attribute->attlen == -1 && VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(value));
+	return attribute->attlen == -1 && !isnull && VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(value));
 }
 
 void
 event_read(EventRow *row, Relation relation, HeapTuple tuple, const EventRow *older)
 {
 	TupleDesc desc = RelationGetDescr(relation);
+	int       natts = desc->natts;
 
-	row->values = palloc(Max(desc->natts, 1) * sizeof(Datum));
-	row->nulls = palloc(Max(desc->natts, 1) * sizeof(bool));
-	row->missing = palloc(Max(desc->natts, 1) * sizeof(bool));
+	row->values = palloc(natts * (sizeof(Datum) + 2 * sizeof(bool)));
+	row->nulls = (bool *) (row->values + natts);
+	row->missing = row->nulls + natts;
 	heap_deform_tuple(tuple, desc, row->values, row->nulls);
-	for (int i = 0; i < desc->natts; i++)
+	for (int i = 0; i < natts; i++)
 	{
 		row->missing[i] = is_missing(TupleDescAttr(desc, i), row->values[i], row->nulls[i]);
 		if (!row->missing[i] || older == NULL || older->nulls[i] || older->missing[i])
