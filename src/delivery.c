@@ -35,7 +35,7 @@
 #define MIN_BLOCK (32 * 1024)
 
 /* A batch with events ends at the latest after so long, even if it is small; ms */
-#define MAX_BATCH_TIME 60000
+#define MAX_BATCH_TIME 10000
 
 /*
  * While there are no events, the position moves after so many bytes of WAL, or so many ms:

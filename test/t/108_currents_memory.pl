@@ -159,10 +159,22 @@ SQL
 }
 
 flow('send', tables => '{wide}');
+flow('slow', tables => '{wide}');
 suspended_flow('count', \&ddl, publication => 'filtered');
 ddl($transactions);
 is(is_flat('send', $transactions, q(SELECT * FROM s3export.deliver('send')), 'a delivery'), '', 'a delivery');
 is(events_of('send'), $transactions + 1, 'a delivery: all events are sent');
+
+# ---- one that takes long is sent in batches, however small they are: it may be cut short
+{
+	my $delivery = start_psql($node, q(SELECT events FROM s3export.deliver('slow')));
+
+	sql("SELECT ask_at('" . current_of($node, 'slow', 'slot_name') . "', '{" . int($transactions / 10) . "}')");
+	set_clock_forward(11);
+	is((finish_psql($delivery))[1], $transactions + 1, 'a delivery that takes more than 10 s') or diag($delivery->{err});
+	is(sql(q(SELECT count(*) FROM s3export.jobs WHERE connector = 'slow')), 2, 'a delivery that takes more than 10 s: another batch');
+	sql(q(SELECT s3export.drop_connector('slow')));
+}
 
 # ---- events that are counted as they are dropped: all but the first batch
 sub is_flat_dropping
@@ -209,7 +221,7 @@ is(events_of('nothing'), 0, 'tables whose inserts are not published: no event');
 is_flat_dropping('stages', $tables, 'dropped events of tables that are gone', 6000);
 
 # ---- batches: of so many files each, so that the next transaction begins another
-my ($batches, $files) = (40, 500);
+my ($batches, $files) = (24, 500);
 sql('CREATE TABLE small (id int PRIMARY KEY)');
 flow('batches', tables => '{small}', max_events_per_file => \1);
 sql("DO \$\$BEGIN FOR i IN 1 .. $batches LOOP INSERT INTO small SELECT i * 1000 + j FROM generate_series(1, $files) j; COMMIT; END LOOP; END\$\$");
