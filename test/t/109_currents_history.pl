@@ -263,15 +263,17 @@ foreach my $case ([ 'cut', 1 ], [ 'whole', 0 ])
 sql('CREATE TABLE n (v text); CREATE TABLE y (id int PRIMARY KEY); CREATE TABLE z (id int PRIMARY KEY); CREATE PUBLICATION py FOR TABLE y');
 flow('same', publication => 'py');
 launch($node, 'same');
+# Without an event so far the position moves past the change of the publication, before this commits.
 $open = open_transaction(1.5, 'INSERT INTO z VALUES (200)');
-sql($_) foreach 'ALTER PUBLICATION py ADD TABLE z WHERE (id > 100)', 'INSERT INTO z VALUES (1), (201)', 'INSERT INTO n SELECT repeat(md5(i::text), 30) FROM generate_series(1, 8000) i';
+sql($_) foreach 'ALTER PUBLICATION py ADD TABLE z WHERE (id > 100)', 'INSERT INTO z VALUES (1)', 'INSERT INTO n SELECT repeat(md5(i::text), 30) FROM generate_series(1, 8000) i';
 finish_psql($open);
+sql('INSERT INTO z VALUES (201), (2)');
 refusing('same', sub { deliver_loudly('same') });
-is(current_of($node, 'same', 'state'), 'suspended', 'a batch with changes of a publication, after much else in the WAL, is interrupted');
+is(current_of($node, 'same', 'state'), 'suspended', 'a batch after much else in the WAL is interrupted');
 my $promised = sql(q(SELECT events FROM s3export.current_batch JOIN s3export.connector USING (connector_id) WHERE name = 'same'));
 sql(q(SELECT s3export.resume('same')));
 is((deliver_loudly('same'))[0], $promised, 'and is written again as it was');
-like(short('same'), qr/^insert 201\b/, 'with the filter of then');
+like(short('same'), qr/\binsert 201$/, 'with the filter of the publication');
 
 # ---- two launches at once
 sql('CREATE TABLE l (id int PRIMARY KEY)');
