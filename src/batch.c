@@ -420,6 +420,18 @@ find_publication(Batch *batch, uint64 generation)
 }
 
 /*
+ * Whose rights decide about changes of the table.  If it is published today, they have
+ * been checked today: owners that were others then would hold back what is owed.
+ */
+static Oid
+find_sender(const Batch *batch, Oid relid)
+{
+	const Current *current = batch->current;
+
+	return list_member_oid(current->relids, relid) ? InvalidOid : current->connector->owner;
+}
+
+/*
  * How changes of the relation are published.  What has been heard so far is noted
  * before, as the look-up may hear of more.
  */
@@ -443,7 +455,7 @@ find_source(Batch *batch, Relation relation)
 	{
 		source->seen = 0;
 		batch_refresh_source(batch, source, relation, find_publication(batch, generation),
-							 batch->current->connector->owner, batch->sources_context);
+							 find_sender(batch, relid), batch->sources_context);
 		source->seen = generation;
 	}
 	return source;
@@ -630,6 +642,12 @@ uint64
 batch_events(const Batch *batch)
 {
 	return batch->events;
+}
+
+int
+batch_versions(const Batch *batch)
+{
+	return batch->versions;
 }
 
 TimestampTz

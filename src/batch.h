@@ -52,6 +52,9 @@ extern void batch_forget_sources(Batch *batch);
 
 extern uint64 batch_events(const Batch *batch);
 
+/* How many versions columns of tables have been given, by this batch and before it. */
+extern int batch_versions(const Batch *batch);
+
 /* Of its last transaction with events. */
 extern TimestampTz batch_committed_at(const Batch *batch);
 

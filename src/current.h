@@ -92,6 +92,7 @@ typedef struct Current
 	Oid          publication_oid; /* at the position; 0: to be found by the name */
 	Oid          next_publication_oid; /* that has taken its place, further on; 0: none */
 	Oid          published;            /* as current_check found it */
+	List        *relids;               /* OIDs of its tables and their partitions then */
 	XLogRecPtr   delivered;            /* 0: it has no slot */
 	TimestampTz  caught_up_at;         /* all that had been committed then is delivered; 0: never */
 	TimestampTz  last_delivery_at;     /* 0: never */
@@ -303,6 +304,9 @@ extern void current_table_copied(const Current *current, Oid relid, XLogRecPtr p
 /* The copy has failed, and the table has left the publication; or it never joined. */
 extern void current_table_failed(const Current *current, Oid relid, const ErrorData *error);
 extern void current_forget_table(const Current *current, Oid relid);
+
+/* Before the first file can appear in which columns have one of these version numbers. */
+extern void current_take_versions(const Current *current, int versions);
 
 /* Before the first file of a batch can appear. */
 extern void current_begin_batch(const Current *current, const CurrentBatch *batch);

@@ -554,6 +554,7 @@ s3export_refuse_drop_extension(PG_FUNCTION_ARGS)
 				 "%d of its replication slots exist in this database, and would keep WAL for ever.",
 				 count_slots()),
 			 errhint("Drop the connectors of kind \"currents\" with s3export.drop_connector(), or "
-					 "stop them with s3export.stop().")));
+					 "stop them with s3export.stop(); drop slots that none of them has "
+					 "with pg_drop_replication_slot().")));
 	PG_RETURN_NULL();
 }

@@ -74,10 +74,16 @@ list_tables(List *relids)
 
 	initStringInfo(&list);
 	foreach (cell, relids)
-		appendStringInfo(
-			&list, "%sONLY %s", list.len > 0 ? ", " : "",
-			quote_qualified_identifier(get_namespace_name(get_rel_namespace(lfirst_oid(cell))),
-									   get_rel_name(lfirst_oid(cell))));
+	{
+		char *schema = get_namespace_name(get_rel_namespace(lfirst_oid(cell)));
+		char *name = get_rel_name(lfirst_oid(cell));
+
+		if (schema == NULL || name == NULL)
+			ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+							errmsg("relation with OID %u does not exist", lfirst_oid(cell))));
+		appendStringInfo(&list, "%sONLY %s", list.len > 0 ? ", " : "",
+						 quote_qualified_identifier(schema, name));
+	}
 	return list.data;
 }
 
@@ -432,12 +438,26 @@ current_add_table(const Current *current, Oid relid)
 	require_tables(publication, current->owns_publication);
 }
 
+/* Table or publication may have gone meanwhile: then there is nothing to remove. */
 void
 current_remove_table(const Current *current, Oid relid)
 {
-	Oid   publication = current_require_publication(current);
-	char *name = get_publication_name(publication, false);
+	Oid   publication = publication_resolve(current->publication_oid, current->next_publication_oid,
+											current->publication);
+	List *members;
+	List *relids = NIL;
+	ListCell *cell;
 
-	run_statement(psprintf("ALTER PUBLICATION %s DROP TABLE %s", quote_identifier(name),
-						   list_tables(with_inheritors(list_make1_oid(relid)))));
+	if (!OidIsValid(publication))
+		return;
+	members = members_of(publication);
+	foreach (cell, with_inheritors(list_make1_oid(relid)))
+	{
+		if (list_member_oid(members, lfirst_oid(cell)))
+			relids = lappend_oid(relids, lfirst_oid(cell));
+	}
+	if (relids != NIL)
+		run_statement(psprintf("ALTER PUBLICATION %s DROP TABLE %s",
+							   quote_identifier(get_publication_name(publication, false)),
+							   list_tables(relids)));
 }

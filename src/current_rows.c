@@ -198,10 +198,7 @@ current_begin_table(const Current *current, Oid relid)
 	catalog_commit_transaction(&transaction);
 }
 
-/*
- * For the table and all below it.  Where it joined before and the copy failed, changes of that
- * time are still to be passed over.
- */
+/* For the table and all below it. */
 void
 current_table_copying(const Current *current, Oid relid, XLogRecPtr added, XLogRecPtr position,
 					  bool gone)
@@ -217,7 +214,7 @@ current_table_copying(const Current *current, Oid relid, XLogRecPtr added, XLogR
 		" SELECT $1, c.oid, n.nspname, c.relname, $3, $4, CASE WHEN $5 THEN $4 END FROM joined j"
 		" JOIN pg_class c ON c.oid = j.relid JOIN pg_namespace n ON n.oid = c.relnamespace"
 		" ON CONFLICT (connector_id, relid) DO UPDATE SET gone_lsn = excluded.gone_lsn,"
-		" added_lsn = least(t.added_lsn, excluded.added_lsn), since_lsn = excluded.since_lsn",
+		" added_lsn = excluded.added_lsn, since_lsn = excluded.since_lsn",
 		"iollb", current->connector->connector_id, relid, added, position, gone);
 	catalog_commit_transaction(&transaction);
 }
@@ -281,6 +278,20 @@ current_forget_table(const Current *current, Oid relid)
 }
 
 /* ---- batches ---- */
+
+void
+current_take_versions(const Current *current, int versions)
+{
+	CatalogTransaction transaction;
+
+	if (versions <= current->versions)
+		return;
+	catalog_begin_transaction(&transaction);
+	(void) catalog_execute("UPDATE s3export.current SET versions = greatest(versions, $2)"
+						   " WHERE connector_id = $1",
+						   "in", current->connector->connector_id, (int32) versions);
+	catalog_commit_transaction(&transaction);
+}
 
 void
 current_begin_batch(const Current *current, const CurrentBatch *batch)

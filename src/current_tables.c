@@ -141,6 +141,19 @@ current_require_unpublished(const Current *current, Oid relid)
 
 	catalog_begin_transaction(&transaction);
 	if (catalog_execute(
+			"WITH RECURSIVE joined (relid) AS (SELECT $2::oid UNION"
+			" SELECT i.inhrelid FROM joined j JOIN pg_inherits i ON i.inhparent = j.relid)"
+			" SELECT format('%I.%I', t.schema_name, t.table_name) AS name"
+			" FROM s3export.current_table t WHERE t.connector_id = $1"
+			" AND t.relid IN (SELECT relid FROM joined) AND t.since_lsn > $3"
+			" ORDER BY name LIMIT 1",
+			"iol", current->connector->connector_id, relid, current->delivered) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("changes of table %s from when it was added last are still to be delivered",
+						catalog_text(0, "name")),
+				 errhint("Run s3export.deliver() first.")));
+	if (catalog_execute(
 			CURRENT_PUBLISHED
 			", joined (relid) AS (SELECT $2::oid UNION"
 			" SELECT i.inhrelid FROM joined j JOIN pg_inherits i ON i.inhparent = j.relid)"
@@ -351,6 +364,26 @@ count_tables(const Current *current)
 	return (int) catalog_int64(0, "count", NULL);
 }
 
+/* Within a scope; the list is in "context". */
+static List *
+list_published(const Current *current, MemoryContext context)
+{
+	List  *relids = NIL;
+	uint64 rows = catalog_execute("SELECT relid FROM s3export.current_table"
+								  " WHERE connector_id = $1 AND gone_lsn IS NULL",
+								  "i", current->connector->connector_id);
+
+	for (uint64 i = 0; i < rows; i++)
+	{
+		Oid           relid = (Oid) catalog_int64(i, "relid", NULL);
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		relids = lappend_oid(relids, relid);
+		MemoryContextSwitchTo(old);
+	}
+	return relids;
+}
+
 /* Within a scope: a copy that a crash has interrupted is told once. */
 static bool
 forget_interrupted_copies(const Current *current, StringInfo names)
@@ -383,6 +416,9 @@ put_publication(const Current *current, bool replaced)
 			"UPDATE s3export.current_state SET next_publication_oid = $2,"
 			" replaced_lsn = pg_current_wal_insert_lsn() WHERE connector_id = $1",
 			"io", current->connector->connector_id, current->published);
+	(void) catalog_execute("UPDATE s3export.current_state SET publication_oid = $2"
+						   " WHERE connector_id = $1 AND publication_oid = 0",
+						   "io", current->connector->connector_id, current->published);
 	(void) catalog_execute(
 		"UPDATE s3export.current u SET publication = p.pubname FROM pg_publication p"
 		" WHERE u.connector_id = $1 AND p.oid = $2 AND u.publication <> p.pubname",
@@ -431,7 +467,10 @@ current_check(Current *current, bool first)
 	replaced = current->published != current->publication_oid &&
 			   current->published != current->next_publication_oid;
 	if (replaced)
+	{
 		record_replacement(current);
+		current->next_publication_oid = current->published;
+	}
 	changes = find_changes(current, current->published, context);
 	if (changes != NIL)
 		put_published(current, current->published);
@@ -440,6 +479,7 @@ current_check(Current *current, bool first)
 	if (!first)
 		(void) forget_interrupted_copies(current, &interrupted);
 	current->ntables = count_tables(current);
+	current->relids = list_published(current, context);
 	put_publication(current, replaced);
 	catalog_commit_transaction(&transaction);
 

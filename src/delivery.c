@@ -244,6 +244,7 @@ send_batch(Delivery *delivery, CurrentBatch *settings, bool again)
 	{
 		settings->end = progress.position;
 		settings->tables = batch_tables_before(batch);
+		current_take_versions(current, batch_versions(batch));
 		settings->events = batch_events(batch);
 		settings->committed_at = batch_committed_at(batch);
 		current_begin_batch(current, settings);
@@ -537,6 +538,7 @@ deliver_changes(Delivery *delivery)
 	{
 		current_check(delivery->current, false);
 		run_batch(delivery);
+		delivery->current = NULL;
 		MemoryContextReset(delivery->context);
 		delivery->current = delivery_load(delivery->connector_id);
 	}

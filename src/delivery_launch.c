@@ -188,6 +188,10 @@ create_slot_and_copy(Delivery *delivery, const char *slot, Oid joined)
 	transaction = copy_as_transaction(start);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	tables = current_source_tables(current, joined);
+	if (OidIsValid(joined) && tables == NIL)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
+						errmsg("the table has left the publication as its copy began"),
+						errhint("Try again.")));
 	lock_tables(tables);
 	batch_begin(delivery->batch, &transaction);
 	copy_tables(current, delivery->batch, tables);
@@ -267,7 +271,10 @@ launch(Delivery *delivery)
 
 	sends = delivery->copies && batch_events(delivery->batch) > 0;
 	if (sends)
+	{
 		batch_seal(delivery->batch);
+		current_take_versions(current, batch_versions(delivery->batch));
+	}
 	current->delivered = position;
 	current_launching(current, position, sends);
 	delivery->begun = true;
@@ -366,6 +373,7 @@ add_table(Delivery *delivery)
 	open_copy(delivery, &settings);
 	position = create_slot_and_copy(delivery, name_copy_slot(delivery), delivery->relid);
 	decode_release();
+	current_take_versions(current, batch_versions(delivery->batch));
 	current_table_copying(current, delivery->relid, delivery->added, position, false);
 	if (batch_events(delivery->batch) > 0)
 	{

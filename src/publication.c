@@ -197,7 +197,8 @@ publication_describe(Oid oid, Oid sender, Relation relation, PublishedTable *pub
 	published->operations = operations_of(&publication->pubactions);
 	published->relid = publication->pubviaroot ? member : RelationGetRelid(relation);
 	published->generated = compat_publishes_generated(publication);
-	published->withheld = !has_privs_of_role(sender, owner) || !is_owned_by(member, owner);
+	published->withheld =
+		(OidIsValid(sender) && !has_privs_of_role(sender, owner)) || !is_owned_by(member, owner);
 	if (!publication->alltables && !has_schema_of(oid, published->relid))
 		read_lists(oid, published);
 }

@@ -45,8 +45,8 @@ extern Oid publication_owner(Oid oid);
 
 /*
  * Fills in how publication "oid", which exists, publishes "relation" to role "sender", which
- * must have the rights of the publication's owner, who must own the table.  Allocates in the
- * current memory context.
+ * must have the rights of the publication's owner, who must own the table.  InvalidOid: to a
+ * role whose rights have been checked.  Allocates in the current memory context.
  */
 extern void publication_describe(Oid oid, Oid sender, Relation relation, PublishedTable *published);
 

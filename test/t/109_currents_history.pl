@@ -305,7 +305,8 @@ $inserts->finish;
 like($deliveries, qr/number of transactions actually processed: [1-9]/, 'deliveries run beside each other');
 is(join('', grep { /WARNING|ERROR/ } split /^/, $warnings), '', 'without a word');
 deliver($node, 'hammer');
-is(current_of($node, 'hammer', 'state, events_sent'), 'running|' . sql('SELECT count(*) FROM h'), 'and send each event once');
+is(join(' ', map { $_->{values}{id} } events(files('hammer'))), sql(q(SELECT string_agg(id::text, ' ' ORDER BY id) FROM h)), 'and send each event once');
+is(current_of($node, 'hammer', 'state'), 'running', 'of a connector that goes on');
 is(join(' ', wrong_events(events(files('hammer')))), '', 'in their order');
 is(events_of('hammer'), 'launched', 'nothing was lost or failed');
 
@@ -515,6 +516,101 @@ sql(q(SELECT pg_drop_replication_slot(slot_name) FROM s3export.currents WHERE na
 like($out, qr/^lost\|.*has lost its place/, 'but is told to be lost at once when its slot is gone');
 like($err, qr/WARNING:  55000: .*"gone".* has lost its place in the WAL/, 'with a warning');
 like(events_of('gone'), qr/ lost$/, 'and an event');
+
+# ---- tables that do not exist, or no longer
+sql('CREATE TABLE joined (id int PRIMARY KEY, v int); CREATE TABLE joined0 (id int PRIMARY KEY); CREATE TABLE joined_p (id int PRIMARY KEY) PARTITION BY RANGE (id)');
+flow('join', tables => '{joined0}');
+launch($node, 'join');
+my $started = sql('SELECT pg_postmaster_start_time()');
+error_like($node, "SELECT s3export.add_table('join', 999999, $_)", { sqlstate => '42P01' }, "a table that does not exist is not added, copy_existing $_") foreach 'true', 'false';
+sql(q(SELECT s3export.add_table('join', 'joined_p')));
+like(current_of($node, 'join', 'tables::text'), qr/public\.joined0/, 'a partitioned table without partitions is added');
+{
+	my $open = open_transaction(4, 'INSERT INTO joined0 VALUES (0)');
+	my $add = start_psql($node, q(SET statement_timeout = '2s'), q(SELECT s3export.add_table('join', 'joined')));
+
+	poll_until(sub { sql(q(SELECT count(*) FROM pg_publication_tables WHERE pubname = 's3export_join' AND tablename = 'joined')) > 0 }, 'the table is in the publication');
+	sql('DROP TABLE joined');
+	like(join(' ', finish_psql($add)), qr/statement timeout/, 'a table that is dropped while it is added, and a cancel');
+	finish_psql($open);
+}
+{
+	sql('CREATE TABLE joined (id int PRIMARY KEY, v int); INSERT INTO joined VALUES (1, 0)');
+	my $open = open_transaction(3, 'INSERT INTO joined0 VALUES (1)');
+	my $add = start_psql($node, q(SELECT s3export.add_table('join', 'joined')));
+
+	poll_until(sub { sql(q(SELECT count(*) FROM pg_publication_tables WHERE pubname = 's3export_join' AND tablename = 'joined')) > 0 }, 'the table is in the publication');
+	sql('ALTER PUBLICATION s3export_join DROP TABLE joined');
+	finish_psql($open);
+	like(join(' ', finish_psql($add)), qr/has left the publication as its copy began/, 'a table that leaves the publication while it is added');
+}
+is((deliver_loudly('join'))[0], '2', 'what else was published is sent');
+is(sql('SELECT pg_postmaster_start_time()'), $started, 'and nothing has crashed');
+
+# ---- a table that is added twice
+sql(q(SELECT s3export.add_table('join', 'joined'); UPDATE joined SET v = 1; ALTER PUBLICATION s3export_join DROP TABLE joined));
+error_like($node, q(SELECT s3export.add_table('join', 'joined')), { sqlstate => '55000', hint => qr/deliver/ }, 'a table whose changes are still owed is not added again');
+is((deliver_loudly('join'))[0], '1', 'before they are sent');
+sql(q(SELECT s3export.add_table('join', 'joined'); UPDATE joined SET v = 2));
+is((deliver_loudly('join'))[0], '1', 'and then it is');
+is(short('join', 'public.joined', 'id', 'v'), 'copy 1/0, update 1/1, copy 1/1, update 1/2', 'with each change once');
+
+# ---- version numbers of a batch that is yet to be sent
+sql('CREATE TABLE v1 (id int PRIMARY KEY, a text); CREATE TABLE v2 (id int PRIMARY KEY, b int); INSERT INTO v2 VALUES (1, 1)');
+flow('version', tables => '{v1}');
+launch($node, 'version');
+sql(q(INSERT INTO v1 VALUES (1, 'a')));
+$s3->call('add_fault', do => 'error', code => 'InvalidRequest', status => 400, match => { operation => 'PutObject', key => $folder{version} }, times => undef);
+deliver_loudly('version');
+$s3->call('clear_faults');
+sql(q(SELECT s3export.add_table('version', 'v2')));
+deliver_loudly('version');
+my %version = map { $_->{type} => $_->{file}{version} } events(files('version'));
+isnt($version{'public.v1'}, $version{'public.v2'}, 'are not given again to a table that is added meanwhile');
+
+# ---- a publication that is replaced while S3 refuses, and others after it
+sql('CREATE TABLE replaced (id int PRIMARY KEY); CREATE PUBLICATION qa FOR TABLE replaced; CREATE PUBLICATION qb FOR TABLE replaced');
+flow('twice', publication => 'qa');
+launch($node, 'twice');
+sql($_) foreach 'INSERT INTO replaced VALUES (1)', 'DROP PUBLICATION qa', 'INSERT INTO replaced VALUES (2)', 'ALTER PUBLICATION qb RENAME TO qa', 'INSERT INTO replaced VALUES (3)';
+refusing('twice', sub { deliver_loudly('twice') });
+sql(q(SELECT s3export.resume('twice')));
+is((deliver_loudly('twice'))[0], '3', 'a replaced publication, and a batch that is sent again');
+is(short('twice'), 'insert 1, insert 2, insert 3', 'each event once');
+
+# ---- another owner, with changes that are owed
+sql('CREATE ROLE ann LOGIN REPLICATION; CREATE ROLE ben LOGIN REPLICATION; GRANT CREATE ON DATABASE postgres TO ann, ben; GRANT CREATE ON SCHEMA public TO ann, ben; CREATE TABLE o2 (id int PRIMARY KEY)');
+flow('owed', tables => '{o2}');
+sql(q(ALTER TABLE o2 OWNER TO ann; SELECT s3export.alter_connector('owed', owner => 'ann', validate => false)));
+launch($node, 'owed');
+sql($_) foreach 'INSERT INTO o2 VALUES (1), (2)', 'REASSIGN OWNED BY ann TO ben', q(SELECT s3export.alter_connector('owed', owner => 'ben', validate => false)), 'INSERT INTO o2 VALUES (3)';
+is_deeply([ deliver_loudly('owed') ], [ '3', '' ], 'a connector, publication and table of another owner: nothing is withheld');
+is(short('owed'), 'insert 1, insert 2, insert 3', 'of what is owed');
+
+# ---- a cluster with another system identifier, as after pg_upgrade
+sql(q(UPDATE s3export.current_state s SET system_identifier = system_identifier + 1 FROM s3export.connector c WHERE (c.connector_id, c.name) = (s.connector_id, 'twice')));
+deliver_loudly('twice');
+sql($_) foreach 'INSERT INTO replaced VALUES (4)', 'ALTER PUBLICATION qa RENAME TO qz', 'INSERT INTO replaced VALUES (5)';
+is((deliver_loudly('twice'))[0], '2', 'a publication that is renamed later');
+is(current_of($node, 'twice', 'publication'), 'qz', 'is found by its new name');
+
+# ---- a catalog that cannot be read between two batches
+{
+	$s3->call('add_fault', do => 'stall', when => 'before', seconds => 2, match => { operation => 'PutObject', key => $folder{twice} }, times => 1);
+	sql('INSERT INTO replaced VALUES (6)');
+	my $deliver = start_psql($node, q(SELECT events FROM s3export.deliver('twice')));
+
+	sleep 1;
+	my $lock = open_transaction(14, 'LOCK TABLE s3export.connector IN ACCESS EXCLUSIVE MODE');
+
+	unlike(join(' ', finish_psql($deliver)), qr/server closed the connection/, 'a delivery that waits for a lock too long');
+	finish_psql($lock);
+	$s3->call('clear_faults');
+	sql(q(SELECT s3export.resume('twice')));
+	deliver_loudly('twice');
+	is(short('twice'), join(', ', map { "insert $_" } 1 .. 6), 'sends each event once');
+	is(sql('SELECT pg_postmaster_start_time()'), $started, 'and no process has crashed');
+}
 
 keep_secrets($s3);
 $node->stop;
