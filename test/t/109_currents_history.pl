@@ -518,6 +518,7 @@ like($err, qr/WARNING:  55000: .*"gone".* has lost its place in the WAL/, 'with 
 like(events_of('gone'), qr/ lost$/, 'and an event');
 
 # ---- tables that do not exist, or no longer
+sql(q(SELECT s3export.drop_connector(name) FROM s3export.currents WHERE name IN ('filter', 'leaf', 'type', 'column', 'generated', 'hammer', 'gone')));
 sql('CREATE TABLE joined (id int PRIMARY KEY, v int); CREATE TABLE joined0 (id int PRIMARY KEY); CREATE TABLE joined_p (id int PRIMARY KEY) PARTITION BY RANGE (id)');
 flow('join', tables => '{joined0}');
 launch($node, 'join');
@@ -570,13 +571,13 @@ isnt($version{'public.v1'}, $version{'public.v2'}, 'are not given again to a tab
 
 # ---- a publication that is replaced while S3 refuses, and others after it
 sql('CREATE TABLE replaced (id int PRIMARY KEY); CREATE PUBLICATION qa FOR TABLE replaced; CREATE PUBLICATION qb FOR TABLE replaced');
-flow('twice', publication => 'qa');
-launch($node, 'twice');
+flow('renamed', publication => 'qa');
+launch($node, 'renamed');
 sql($_) foreach 'INSERT INTO replaced VALUES (1)', 'DROP PUBLICATION qa', 'INSERT INTO replaced VALUES (2)', 'ALTER PUBLICATION qb RENAME TO qa', 'INSERT INTO replaced VALUES (3)';
-refusing('twice', sub { deliver_loudly('twice') });
-sql(q(SELECT s3export.resume('twice')));
-is((deliver_loudly('twice'))[0], '3', 'a replaced publication, and a batch that is sent again');
-is(short('twice'), 'insert 1, insert 2, insert 3', 'each event once');
+refusing('renamed', sub { deliver_loudly('renamed') });
+sql(q(SELECT s3export.resume('renamed')));
+is((deliver_loudly('renamed'))[0], '3', 'a replaced publication, and a batch that is sent again');
+is(short('renamed'), 'insert 1, insert 2, insert 3', 'each event once');
 
 # ---- another owner, with changes that are owed
 sql('CREATE ROLE ann LOGIN REPLICATION; CREATE ROLE ben LOGIN REPLICATION; GRANT CREATE ON DATABASE postgres TO ann, ben; GRANT CREATE ON SCHEMA public TO ann, ben; CREATE TABLE o2 (id int PRIMARY KEY)');
@@ -588,17 +589,17 @@ is_deeply([ deliver_loudly('owed') ], [ '3', '' ], 'a connector, publication and
 is(short('owed'), 'insert 1, insert 2, insert 3', 'of what is owed');
 
 # ---- a cluster with another system identifier, as after pg_upgrade
-sql(q(UPDATE s3export.current_state s SET system_identifier = system_identifier + 1 FROM s3export.connector c WHERE (c.connector_id, c.name) = (s.connector_id, 'twice')));
-deliver_loudly('twice');
+sql(q(UPDATE s3export.current_state s SET system_identifier = system_identifier + 1 FROM s3export.connector c WHERE (c.connector_id, c.name) = (s.connector_id, 'renamed')));
+deliver_loudly('renamed');
 sql($_) foreach 'INSERT INTO replaced VALUES (4)', 'ALTER PUBLICATION qa RENAME TO qz', 'INSERT INTO replaced VALUES (5)';
-is((deliver_loudly('twice'))[0], '2', 'a publication that is renamed later');
-is(current_of($node, 'twice', 'publication'), 'qz', 'is found by its new name');
+is((deliver_loudly('renamed'))[0], '2', 'a publication that is renamed later');
+is(current_of($node, 'renamed', 'publication'), 'qz', 'is found by its new name');
 
 # ---- a catalog that cannot be read between two batches
 {
-	$s3->call('add_fault', do => 'stall', when => 'before', seconds => 2, match => { operation => 'PutObject', key => $folder{twice} }, times => 1);
+	$s3->call('add_fault', do => 'stall', when => 'before', seconds => 2, match => { operation => 'PutObject', key => $folder{renamed} }, times => 1);
 	sql('INSERT INTO replaced VALUES (6)');
-	my $deliver = start_psql($node, q(SELECT events FROM s3export.deliver('twice')));
+	my $deliver = start_psql($node, q(SELECT events FROM s3export.deliver('renamed')));
 
 	sleep 1;
 	my $lock = open_transaction(14, 'LOCK TABLE s3export.connector IN ACCESS EXCLUSIVE MODE');
@@ -606,9 +607,8 @@ is(current_of($node, 'twice', 'publication'), 'qz', 'is found by its new name');
 	unlike(join(' ', finish_psql($deliver)), qr/server closed the connection/, 'a delivery that waits for a lock too long');
 	finish_psql($lock);
 	$s3->call('clear_faults');
-	sql(q(SELECT s3export.resume('twice')));
-	deliver_loudly('twice');
-	is(short('twice'), join(', ', map { "insert $_" } 1 .. 6), 'sends each event once');
+	deliver_loudly('renamed');
+	is(short('renamed'), join(', ', map { "insert $_" } 1 .. 6), 'sends each event once');
 	is(sql('SELECT pg_postmaster_start_time()'), $started, 'and no process has crashed');
 }
 
