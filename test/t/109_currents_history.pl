@@ -518,7 +518,7 @@ like($err, qr/WARNING:  55000: .*"gone".* has lost its place in the WAL/, 'with 
 like(events_of('gone'), qr/ lost$/, 'and an event');
 
 # ---- tables that do not exist, or no longer
-sql(q(SELECT s3export.drop_connector(name) FROM s3export.currents WHERE name IN ('filter', 'leaf', 'type', 'column', 'generated', 'hammer', 'gone')));
+sql(q(SELECT s3export.drop_connector(name) FROM s3export.currents WHERE name IN ('filter', 'leaf', 'type', 'column', 'generated', 'gone')));
 sql('CREATE TABLE joined (id int PRIMARY KEY, v int); CREATE TABLE joined0 (id int PRIMARY KEY); CREATE TABLE joined_p (id int PRIMARY KEY) PARTITION BY RANGE (id)');
 flow('join', tables => '{joined0}');
 launch($node, 'join');
