@@ -23,8 +23,8 @@ typedef struct Batch Batch;
 /*
  * Belongs to the current memory context, and what it opens to the current
  * resource owner; "current" and "settings" must live as long.  "start" is where it
- * begins, for the job's row; 0: with rows that are there.  No uploader is started before there is something
- * to send.
+ * begins, for the job's row; 0: with rows that are there.  The uploader starts when there is
+ * something to send.
  */
 extern Batch *batch_open(const Current *current, const CurrentBatch *settings, XLogRecPtr start);
 

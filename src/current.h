@@ -305,7 +305,7 @@ extern void current_table_copied(const Current *current, Oid relid, XLogRecPtr p
 extern void current_table_failed(const Current *current, Oid relid, const ErrorData *error);
 extern void current_forget_table(const Current *current, Oid relid);
 
-/* Before the first file can appear in which columns have one of these version numbers. */
+/* Records that version numbers up to "versions" are given; call it before a file with one appears. */
 extern void current_take_versions(const Current *current, int versions);
 
 /* Before the first file of a batch can appear. */

@@ -44,6 +44,15 @@ lock_state(const Current *current, int64 *failures)
 
 /* Within a scope. */
 static void
+put_versions(const Current *current, int versions)
+{
+	(void) catalog_execute("UPDATE s3export.current SET versions = $2"
+						   " WHERE connector_id = $1 AND versions < $2",
+						   "in", current->connector->connector_id, (int32) versions);
+}
+
+/* Within a scope. */
+static void
 put_tables(const Current *current, const CurrentProgress *progress)
 {
 	(void) catalog_execute(
@@ -52,9 +61,7 @@ put_tables(const Current *current, const CurrentProgress *progress)
 			"$2::jsonb") " WHERE t.connector_id = $1"
 						 " AND t.relid = p.relid AND t.version < p.version",
 		"it", current->connector->connector_id, current_tables_to_json(progress->tables));
-	(void) catalog_execute("UPDATE s3export.current SET versions = $2"
-						   " WHERE connector_id = $1 AND versions < $2",
-						   "in", current->connector->connector_id, (int32) progress->versions);
+	put_versions(current, progress->versions);
 }
 
 /* Within a scope. */
@@ -287,9 +294,7 @@ current_take_versions(const Current *current, int versions)
 	if (versions <= current->versions)
 		return;
 	catalog_begin_transaction(&transaction);
-	(void) catalog_execute("UPDATE s3export.current SET versions = greatest(versions, $2)"
-						   " WHERE connector_id = $1",
-						   "in", current->connector->connector_id, (int32) versions);
+	put_versions(current, versions);
 	catalog_commit_transaction(&transaction);
 }
 
