@@ -252,17 +252,53 @@ decode_release(void)
 		ReplicationSlotRelease();
 }
 
+/*
+ * The server takes a process that makes a decoding context outside a transaction for a
+ * walsender (PROC_IN_LOGICAL_DECODING): its transactions are in no other process's snapshot, and
+ * what they write is taken for aborted.  Whoever decodes here records it in transactions.
+ */
+typedef struct ContextScope
+{
+	MemoryContext context;
+	ResourceOwner owner;
+	bool          started;
+} ContextScope;
+
+static void
+enter_transaction(ContextScope *scope)
+{
+	scope->context = CurrentMemoryContext;
+	scope->owner = CurrentResourceOwner;
+	scope->started = !IsTransactionState();
+	if (scope->started)
+		StartTransactionCommand();
+	MemoryContextSwitchTo(scope->context);
+}
+
+static void
+leave_transaction(const ContextScope *scope)
+{
+	if (!scope->started)
+		return;
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(scope->context);
+	CurrentResourceOwner = scope->owner;
+}
+
 Decoder *
 decode_open(XLogRecPtr start, const DecodeSink *sink)
 {
-	Decoder *decoder = palloc0(sizeof(Decoder));
+	Decoder     *decoder = palloc0(sizeof(Decoder));
+	ContextScope scope;
 
 	CheckLogicalDecodingRequirements();
 	decoder->memory = CurrentMemoryContext;
 	decoder->sink = sink;
 	decoder->history = readTimeLineHistory(GetWALInsertionTimeLine());
 	active = decoder;
+	enter_transaction(&scope);
 	decoder->context = CreateDecodingContext(start, NIL, false, &routine, NULL, NULL, NULL);
+	leave_transaction(&scope);
 	XLogBeginRead(decoder->context->reader, MyReplicationSlot->data.restart_lsn);
 
 	/* What is cached is of now, not of then. */
@@ -347,6 +383,7 @@ decode_create_slot(const char *name, bool use_snapshot)
 {
 	Decoder                 decoder = {0};
 	LogicalDecodingContext *context;
+	ContextScope            scope;
 	XLogRecPtr              start;
 
 	CheckLogicalDecodingRequirements();
@@ -358,8 +395,10 @@ decode_create_slot(const char *name, bool use_snapshot)
 				 errhint("Drop it with pg_drop_replication_slot().")));
 	compat_slot_create(name);
 	active = &decoder;
+	enter_transaction(&scope);
 	context = CreateInitDecodingContext("s3export", NIL, use_snapshot, InvalidXLogRecPtr, &routine,
 										NULL, NULL, NULL);
+	leave_transaction(&scope);
 	DecodingContextFindStartpoint(context);
 	if (use_snapshot)
 		RestoreTransactionSnapshot(SnapBuildInitialSnapshot(context->snapshot_builder), MyProc);

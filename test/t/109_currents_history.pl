@@ -306,7 +306,7 @@ like($deliveries, qr/number of transactions actually processed: [1-9]/, 'deliver
 is(join('', grep { /WARNING|ERROR/ } split /^/, $warnings), '', 'without a word');
 deliver($node, 'hammer');
 is(join(' ', map { $_->{values}{id} } events(files('hammer'))), sql(q(SELECT string_agg(id::text, ' ' ORDER BY id) FROM h)), 'and send each event once');
-is(current_of($node, 'hammer', 'state'), 'running', 'of a connector that goes on');
+is(current_of($node, 'hammer', 'state, events_sent'), 'running|' . sql('SELECT count(*) FROM h'), 'and count it');
 is(join(' ', wrong_events(events(files('hammer')))), '', 'in their order');
 is(events_of('hammer'), 'launched', 'nothing was lost or failed');
 
@@ -319,6 +319,32 @@ worker_pid($node);
 like($out, qr/is being delivered or launched/, 'a delivery beside another has nothing to do');
 unlike($err, qr/WARNING/, 'which is nothing to warn of');
 is((finish_psql($first))[1], '1', 'as the other delivers all');
+
+# ---- rows that are read while a worker's transaction has changed them
+# Holds up a worker's transaction that has changed something, and reads its rows.
+sub read_meanwhile
+{
+	my ($what, $block) = @_;
+	my $lock = start_psql($node, 'BEGIN', 'LOCK TABLE s3export.current_batch IN EXCLUSIVE MODE', 'SELECT pg_sleep(3)', 'COMMIT');
+	my $session = $block->();
+
+	poll_until(sub { sql(q(SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND backend_xid IS NOT NULL AND backend_type = 's3export current')) > 0 }, 'a transaction that waits');
+	sql('SELECT pg_current_xact_id()');
+	is(sql(q(SELECT bool_or(pg_visible_in_snapshot(backend_xid::text::xid8, pg_current_snapshot())) FROM pg_stat_activity WHERE backend_type = 's3export current')), 'f', "the transaction of a $what is not taken for one that has ended");
+	sql('SELECT count(*) FROM s3export.current_state WHERE events_sent >= 0');
+	finish_psql($lock);
+	return finish_psql($session);
+}
+
+sql('INSERT INTO h DEFAULT VALUES');
+$s3->call('add_fault', do => 'stall', when => 'before', seconds => 2, match => { operation => 'PutObject', key => $folder{hammer} }, times => 1);
+my $delivery = start_psql($node, q(SELECT events FROM s3export.deliver('hammer')));
+poll_until(sub { sql('SELECT count(*) FROM s3export.current_batch') > 0 }, 'a batch that has begun');
+is((read_meanwhile('delivery', sub { return $delivery; }))[1], '1', 'which delivers');
+is(current_of($node, 'hammer', 'events_sent'), sql('SELECT count(*) FROM h'), 'and counts what it has delivered');
+flow('read', tables => '{h}');
+is((read_meanwhile('launch', sub { return start_psql($node, q(SELECT s3export.launch('read'))); }))[0], 0, 'which launches');
+is(current_of($node, 'read', 'state'), 'running', 'and says so');
 
 # ---- rows that the publication's owner may not send
 sql(<<'SQL');
@@ -518,7 +544,7 @@ like($err, qr/WARNING:  55000: .*"gone".* has lost its place in the WAL/, 'with 
 like(events_of('gone'), qr/ lost$/, 'and an event');
 
 # ---- tables that do not exist, or no longer
-sql(q(SELECT s3export.drop_connector(name) FROM s3export.currents WHERE name IN ('filter', 'leaf', 'type', 'column', 'generated', 'gone')));
+sql(q(SELECT s3export.drop_connector(name) FROM s3export.currents WHERE name IN ('filter', 'leaf', 'type', 'column', 'generated', 'gone', 'hammer', 'read')));
 sql('CREATE TABLE joined (id int PRIMARY KEY, v int); CREATE TABLE joined0 (id int PRIMARY KEY); CREATE TABLE joined_p (id int PRIMARY KEY) PARTITION BY RANGE (id)');
 flow('join', tables => '{joined0}');
 launch($node, 'join');
