@@ -11,7 +11,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "replication/slot.h"
@@ -43,8 +42,6 @@ current_find_slot(int64 connector_id)
 }
 
 /* ---- at the end of a transaction ---- */
-
-static List *doomed = NIL; /* of Pending: the connectors whose slots go */
 
 /*
  * The transaction has committed, and no error may leave this function: the server would
@@ -80,55 +77,23 @@ drop_slot(int64 connector_id)
 }
 
 static void
-drop_slots(void)
+drop_slots(const List *entries)
 {
 	ListCell *cell;
 
-	foreach (cell, doomed)
+	foreach (cell, entries)
 		drop_slot(((Pending *) lfirst(cell))->id);
 }
 
-static void
-transaction_ends(XactEvent event, void *arg pg_attribute_unused())
-{
-	if (doomed == NIL)
-		return;
-	switch (event)
-	{
-		case XACT_EVENT_PRE_PREPARE:
-			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-							errmsg("cannot PREPARE a transaction that has dropped or stopped a "
-								   "connector of kind \"currents\"")));
-			break;
-		case XACT_EVENT_COMMIT:
-			drop_slots();
-			doomed = NIL;
-			break;
-		case XACT_EVENT_ABORT:
-			doomed = NIL;
-			break;
-		default:
-			break;
-	}
-}
-
-static void
-subtransaction_ends(SubXactEvent event, SubTransactionId mine, SubTransactionId parent,
-					void *arg pg_attribute_unused())
-{
-	doomed = pending_end_subtransaction(doomed, event, mine, parent);
-}
+/* The connectors whose slots go */
+static PendingList doomed = {
+	.committed = drop_slots,
+	.refusal = "cannot PREPARE a transaction that has dropped or stopped a connector of kind "
+			   "\"currents\"",
+};
 
 void
 current_drop_slot_at_commit(int64 connector_id)
 {
-	static bool registered = false;
-
-	if (!registered)
-	{
-		RegisterXactCallback(transaction_ends, NULL);
-		RegisterSubXactCallback(subtransaction_ends, NULL);
-		registered = true;
-	}
-	doomed = pending_add(doomed, connector_id);
+	pending_add(&doomed, connector_id);
 }

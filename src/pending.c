@@ -11,41 +11,41 @@
 
 #include "pending.h"
 
-List *
-pending_add(List *list, int64 id)
+static void
+end_transaction(XactEvent event, void *arg)
 {
-	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-	Pending      *pending = palloc(sizeof(Pending));
+	PendingList *list = arg;
+	List        *entries = list->entries;
 
-	pending->id = id;
-	pending->subtransaction = GetCurrentSubTransactionId();
-	list = lappend(list, pending);
-	MemoryContextSwitchTo(old);
-	return list;
-}
-
-bool
-pending_has(const List *list, int64 id)
-{
-	ListCell *cell;
-
-	foreach (cell, list)
+	if (entries == NIL)
+		return;
+	switch (event)
 	{
-		if (((Pending *) lfirst(cell))->id == id)
-			return true;
+		case XACT_EVENT_PRE_PREPARE:
+			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("%s", list->refusal)));
+			break;
+		case XACT_EVENT_COMMIT:
+			list->entries = NIL;
+			list->committed(entries);
+			break;
+		case XACT_EVENT_ABORT:
+			list->entries = NIL;
+			break;
+		default:
+			break;
 	}
-	return false;
 }
 
-List *
-pending_end_subtransaction(List *list, SubXactEvent event, SubTransactionId mine,
-						   SubTransactionId parent)
+/* Keeps what a subtransaction leaves behind, and no more. */
+static void
+end_subtransaction(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
 {
-	ListCell *cell;
+	PendingList *list = arg;
+	ListCell    *cell;
 
 	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
-		return list;
-	foreach (cell, list)
+		return;
+	foreach (cell, list->entries)
 	{
 		Pending *pending = lfirst(cell);
 
@@ -54,7 +54,39 @@ pending_end_subtransaction(List *list, SubXactEvent event, SubTransactionId mine
 		if (event == SUBXACT_EVENT_COMMIT_SUB)
 			pending->subtransaction = parent;
 		else
-			list = foreach_delete_current(list, cell);
+			list->entries = foreach_delete_current(list->entries, cell);
 	}
-	return list;
+}
+
+void
+pending_add(PendingList *list, int64 id)
+{
+	MemoryContext old;
+	Pending      *pending;
+
+	if (!list->registered)
+	{
+		RegisterXactCallback(end_transaction, list);
+		RegisterSubXactCallback(end_subtransaction, list);
+		list->registered = true;
+	}
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	pending = palloc(sizeof(Pending));
+	pending->id = id;
+	pending->subtransaction = GetCurrentSubTransactionId();
+	list->entries = lappend(list->entries, pending);
+	MemoryContextSwitchTo(old);
+}
+
+bool
+pending_has(const PendingList *list, int64 id)
+{
+	ListCell *cell;
+
+	foreach (cell, list->entries)
+	{
+		if (((Pending *) lfirst(cell))->id == id)
+			return true;
+	}
+	return false;
 }

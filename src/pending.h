@@ -3,8 +3,8 @@
  * pending.h
  *	  What is to be done when the running transaction commits.
  *
- * A list of ids in TopTransactionContext, to be set to NIL by its owner's callback
- * when the transaction has ended.
+ * A list of ids of the running transaction, of which subtransactions that are rolled back
+ * take theirs with them.  It is a static variable of whoever acts on it.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,12 +20,18 @@ typedef struct Pending
 	SubTransactionId subtransaction; /* that it goes with */
 } Pending;
 
-extern List *pending_add(List *list, int64 id);
+typedef struct PendingList
+{
+	/* After the commit of a transaction that has some: it must raise no error. */
+	void (*committed)(const List *entries);
 
-extern bool pending_has(const List *list, int64 id);
+	const char *refusal;    /* the error of PREPARE TRANSACTION */
+	List       *entries;    /* of Pending, in TopTransactionContext */
+	bool        registered; /* its callbacks are */
+} PendingList;
 
-/* For a SubXactCallback: keeps what a subtransaction leaves behind, and no more. */
-extern List *pending_end_subtransaction(List *list, SubXactEvent event, SubTransactionId mine,
-										SubTransactionId parent);
+extern void pending_add(PendingList *list, int64 id);
+
+extern bool pending_has(const PendingList *list, int64 id);
 
 #endif /* PENDING_H */

@@ -15,7 +15,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "access/xlog.h"
 #include "libpq/pqformat.h"
 #include "libpq/pqmq.h"
@@ -60,8 +59,6 @@ extern PGDLLEXPORT void s3export_dispatcher_main(Datum arg);
 
 /* ---- in sessions ---- */
 
-static List *pending = NIL; /* the jobs of the running transaction */
-
 static bool
 start_dispatcher(void)
 {
@@ -79,55 +76,29 @@ start_dispatcher(void)
 	return RegisterDynamicBackgroundWorker(&worker, NULL);
 }
 
-/* After the commit there must be no error, and RegisterDynamicBackgroundWorker raises none. */
+/* RegisterDynamicBackgroundWorker raises no error. */
 static void
-transaction_ends(XactEvent event, void *arg pg_attribute_unused())
+start_queued(const List *entries pg_attribute_unused())
 {
-	if (pending == NIL)
-		return;
-	switch (event)
-	{
-		case XACT_EVENT_PRE_PREPARE:
-			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-							errmsg("cannot PREPARE a transaction that has queued an export")));
-			break;
-		case XACT_EVENT_COMMIT:
-			pending = NIL;
-			(void) start_dispatcher();
-			break;
-		case XACT_EVENT_ABORT:
-			pending = NIL;
-			break;
-		default:
-			break;
-	}
+	(void) start_dispatcher();
 }
 
-static void
-subtransaction_ends(SubXactEvent event, SubTransactionId mine, SubTransactionId parent,
-					void *arg pg_attribute_unused())
-{
-	pending = pending_end_subtransaction(pending, event, mine, parent);
-}
+/* The jobs of the running transaction */
+static PendingList queued = {
+	.committed = start_queued,
+	.refusal = "cannot PREPARE a transaction that has queued an export",
+};
 
 void
 queue_start_at_commit(int64 job_id)
 {
-	static bool registered = false;
-
-	if (!registered)
-	{
-		RegisterXactCallback(transaction_ends, NULL);
-		RegisterSubXactCallback(subtransaction_ends, NULL);
-		registered = true;
-	}
-	pending = pending_add(pending, job_id);
+	pending_add(&queued, job_id);
 }
 
 bool
 queue_is_of_transaction(int64 job_id)
 {
-	return pending_has(pending, job_id);
+	return pending_has(&queued, job_id);
 }
 
 void
