@@ -20,7 +20,10 @@
 #include "pgstat.h"
 #include "replication/origin.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/pg_lsn.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -75,11 +78,22 @@ catalog_leave(CatalogScope *scope)
 	SetUserIdAndSecContext(scope->userid, scope->sec_context);
 }
 
+static bool caches_are_doubtful = false;
+
+void
+catalog_doubt_caches(void)
+{
+	caches_are_doubtful = true;
+}
+
 void
 catalog_begin_transaction(CatalogTransaction *transaction)
 {
 	transaction->context = CurrentMemoryContext;
 	transaction->owner = CurrentResourceOwner;
+	if (caches_are_doubtful)
+		InvalidateSystemCaches();
+	caches_are_doubtful = false;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 

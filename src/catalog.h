@@ -45,6 +45,12 @@ extern void catalog_begin_transaction(CatalogTransaction *transaction);
 extern void catalog_commit_transaction(CatalogTransaction *transaction);
 
 /*
+ * What this process has cached of the catalogs is of another time, as after a look at them
+ * through a historic snapshot: the next such transaction begins without it.
+ */
+extern void catalog_doubt_caches(void);
+
+/*
  * Which server, of all that may have a copy of a row, this is: system_identifier,
  * data_directory, database and timeline; "iton".  A copy that was promoted has a
  * timeline of its own.

@@ -32,6 +32,7 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
+#include "catalog.h"
 #include "compat.h"
 #include "decode.h"
 
@@ -320,6 +321,12 @@ decode_next(Decoder *decoder)
 				(errcode(ERRCODE_DATA_CORRUPTED), errmsg("could not read the WAL: %s", error)));
 	if (record != NULL)
 		LogicalDecodingProcessRecord(decoder->context, reader);
+
+	/*
+	 * The tables of the extension that have changed there are cached as they were then, in
+	 * files that they may have left: the server corrects that for its own catalogs alone.
+	 */
+	catalog_doubt_caches();
 
 	/* The transactions in which changes are replayed leave none. */
 	CurrentResourceOwner = owner;

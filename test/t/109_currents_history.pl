@@ -338,13 +338,66 @@ sub read_meanwhile
 
 sql('INSERT INTO h DEFAULT VALUES');
 $s3->call('add_fault', do => 'stall', when => 'before', seconds => 2, match => { operation => 'PutObject', key => $folder{hammer} }, times => 1);
-my $delivery = start_psql($node, q(SELECT events FROM s3export.deliver('hammer')));
+my $held = start_psql($node, q(SELECT events FROM s3export.deliver('hammer')));
 poll_until(sub { sql('SELECT count(*) FROM s3export.current_batch') > 0 }, 'a batch that has begun');
-is((read_meanwhile('delivery', sub { return $delivery; }))[1], '1', 'which delivers');
+is((read_meanwhile('delivery', sub { return $held; }))[1], '1', 'which delivers');
 is(current_of($node, 'hammer', 'events_sent'), sql('SELECT count(*) FROM h'), 'and counts what it has delivered');
 flow('read', tables => '{h}');
 is((read_meanwhile('launch', sub { return start_psql($node, q(SELECT s3export.launch('read'))); }))[0], 0, 'which launches');
 is(current_of($node, 'read', 'state'), 'running', 'and says so');
+
+# ---- the extension's own tables are written anew while there are changes to be sent
+sql('CREATE TABLE other (v text); CREATE PUBLICATION others FOR TABLE other');
+sql(q(SELECT pg_create_logical_replication_slot('another', 'pgoutput')));
+
+# An event, a change of the extension's rows that is decoded with it, much WAL without events, the statements, an event.
+sub rewritten
+{
+	my ($name, $megabytes, @statements) = @_;
+
+	flow($name, tables => '{h}');
+	launch($node, $name);
+	sql('INSERT INTO h DEFAULT VALUES');
+	$s3->call('add_fault', do => 'stall', when => 'before', seconds => 1, match => { operation => 'PutObject', key => $folder{$name} }, times => 1);
+	my $first = start_psql($node, "SELECT events FROM s3export.deliver('$name')");
+	poll_until(sub { sql('SELECT count(*) FROM s3export.current_batch') > 0 }, 'a batch that has begun');
+	sql(q(INSERT INTO other VALUES ('meanwhile')));
+	is((finish_psql($first))[1], '1', "$name: a delivery");
+	sql('INSERT INTO h DEFAULT VALUES');
+	sql("SELECT count(pg_logical_emit_message(false, 'quiet', repeat('x', 1000000))) FROM generate_series(1, $megabytes)");
+	sql($_) foreach @statements;
+	sql('INSERT INTO h DEFAULT VALUES');
+	return;
+}
+
+foreach my $case ([ 'state', 7, 'VACUUM FULL s3export.current_state' ], [ 'batch', 70, 'VACUUM FULL s3export.current_batch' ], [ 'whole', 70, 'VACUUM FULL' ])
+{
+	my ($name, @rest) = @$case;
+
+	rewritten($name, @rest);
+	is((deliver_loudly($name))[0], '2', "$name: the next, which sends what was owed");
+	is(current_of($node, $name, 'state, failures, events_sent'), 'running|0|3', 'and is recorded');
+}
+rewritten('refused', 70, 'VACUUM FULL s3export.current_batch');
+refusing('refused', sub { like((deliver_loudly('refused'))[0], qr/could not upload/, 'S3 refuses what is sent, and a table of the extension has been written anew'); });
+is(sql(q(SELECT count(*) FROM s3export.current_batch)), 1, 'the batch that has begun is recorded');
+sql(q(SELECT s3export.resume('refused')));
+is((deliver_loudly('refused'))[0], '2', 'and written again');
+is(current_of($node, 'refused', 'state, events_sent'), 'running|3', 'once');
+is(sql(q(SELECT count(*) FROM pg_logical_slot_get_binary_changes('another', NULL, NULL, 'proto_version', '1', 'publication_names', 'others') WHERE get_byte(data, 0) = ascii('I'))), 4, 'other slots read all of that WAL');
+sql(q(SELECT pg_drop_replication_slot('another'); DROP PUBLICATION others));
+sql(qq(SELECT s3export.drop_connector('$_'))) foreach 'state', 'batch', 'whole', 'refused';
+
+# ---- a publication that is replaced beyond the first batch
+sql('CREATE PUBLICATION again FOR TABLE h');
+flow('again', publication => 'again');
+launch($node, 'again');
+sql('INSERT INTO h DEFAULT VALUES');
+sql(q(SELECT count(pg_logical_emit_message(false, 'quiet', repeat('x', 1000000))) FROM generate_series(1, 70)));
+sql($_) foreach 'DROP PUBLICATION again', 'CREATE PUBLICATION again FOR TABLE h', 'INSERT INTO h DEFAULT VALUES';
+is((deliver_loudly('again'))[0], '2', 'a publication that is replaced after much WAL without events');
+is(events_of('again'), 'launched publication_replaced', 'of which no table has come or gone');
+sql(q(SELECT s3export.drop_connector('again'); DROP PUBLICATION again));
 
 # ---- rows that the publication's owner may not send
 sql(<<'SQL');
