@@ -645,7 +645,8 @@ CREATE TABLE s3export.current_table (
 	version integer NOT NULL DEFAULT 0,
 	columns text,
 	added_lsn pg_lsn,            -- what commits from there
-	since_lsn pg_lsn,            -- to here is in a copy
+	since_lsn pg_lsn,            -- to here is in a copy, or was never to be sent
+	waits_for xid8,              -- since_lsn is known when all transactions before it have ended
 	copying boolean NOT NULL DEFAULT false, -- the copy is not known to be in place
 	gone_lsn pg_lsn,             -- it was seen then that the publication does not have it any more
 	PRIMARY KEY (connector_id, relid)
@@ -662,7 +663,9 @@ CREATE TABLE s3export.current_batch (
 	tables jsonb NOT NULL,
 	versions integer NOT NULL,
 	events bigint NOT NULL,
-	committed_at timestamptz NOT NULL
+	committed_at timestamptz NOT NULL,
+	sender oid NOT NULL,         -- whose rights decided, but for
+	sendable oid[] NOT NULL      -- tables that were published by then
 );
 
 CREATE TABLE s3export.current_event (

@@ -420,15 +420,16 @@ find_publication(Batch *batch, uint64 generation)
 }
 
 /*
- * Whose rights decide about changes of the table.  If it is published today, they have
- * been checked today: owners that were others then would hold back what is owed.
+ * Whose rights decide about changes of the table.  If it is published today, they have been
+ * checked today, or when the batch began: owners that were others then would hold back what
+ * is owed.
  */
 static Oid
 find_sender(const Batch *batch, Oid relid)
 {
-	const Current *current = batch->current;
+	const CurrentBatch *settings = batch->settings;
 
-	return list_member_oid(current->relids, relid) ? InvalidOid : current->connector->owner;
+	return list_member_oid(settings->sendable, relid) ? InvalidOid : settings->sender;
 }
 
 /*

@@ -204,6 +204,26 @@ read_batch_tables(int64 connector_id, MemoryContext context)
 	return tables;
 }
 
+/* Within a scope; replaces SPI's results. */
+static List *
+read_sendable(int64 connector_id, MemoryContext context)
+{
+	List  *relids = NIL;
+	uint64 rows = catalog_execute("SELECT unnest(sendable) AS relid FROM s3export.current_batch"
+								  " WHERE connector_id = $1",
+								  "i", connector_id);
+
+	for (uint64 i = 0; i < rows; i++)
+	{
+		Oid           relid = (Oid) catalog_int64(i, "relid", NULL);
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		relids = lappend_oid(relids, relid);
+		MemoryContextSwitchTo(old);
+	}
+	return relids;
+}
+
 /* Within a scope. */
 static void
 read_batch(Current *current, MemoryContext context)
@@ -212,7 +232,7 @@ read_batch(Current *current, MemoryContext context)
 	CurrentBatch *batch = &current->batch;
 
 	if (catalog_execute("SELECT end_lsn, events_per_file, open_files, block_size, compression,"
-						" versions, events, committed_at FROM s3export.current_batch"
+						" versions, events, committed_at, sender FROM s3export.current_batch"
 						" WHERE connector_id = $1",
 						"i", connector_id) == 0)
 		return;
@@ -225,8 +245,10 @@ read_batch(Current *current, MemoryContext context)
 		.versions = (int) catalog_int64(0, "versions", NULL),
 		.events = (uint64) catalog_int64(0, "events", NULL),
 		.committed_at = catalog_int64(0, "committed_at", NULL),
+		.sender = (Oid) catalog_int64(0, "sender", NULL),
 	};
 	batch->tables = read_batch_tables(connector_id, context);
+	batch->sendable = read_sendable(connector_id, context);
 }
 
 Current *

@@ -72,6 +72,8 @@ typedef struct CurrentBatch
 	int            versions; /* given to columns of tables before the batch */
 	uint64         events;
 	TimestampTz    committed_at; /* of its last transaction */
+	Oid            sender;       /* whose rights decide which changes are sent, but for */
+	List          *sendable; /* tables (OIDs) whose owners have been checked as they are today */
 } CurrentBatch;
 
 typedef struct Current
@@ -292,18 +294,27 @@ extern void current_require_unpublished(const Current *current, Oid relid);
 /*
  * How a table joins with its rows: before it is added to the publication; before the files
  * of the copy of it, and of all tables below it, can appear; when they are in place.  Changes
- * that commit between "added" and "position" are in the copy; "gone": the copy has failed, and
- * they are nowhere.
+ * that commit between "added" and "position" are in the copy.
  */
 extern void current_begin_table(const Current *current, Oid relid);
-extern void current_table_copying(const Current *current, Oid relid, XLogRecPtr added,
-								  XLogRecPtr position, bool gone);
+extern void
+current_table_copying(const Current *current, Oid relid, XLogRecPtr added, XLogRecPtr position);
 extern void current_table_copied(const Current *current, Oid relid, XLogRecPtr position,
 								 const CurrentProgress *copied);
 
-/* The copy has failed, and the table has left the publication; or it never joined. */
-extern void current_table_failed(const Current *current, Oid relid, const ErrorData *error);
+/*
+ * The copy has failed, and the table has left the publication; or it never joined.  What was
+ * published since "added", by transactions that may still run, is never sent.
+ */
+extern void
+current_table_failed(const Current *current, Oid relid, XLogRecPtr added, const ErrorData *error);
 extern void current_forget_table(const Current *current, Oid relid);
+
+/*
+ * Looks whether the transactions have ended that current_table_failed speaks of: before a
+ * delivery reads how far the WAL is.
+ */
+extern void current_end_waits(const Current *current);
 
 /* Records that version numbers up to "versions" are given; call it before a file with one appears. */
 extern void current_take_versions(const Current *current, int versions);

@@ -205,24 +205,29 @@ current_begin_table(const Current *current, Oid relid)
 	catalog_commit_transaction(&transaction);
 }
 
-/* For the table and all below it. */
-void
-current_table_copying(const Current *current, Oid relid, XLogRecPtr added, XLogRecPtr position,
-					  bool gone)
+/* Within a scope, for the table and all below it: what commits between the two is no event. */
+static void
+pass_over(const Current *current, Oid relid, XLogRecPtr added, XLogRecPtr since)
 {
-	CatalogTransaction transaction;
-
-	catalog_begin_transaction(&transaction);
 	(void) catalog_execute(
 		"WITH RECURSIVE joined (relid) AS (SELECT $2::oid UNION"
 		" SELECT i.inhrelid FROM joined j JOIN pg_inherits i ON i.inhparent = j.relid)"
 		" INSERT INTO s3export.current_table AS t"
-		" (connector_id, relid, schema_name, table_name, added_lsn, since_lsn, gone_lsn)"
-		" SELECT $1, c.oid, n.nspname, c.relname, $3, $4, CASE WHEN $5 THEN $4 END FROM joined j"
+		" (connector_id, relid, schema_name, table_name, added_lsn, since_lsn)"
+		" SELECT $1, c.oid, n.nspname, c.relname, $3, $4 FROM joined j"
 		" JOIN pg_class c ON c.oid = j.relid JOIN pg_namespace n ON n.oid = c.relnamespace"
-		" ON CONFLICT (connector_id, relid) DO UPDATE SET gone_lsn = excluded.gone_lsn,"
+		" ON CONFLICT (connector_id, relid) DO UPDATE SET gone_lsn = NULL, waits_for = NULL,"
 		" added_lsn = excluded.added_lsn, since_lsn = excluded.since_lsn",
-		"iollb", current->connector->connector_id, relid, added, position, gone);
+		"ioll", current->connector->connector_id, relid, added, since);
+}
+
+void
+current_table_copying(const Current *current, Oid relid, XLogRecPtr added, XLogRecPtr position)
+{
+	CatalogTransaction transaction;
+
+	catalog_begin_transaction(&transaction);
+	pass_over(current, relid, added, position);
 	catalog_commit_transaction(&transaction);
 }
 
@@ -258,12 +263,17 @@ current_table_copied(const Current *current, Oid relid, XLogRecPtr position,
 }
 
 void
-current_table_failed(const Current *current, Oid relid, const ErrorData *error)
+current_table_failed(const Current *current, Oid relid, XLogRecPtr added, const ErrorData *error)
 {
 	CatalogTransaction transaction;
 	StringInfoData     detail;
 
 	catalog_begin_transaction(&transaction);
+	pass_over(current, relid, added, PG_UINT64_MAX);
+	(void) catalog_execute("UPDATE s3export.current_table SET gone_lsn = since_lsn,"
+						   " waits_for = pg_snapshot_xmax(pg_current_snapshot())"
+						   " WHERE connector_id = $1 AND since_lsn = $2 AND waits_for IS NULL",
+						   "il", current->connector->connector_id, PG_UINT64_MAX);
 	initStringInfo(&detail);
 	current_say_text(&detail, "table", end_copying(current, relid));
 	say_error(&detail, error);
@@ -298,6 +308,21 @@ current_take_versions(const Current *current, int versions)
 	catalog_commit_transaction(&transaction);
 }
 
+/* "{16384,16390}" */
+static char *
+oids_to_text(List *oids)
+{
+	StringInfoData text;
+	ListCell      *cell;
+
+	initStringInfo(&text);
+	appendStringInfoChar(&text, '{');
+	foreach (cell, oids)
+		appendStringInfo(&text, "%s%u", text.len > 1 ? "," : "", lfirst_oid(cell));
+	appendStringInfoChar(&text, '}');
+	return text.data;
+}
+
 void
 current_begin_batch(const Current *current, const CurrentBatch *batch)
 {
@@ -308,12 +333,12 @@ current_begin_batch(const Current *current, const CurrentBatch *batch)
 	forget_batch(current);
 	(void) catalog_execute(
 		"INSERT INTO s3export.current_batch (connector_id, end_lsn, events_per_file,"
-		" open_files, block_size, compression, tables, versions, events, committed_at)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9, $10)",
-		"ilnnnttniz", current->connector->connector_id, batch->end, batch->events_per_file,
+		" open_files, block_size, compression, tables, versions, events, committed_at, sender,"
+		" sendable) VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9, $10, $11, $12::oid[])",
+		"ilnnnttnizot", current->connector->connector_id, batch->end, batch->events_per_file,
 		batch->open_files, batch->block_size, compress_name(batch->compression),
 		current_tables_to_json(batch->tables), batch->versions, (int64) batch->events,
-		batch->committed_at);
+		batch->committed_at, batch->sender, oids_to_text(batch->sendable));
 	catalog_commit_transaction(&transaction);
 }
 
@@ -349,6 +374,37 @@ current_moved(const Current *current, XLogRecPtr position)
 										" SET delivered_lsn = greatest(delivered_lsn, $2)"
 										" WHERE connector_id = $1",
 										"il", current->connector->connector_id, position));
+	catalog_commit_transaction(&transaction);
+}
+
+static bool
+any_waits(const Current *current)
+{
+	ListCell *cell;
+
+	foreach (cell, current->tables)
+	{
+		if (((CurrentTable *) lfirst(cell))->since_lsn == PG_UINT64_MAX)
+			return true;
+	}
+	return false;
+}
+
+/* All that had been published has been written when the transactions of that time have ended. */
+void
+current_end_waits(const Current *current)
+{
+	CatalogTransaction transaction;
+
+	if (!any_waits(current))
+		return;
+	catalog_begin_transaction(&transaction);
+	(void) catalog_execute(
+		"UPDATE s3export.current_table SET waits_for = NULL,"
+		" since_lsn = pg_current_wal_insert_lsn(),"
+		" gone_lsn = CASE WHEN gone_lsn IS NOT NULL THEN pg_current_wal_insert_lsn() END"
+		" WHERE connector_id = $1 AND waits_for <= pg_snapshot_xmin(pg_current_snapshot())",
+		"i", current->connector->connector_id);
 	catalog_commit_transaction(&transaction);
 }
 

@@ -143,7 +143,8 @@ current_require_unpublished(const Current *current, Oid relid)
 	if (catalog_execute(
 			"WITH RECURSIVE joined (relid) AS (SELECT $2::oid UNION"
 			" SELECT i.inhrelid FROM joined j JOIN pg_inherits i ON i.inhparent = j.relid)"
-			" SELECT format('%I.%I', t.schema_name, t.table_name) AS name"
+			" SELECT format('%I.%I', t.schema_name, t.table_name) AS name,"
+			" t.waits_for IS NOT NULL AS waits"
 			" FROM s3export.current_table t WHERE t.connector_id = $1"
 			" AND t.relid IN (SELECT relid FROM joined) AND t.since_lsn > $3"
 			" ORDER BY name LIMIT 1",
@@ -152,7 +153,10 @@ current_require_unpublished(const Current *current, Oid relid)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("changes of table %s from when it was added last are still to be delivered",
 						catalog_text(0, "name")),
-				 errhint("Run s3export.deliver() first.")));
+				 catalog_int64(0, "waits", NULL) != 0
+					 ? errhint("Run s3export.deliver() when all transactions have ended that ran "
+							   "when its copy failed.")
+					 : errhint("Run s3export.deliver() first.")));
 	if (catalog_execute(
 			CURRENT_PUBLISHED
 			", joined (relid) AS (SELECT $2::oid UNION"

@@ -421,6 +421,17 @@ decode_keep_slot(void)
 	ReplicationSlotPersist();
 }
 
+bool
+decode_needs_too_much(void)
+{
+	WALAvailability availability;
+
+	if (MyReplicationSlot == NULL)
+		return false;
+	availability = GetWALAvailability(MyReplicationSlot->data.restart_lsn);
+	return availability == WALAVAIL_UNRESERVED || availability == WALAVAIL_REMOVED;
+}
+
 void
 decode_drop_slot(void)
 {

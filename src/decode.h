@@ -116,6 +116,12 @@ extern XLogRecPtr decode_wal_end(void);
 extern XLogRecPtr decode_create_slot(const char *name, bool use_snapshot);
 extern void       decode_keep_slot(void);
 
+/*
+ * Does the slot that is acquired need more WAL than max_slot_wal_keep_size lets the server keep?
+ * False also without a slot.
+ */
+extern bool decode_needs_too_much(void);
+
 /* Drops the slot that is acquired; does nothing when there is none. */
 extern void decode_drop_slot(void);
 

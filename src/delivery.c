@@ -66,6 +66,8 @@ delivery_choose_settings(const Current *current, uint64 backlog, CurrentBatch *s
 	settings->compression = current->compression;
 	settings->tables = current->tables;
 	settings->versions = current->versions;
+	settings->sender = current->connector->owner;
+	settings->sendable = current->relids;
 	settings->open_files = Max(files_max_open(), 1);
 	settings->block_size =
 		Min(Max(BLOCKS_MEMORY / tables, MIN_BLOCK),
@@ -529,6 +531,7 @@ deliver_changes(Delivery *delivery)
 {
 	TimestampTz since = GetCurrentTimestamp();
 
+	current_end_waits(delivery->current);
 	delivery->target = decode_wal_end();
 	delivery->current = delivery_load(delivery->connector_id);
 	delivery->outcome->position = delivery->current->delivered;

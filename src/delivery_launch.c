@@ -289,9 +289,22 @@ launch(Delivery *delivery)
 	delivery->outcome->position = position;
 }
 
+/* The server ends a process whose slot keeps too much WAL as if somebody had cancelled it. */
+static void
+explain_cancel(ErrorData *error)
+{
+	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED || !decode_needs_too_much())
+		return;
+	error->sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+	error->message = pstrdup("the launch needs more WAL than the server may keep");
+	error->hint = pstrdup("Give \"max_slot_wal_keep_size\" room for what is written while the rows "
+						  "are copied, and launch again.");
+}
+
 static void
 undo_launch(Delivery *delivery, ErrorData *error)
 {
+	explain_cancel(error);
 	decode_drop_slot();
 	wait_for_locks(false);
 	if (!delivery->begun)
@@ -374,7 +387,7 @@ add_table(Delivery *delivery)
 	position = create_slot_and_copy(delivery, name_copy_slot(delivery), delivery->relid);
 	decode_release();
 	current_take_versions(current, batch_versions(delivery->batch));
-	current_table_copying(current, delivery->relid, delivery->added, position, false);
+	current_table_copying(current, delivery->relid, delivery->added, position);
 	if (batch_events(delivery->batch) > 0)
 	{
 		batch_seal(delivery->batch);
@@ -386,17 +399,16 @@ add_table(Delivery *delivery)
 }
 
 /*
- * The table leaves the publication again, so that it can be added another time.  What was
- * published meanwhile is no event: making a slot waits for all transactions that may have
- * some of it and have not committed yet.
+ * The table leaves the publication again, so that it can be added another time.  It waits for
+ * nobody: a shutdown would wait for it.
  */
 static void
 undo_add_table(Delivery *delivery, ErrorData *error)
 {
 	const Current *current = delivery->current;
-	XLogRecPtr     position;
 
 	decode_release();
+	wait_for_locks(false);
 	if (current == NULL)
 		return;
 	if (!delivery->begun)
@@ -404,13 +416,8 @@ undo_add_table(Delivery *delivery, ErrorData *error)
 		current_forget_table(current, delivery->relid);
 		return;
 	}
-	wait_for_locks(true);
 	alter_publication(delivery, current_remove_table);
-	current_table_copying(current, delivery->relid, delivery->added, GetXLogInsertRecPtr(), true);
-	current_table_failed(current, delivery->relid, error);
-	position = decode_create_slot(name_copy_slot(delivery), false);
-	decode_release();
-	current_table_copying(current, delivery->relid, delivery->added, position, true);
+	current_table_failed(current, delivery->relid, delivery->added, error);
 }
 
 void

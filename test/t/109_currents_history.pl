@@ -14,7 +14,7 @@ use Time::HiRes qw(sleep);
 
 my $s3 = scripted_s3();
 my %keys = scripted_user($s3);
-my $node = currents_node('main', 'max_slot_wal_keep_size = 10GB');
+my $node = currents_node('main', 'max_slot_wal_keep_size = 10GB', 'max_prepared_transactions = 5');
 my %folder;
 
 sub sql { return $node->safe_psql('postgres', @_); }
@@ -389,15 +389,15 @@ sql(q(SELECT pg_drop_replication_slot('another'); DROP PUBLICATION others));
 sql(qq(SELECT s3export.drop_connector('$_'))) foreach 'state', 'batch', 'whole', 'refused';
 
 # ---- a publication that is replaced beyond the first batch
-sql('CREATE PUBLICATION again FOR TABLE h');
-flow('again', publication => 'again');
-launch($node, 'again');
+sql('CREATE PUBLICATION beyond FOR TABLE h');
+flow('beyond', publication => 'beyond');
+launch($node, 'beyond');
 sql('INSERT INTO h DEFAULT VALUES');
 sql(q(SELECT count(pg_logical_emit_message(false, 'quiet', repeat('x', 1000000))) FROM generate_series(1, 70)));
-sql($_) foreach 'DROP PUBLICATION again', 'CREATE PUBLICATION again FOR TABLE h', 'INSERT INTO h DEFAULT VALUES';
-is((deliver_loudly('again'))[0], '2', 'a publication that is replaced after much WAL without events');
-is(events_of('again'), 'launched publication_replaced', 'of which no table has come or gone');
-sql(q(SELECT s3export.drop_connector('again'); DROP PUBLICATION again));
+sql($_) foreach 'DROP PUBLICATION beyond', 'CREATE PUBLICATION beyond FOR TABLE h', 'INSERT INTO h DEFAULT VALUES';
+is((deliver_loudly('beyond'))[0], '2', 'a publication that is replaced after much WAL without events');
+is(events_of('beyond'), 'launched publication_replaced', 'of which no table has come or gone');
+sql(q(SELECT s3export.drop_connector('beyond'); DROP PUBLICATION beyond));
 
 # ---- rows that the publication's owner may not send
 sql(<<'SQL');
@@ -667,6 +667,16 @@ sql($_) foreach 'INSERT INTO o2 VALUES (1), (2)', 'REASSIGN OWNED BY ann TO ben'
 is_deeply([ deliver_loudly('owed') ], [ '3', '' ], 'a connector, publication and table of another owner: nothing is withheld');
 is(short('owed'), 'insert 1, insert 2, insert 3', 'of what is owed');
 
+# ---- and a batch that was interrupted, of which a table is gone by then
+sql('CREATE TABLE o3 (id int PRIMARY KEY); CREATE TABLE o4 (id int PRIMARY KEY)');
+flow('handed', tables => '{o3, o4}');
+sql(q(ALTER TABLE o3 OWNER TO ann; ALTER TABLE o4 OWNER TO ann; SELECT s3export.alter_connector('handed', owner => 'ann', validate => false)));
+launch($node, 'handed');
+sql($_) foreach 'INSERT INTO o3 VALUES (1)', 'INSERT INTO o4 VALUES (1)';
+refusing('handed', sub { deliver_loudly('handed') });
+sql($_) foreach 'DROP TABLE o4', 'REASSIGN OWNED BY ann TO ben', q(SELECT s3export.alter_connector('handed', owner => 'ben', validate => false); SELECT s3export.resume('handed'));
+is((deliver_loudly('handed'))[0], '2', 'an interrupted batch is written again as the rights were when it began');
+
 # ---- a cluster with another system identifier, as after pg_upgrade
 sql(q(UPDATE s3export.current_state s SET system_identifier = system_identifier + 1 FROM s3export.connector c WHERE (c.connector_id, c.name) = (s.connector_id, 'renamed')));
 deliver_loudly('renamed');
@@ -691,7 +701,50 @@ is(current_of($node, 'renamed', 'publication'), 'qz', 'is found by its new name'
 	is(sql('SELECT pg_postmaster_start_time()'), $started, 'and no process has crashed');
 }
 
+# ---- a copy that fails while transactions run that have written to the table
+sql('CREATE TABLE jj (id int PRIMARY KEY); CREATE TABLE aside (id int)');
+flow('joined', tables => '{h}');
+launch($node, 'joined');
+{
+	my $aside = $node->background_psql('postgres');
+	my $writer = $node->background_psql('postgres');
+
+	$aside->query_safe('BEGIN; INSERT INTO aside VALUES (1)');
+	my $add = start_psql($node, q(SELECT s3export.add_table('joined', 'jj')));
+	poll_until(sub { sql(q(SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE '%_copy')) > 0 }, 'a copy that waits');
+	$writer->query_safe('BEGIN; INSERT INTO jj VALUES (1)');
+	sql(q(SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '%add_table%' AND backend_type = 'client backend' AND pid <> pg_backend_pid()));
+	isnt((finish_psql($add))[0], 0, 'a copy that is cancelled');
+	poll_until(sub { sql(q(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 's3export current')) == 0 }, 'its end, which waits for nobody');
+	like((said(q(SELECT s3export.add_table('joined', 'jj'))))[1], qr/HINT: .*when all transactions have ended that ran when its copy failed/, 'the table cannot be added again yet');
+	$_->query_safe('COMMIT') foreach $writer, $aside;
+	$_->quit foreach $writer, $aside;
+	deliver_loudly('joined') foreach 1 .. 2;
+	is(sql(q(SELECT s3export.add_table('joined', 'jj'))), 1, 'but later');
+	is(short('joined', 'public.jj'), 'copy 1', 'with what was written meanwhile, once');
+}
+
+# ---- a launch that the server ends
+sql('CREATE TABLE big AS SELECT g AS id FROM generate_series(1, 1000) g; ALTER TABLE big ADD PRIMARY KEY (id)');
+$node->append_conf('postgresql.conf', "max_slot_wal_keep_size = 32MB\nmax_wal_size = 64MB\nmin_wal_size = 32MB");
+$node->restart;
+flow('behind', tables => '{big}');
+$s3->call('add_fault', do => 'stall', when => 'before', seconds => 6, match => { operation => 'PutObject', key => $folder{behind} }, times => 1);
+my $behind = start_psql($node, q(SELECT s3export.launch('behind', copy_existing => true)));
+poll_until(sub { current_of($node, 'behind', 'state') eq 'launching' }, 'a launch');
+sql($_) foreach (q(SELECT count(pg_logical_emit_message(false, 'quiet', repeat('x', 1000000))) FROM generate_series(1, 20)), 'SELECT pg_switch_wal()') x 5, 'CHECKPOINT';
+like((finish_psql($behind))[2], qr/55000: the launch needs more WAL than the server may keep/, 'a launch whose slot the server invalidates');
+like(sql(q(SELECT detail FROM s3export.current_events WHERE connector = 'behind' AND event = 'launch_failed')), qr/more WAL/, 'which the event says too');
+
+# ---- a shutdown, while a copy waits for a prepared transaction
+sql('CREATE TABLE p9 (id int PRIMARY KEY)');
+sql(q(BEGIN; INSERT INTO aside VALUES (2); PREPARE TRANSACTION 'aside'));
+my $waits = start_psql($node, q(SELECT s3export.add_table('joined', 'p9')));
+poll_until(sub { sql(q(SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE '%_copy')) > 0 }, 'a copy that waits for a prepared transaction');
+$node->stop('fast', fail_ok => 1);
+finish_psql($waits);
+ok(!-e $node->data_dir . '/postmaster.pid', 'does not keep the server from its shutdown');
+
 keep_secrets($s3);
-$node->stop;
 $s3->stop;
 done_testing();
