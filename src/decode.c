@@ -440,10 +440,13 @@ decode_drop_slot(void)
 	if (MyReplicationSlot == NULL)
 		return;
 	name = MyReplicationSlot->data.name;
-	/* A slot that was not made to stay goes with this. */
+	/*
+	 * A slot that was not made to stay goes with this.  Of another, the server may be waiting to
+	 * invalidate it.
+	 */
 	ReplicationSlotRelease();
 	if (SearchNamedReplicationSlot(NameStr(name), true) != NULL)
-		ReplicationSlotDrop(NameStr(name), true);
+		ReplicationSlotDrop(NameStr(name), false);
 }
 
 void
