@@ -178,7 +178,9 @@ put_success(int64 job_id)
 			   " error_code = NULL, error_message = NULL, error_detail = NULL, error_hint = NULL,"
 			   " checked_at = NULL, recovered_at = clock_timestamp()"
 			   " FROM (SELECT count(*) FILTER (WHERE file_no > 0) AS files, sum(rows) AS rows,"
-			   " sum(bytes) FILTER (WHERE file_no > 0) AS bytes, bool_and(state = 'done') AS done FROM s3export.job_file WHERE job_id = $1) f"
+			   " coalesce(sum(bytes) FILTER (WHERE file_no > 0), 0) AS bytes,"
+			   " bool_and(state = 'done') AS done"
+			   " FROM s3export.job_file WHERE job_id = $1) f"
 			   " WHERE job_id = $1 AND f.done",
 			   "i", job_id) > 0;
 }
