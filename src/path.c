@@ -110,8 +110,8 @@ append_place(StringInfo buf, Placeholder place, const PathFields *fields)
 	}
 }
 
-static const char *
-name_in(const char *path)
+const char *
+path_name(const char *path)
 {
 	const char *slash = strrchr(path, '/');
 
@@ -126,7 +126,7 @@ static size_t
 extension_at(const char *path)
 {
 	static const char *const compressed[] = {".gz", ".zst", ".lz4"};
-	const char              *name = name_in(path);
+	const char              *name = path_name(path);
 	size_t                   len = strlen(name);
 
 	for (size_t i = 0; i < lengthof(compressed); i++)
@@ -188,13 +188,13 @@ path_of_manifest(const char *path)
 char *
 path_folder(const char *path)
 {
-	return pnstrdup(path, name_in(path) - path);
+	return pnstrdup(path, path_name(path) - path);
 }
 
 char *
 path_in_folder(const char *path, const char *folder)
 {
-	return psprintf("%.*s%s/%s", (int) (name_in(path) - path), path, folder, name_in(path));
+	return psprintf("%.*s%s/%s", (int) (path_name(path) - path), path, folder, path_name(path));
 }
 
 /*
@@ -236,6 +236,30 @@ path_encode(const char *name)
 
 	initStringInfo(&buf);
 	append_encoded(&buf, name);
+	return buf.data;
+}
+
+static void
+append_identifier(StringInfo buf, const char *name)
+{
+	for (const char *encoded = path_encode(name); *encoded; encoded++)
+	{
+		if (*encoded == '.')
+			appendStringInfoString(buf, "%2E");
+		else
+			appendStringInfoChar(buf, *encoded);
+	}
+}
+
+char *
+path_table(const char *schema, const char *table)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	append_identifier(&buf, schema);
+	appendStringInfoChar(&buf, '.');
+	append_identifier(&buf, table);
 	return buf.data;
 }
 

@@ -50,6 +50,9 @@ extern char *path_in_folder(const char *path, const char *folder);
 /* The path up to and with its last slash; "" when there is none. */
 extern char *path_folder(const char *path);
 
+/* What follows the last slash, within the path; all of it when there is none. */
+extern const char *path_name(const char *path);
+
 /*
  * "column=value", encoded as Hive does it.  NULL and '' are the same to Hive.
  * https://github.com/apache/hive/blob/master/common/src/java/org/apache/hadoop/hive/common/FileUtils.java
@@ -58,6 +61,9 @@ extern char *path_hive_folder(const char *column, const char *value);
 
 /* A file's name, encoded likewise; "" stays so. */
 extern char *path_encode(const char *name);
+
+/* "schema.table", each encoded likewise, so that the dot between them is the only one. */
+extern char *path_table(const char *schema, const char *table);
 
 /* The value in such a folder; NULL for PATH_HIVE_NULL. */
 extern char *path_hive_value(const char *folder);

@@ -81,6 +81,9 @@ test_numbers(void)
 	is(path_in_folder("a.csv", "c=1"), "c=1/a.csv", "without a folder");
 	is(path_folder("b/c/a.csv"), "b/c/", "a folder");
 	is(path_folder("a.csv"), "", "no folder");
+	is(path_name("b/c/a.csv"), "a.csv", "a name in a folder");
+	is(path_name("a.csv"), "a.csv", "a name in no folder");
+	is(path_name("b/"), "", "no name");
 }
 
 static void
@@ -117,11 +120,25 @@ test_hive(void)
 	ok(strpbrk(path_hive_folder("c", every) + 2, "/\n") == NULL, "none of them ends a folder");
 }
 
+static void
+test_tables(void)
+{
+	is(path_table("public", "orders"), "public.orders", "a table");
+	is(path_table("public", "a.b"), "public.a%2Eb", "a dot in its name");
+	is(path_table("a.b", "c"), "a%2Eb.c", "a dot in its schema's name");
+	is(path_table("a", "b.c"), "a.b%2Ec", "which is another table");
+	is(path_table("..", "."), "%2E%2E.%2E", "nothing but dots");
+	is(path_table("a%2Eb", "c/d=e"), "a%252Eb.c%2Fd%3De", "what is encoded elsewhere too");
+	is(path_table("S P", "\xc3\xbc"), "S P.\xc3\xbc", "letters stay");
+	is(path_hive_value(psprintf("_table=%s", path_table("a%.b", "c.d"))), "a%.b.c.d", "and back");
+}
+
 int
 main(void)
 {
 	test_placeholders();
 	test_numbers();
 	test_hive();
+	test_tables();
 	return done_testing();
 }
