@@ -26,22 +26,32 @@
 /* However much memory there is: buffers are searched. */
 #define MAX_OPEN 256
 
-typedef struct Partition Partition;
+/* Of the manifest and of other objects. */
+#define OBJECT_TYPE "application/json"
 
-typedef struct File
+typedef struct Partition Partition;
+typedef struct File      File;
+
+struct File
 {
 	JobFile    row;
 	Partition *partition;
 	Upload    *upload;
 	dlist_node node; /* of the open files */
 	Files     *files;
-} File;
+	File      *next; /* to appear when this one has; NULL: none */
+
+	/* of an object, the manifest too: all its bytes; NULL: they come in blocks */
+	const char *data;
+	size_t      len;
+};
 
 struct Partition
 {
-	const char *folder; /* the hash table's key; NULL: there are no partitions */
-	int         files;  /* so far */
-	File       *open;   /* NULL: none */
+	const char *folder;      /* the hash table's key; NULL: there are no partitions */
+	int         files;       /* so far */
+	File       *open;        /* NULL: none */
+	char       *description; /* NULL: none */
 };
 
 struct Files
@@ -58,8 +68,10 @@ struct Files
 	int        nopen;
 	int        max_open;
 
-	List *list;     /* of File, in the order of their numbers */
-	File *manifest; /* NULL: none */
+	List *objects;     /* of File, in the order in which they came */
+	List *list;        /* of File, in the order of their numbers */
+	File *manifest;    /* NULL: none */
+	char *description; /* of the whole; NULL: none */
 	bool  completing;
 };
 
@@ -92,21 +104,28 @@ checked_key(const FilesOptions *options, const char *path)
 	return key;
 }
 
+/* Of what has a name of its own in the path's folder. */
+static char *
+named_key(const FilesOptions *options, const char *name)
+{
+	return checked_key(options, psprintf("%s%s", path_folder(expand(options, 1)), name));
+}
+
 char *
 files_key(const FilesOptions *options, const char *folder, int part)
 {
-	char *path = expand(options, part);
-
 	if (folder != NULL && options->named)
-		path = psprintf("%s%s", path_folder(path), folder);
-	else if (folder != NULL)
-		path = path_in_folder(path, folder);
-	return checked_key(options, path);
+		return named_key(options, folder);
+	if (folder != NULL)
+		return checked_key(options, path_in_folder(expand(options, part), folder));
+	return checked_key(options, expand(options, part));
 }
 
 char *
 files_manifest_key(const FilesOptions *options)
 {
+	if (options->manifest_name != NULL)
+		return named_key(options, options->manifest_name);
 	return checked_key(options, path_of_manifest(expand(options, 1)));
 }
 
@@ -154,6 +173,7 @@ find_partition(Files *files, const char *folder)
 		partition->folder = MemoryContextStrdup(files->context, folder);
 		partition->files = 0;
 		partition->open = NULL;
+		partition->description = NULL;
 	}
 	return partition;
 }
@@ -172,7 +192,7 @@ create_file(Files *files, int number, char *key, const char *content_type)
 {
 	UploadOptions options = {
 		.key = encoding_to_utf8(key),
-		.fail_if_exists = !files->options.overwrite,
+		.fail_if_exists = number >= 0 && !files->options.overwrite,
 		.content_type = content_type,
 		.started = upload_has_id,
 	};
@@ -275,6 +295,40 @@ files_end(Files *files, const char *folder)
 }
 
 void
+files_add_object(Files *files, const PipeBlock *block)
+{
+	MemoryContext old = MemoryContextSwitchTo(files->context);
+	File         *object = create_file(files, -1 - list_length(files->objects),
+									   named_key(&files->options, block->folder), OBJECT_TYPE);
+
+	object->data = pnstrdup(block->data, block->len);
+	object->len = block->len;
+	object->row.bytes = block->len;
+	files->objects = lappend(files->objects, object);
+	MemoryContextSwitchTo(old);
+}
+
+void
+files_add_description(Files *files, const PipeBlock *block)
+{
+	char **description = &files->description;
+
+	if (block->folder != NULL)
+	{
+		Partition *partition = hash_search(files->partitions, &block->folder, HASH_FIND, NULL);
+
+		if (partition == NULL)
+			elog(ERROR, "there is no file \"%s\" to be described", block->folder);
+		description = &partition->description;
+	}
+	if (*description != NULL)
+		pfree(*description);
+	*description = MemoryContextAlloc(files->context, block->len + 1);
+	memcpy(*description, block->data, block->len);
+	(*description)[block->len] = '\0';
+}
+
+void
 files_put_nothing(Files *files, const char *data, size_t len)
 {
 	if (files->header.len == 0)
@@ -319,17 +373,43 @@ files_announce_manifest(Files *files)
 {
 	MemoryContext old = MemoryContextSwitchTo(files->context);
 
-	files->manifest =
-		create_file(files, 0, files_manifest_key(&files->options), "application/json");
+	files->manifest = create_file(files, 0, files_manifest_key(&files->options), OBJECT_TYPE);
 	MemoryContextSwitchTo(old);
 }
 
 List *
 files_list(const Files *files)
 {
-	List *list = list_copy(files->list);
+	List *list = list_concat_copy(files->objects, files->list);
 
 	return files->manifest != NULL ? lappend(list, files->manifest) : list;
+}
+
+int
+files_count(const Files *files)
+{
+	return list_length(files->list);
+}
+
+/* By the last component of their names; what else they have in common is the same each time. */
+static int
+compare_names(const ListCell *a, const ListCell *b)
+{
+	const char *left = ((const File *) lfirst(a))->partition->folder;
+	const char *right = ((const File *) lfirst(b))->partition->folder;
+	int         order = strcmp(path_name(left), path_name(right));
+
+	return order != 0 ? order : strcmp(left, right);
+}
+
+List *
+files_in_order(const Files *files)
+{
+	List *list = list_copy(files->list);
+
+	if (files->options.named)
+		list_sort(list, compare_names);
+	return list;
 }
 
 const char *
@@ -338,6 +418,20 @@ files_folder(const JobFile *file)
 	const Partition *partition = ((const File *) file)->partition;
 
 	return partition != NULL ? partition->folder : NULL;
+}
+
+const char *
+files_description(const JobFile *file)
+{
+	const Partition *partition = ((const File *) file)->partition;
+
+	return partition != NULL ? partition->description : NULL;
+}
+
+const char *
+files_whole_description(const Files *files)
+{
+	return files->description;
 }
 
 static void
@@ -352,7 +446,6 @@ part_is_sent(void *arg, size_t bytes)
 static void
 take_result(File *file)
 {
-	Progress    *progress = file->files->options.progress;
 	UploadResult result;
 
 	upload_get_result(file->upload, &result);
@@ -360,16 +453,49 @@ take_result(File *file)
 	file->row.parts = result.parts;
 	file->row.etag = result.etag;
 	file->row.crc32c = result.crc32c;
-
-	if (file != file->files->manifest)
-		(void) pg_atomic_fetch_add_u32(&progress->files, 1);
-	if (result.parts == 0)
-		(void) pg_atomic_fetch_add_u64(&progress->bytes_sent, (int64) result.bytes);
 }
 
 static void
-complete(Files *files, List *list)
+report_in_place(const File *file)
 {
+	Progress *progress = file->files->options.progress;
+
+	if (file->row.number > 0)
+		(void) pg_atomic_fetch_add_u32(&progress->files, 1);
+	if (file->row.number >= 0 && file->row.parts == 0)
+		(void) pg_atomic_fetch_add_u64(&progress->bytes_sent, (int64) file->row.bytes);
+}
+
+/* Recovery knows an object by its upload and its size. */
+static void
+send_whole(File *file)
+{
+	JobFile *row = &file->row;
+
+	upload_write(file->upload, file->data, file->len);
+	upload_seal(file->upload, true);
+	upload_pool_flush(file->files->pool);
+	if (row->upload_id == NULL && row->bytes == file->len)
+		return;
+	row->bytes = file->len;
+	job_set_completing(file->files->options.job_id, list_make1(row));
+}
+
+/* What is sent as a whole takes a buffer; those under way give theirs back when they end. */
+static bool
+may_begin(Files *files, const File *file, const List *running)
+{
+	if (running == NIL)
+		return true;
+	return list_length(running) < guc_max_concurrent_parts &&
+		   (file->data == NULL || upload_pool_ready(files->pool));
+}
+
+/* Those of "list", each followed by its next ones. */
+static void
+complete(Files *files, const List *list)
+{
+	List     *ready = list_copy(list);
 	List     *running = NIL;
 	File     *failed = NULL;
 	ListCell *cell;
@@ -385,15 +511,22 @@ complete(Files *files, List *list)
 				continue;
 			running = foreach_delete_current(running, cell);
 			if (upload_outcome(file->upload) == UPLOAD_IN_PLACE)
+			{
 				take_result(file);
+				report_in_place(file);
+				if (file->next != NULL)
+					ready = lappend(ready, file->next);
+			}
 			else if (failed == NULL)
 				failed = file;
 		}
-		while (failed == NULL && next < list_length(list) &&
-			   list_length(running) < guc_max_concurrent_parts)
+		while (failed == NULL && next < list_length(ready) &&
+			   may_begin(files, list_nth(ready, next), running))
 		{
-			File *file = list_nth(list, next++);
+			File *file = list_nth(ready, next++);
 
+			if (file->data != NULL)
+				send_whole(file);
 			upload_complete(file->upload);
 			running = lappend(running, file);
 		}
@@ -405,11 +538,66 @@ complete(Files *files, List *list)
 		upload_raise(failed->upload);
 }
 
+/* The length of what names a file's table. */
+static size_t
+table_len(const File *file)
+{
+	return strcspn(file->partition->folder, "/");
+}
+
+static bool
+same_table(const File *a, const File *b)
+{
+	return table_len(a) == table_len(b) &&
+		   strncmp(a->partition->folder, b->partition->folder, table_len(a)) == 0;
+}
+
+static int
+compare_tables(const ListCell *a, const ListCell *b)
+{
+	const File *left = lfirst(a);
+	const File *right = lfirst(b);
+	size_t      left_len = table_len(left);
+	size_t      right_len = table_len(right);
+	int order = memcmp(left->partition->folder, right->partition->folder, Min(left_len, right_len));
+
+	if (order == 0 && left_len != right_len)
+		order = left_len < right_len ? -1 : 1;
+	return order != 0 ? order : compare_names(a, b);
+}
+
+/*
+ * Who reads a table's files in the order of their names must not meet one before
+ * the files that precede it.  Returns the first of each table.
+ */
+static List *
+chain_tables(const Files *files)
+{
+	List     *list = list_copy(files->list);
+	List     *first = NIL;
+	File     *previous = NULL;
+	ListCell *cell;
+
+	list_sort(list, compare_tables);
+	foreach (cell, list)
+	{
+		File *file = lfirst(cell);
+
+		if (previous != NULL && same_table(previous, file))
+			previous->next = file;
+		else
+			first = lappend(first, file);
+		previous = file;
+	}
+	return first;
+}
+
 void
 files_complete(Files *files)
 {
 	files->completing = true;
-	complete(files, files->list);
+	complete(files, files->objects);
+	complete(files, files->options.named ? chain_tables(files) : files->list);
 }
 
 void
@@ -417,13 +605,8 @@ files_put_manifest(Files *files, const char *data, size_t len)
 {
 	File *manifest = files->manifest;
 
-	upload_write(manifest->upload, data, len);
-	upload_seal(manifest->upload, true);
-	upload_pool_flush(files->pool);
-
-	/* Recovery knows the object by its size too, which was not known before. */
-	manifest->row.bytes = len;
-	job_set_completing(files->options.job_id, list_make1(&manifest->row));
+	manifest->data = data;
+	manifest->len = len;
 	complete(files, list_make1(manifest));
 }
 
@@ -469,7 +652,17 @@ files_get_totals(const Files *files, JobTotals *totals)
 uint64
 files_bytes_sent(const Files *files)
 {
-	return upload_pool_bytes_sent(files->pool);
+	uint64    bytes = upload_pool_bytes_sent(files->pool);
+	ListCell *cell;
+
+	foreach (cell, files->objects)
+	{
+		const File *object = lfirst(cell);
+
+		if (upload_outcome(object->upload) == UPLOAD_IN_PLACE)
+			bytes -= object->len;
+	}
+	return bytes;
 }
 
 /* ---- undoing ---- */
@@ -477,22 +670,40 @@ files_bytes_sent(const Files *files)
 void
 files_abort(Files *files, int timeout)
 {
+	ListCell *cell;
+
 	upload_pool_abort(files->pool, timeout);
+
+	/* Some are in place of which nobody has asked since. */
+	foreach (cell, files_in_place(files))
+		take_result(lfirst(cell));
 }
 
-List *
-files_in_place(const Files *files)
+static List *
+add_in_place(List *in_place, const List *list)
 {
-	List *in_place = NIL;
+	ListCell *cell;
 
-	for (int i = 0; i < list_length(files->list); i++)
+	foreach (cell, list)
 	{
-		File *file = list_nth(files->list, i);
+		File *file = lfirst(cell);
 
 		if (upload_outcome(file->upload) == UPLOAD_IN_PLACE)
 			in_place = lappend(in_place, file);
 	}
 	return in_place;
+}
+
+List *
+files_in_place(const Files *files)
+{
+	return add_in_place(add_in_place(NIL, files->objects), files->list);
+}
+
+int
+files_count_in_place(const Files *files)
+{
+	return list_length(add_in_place(NIL, files->list));
 }
 
 /* The numbers of files that have a row, are not in place, and have no upload any more. */
@@ -568,7 +779,7 @@ char *
 files_describe(const Files *files)
 {
 	int            total = list_length(files->list);
-	int            in_place = list_length(files_in_place(files));
+	int            in_place = files_count_in_place(files);
 	int            doubtful;
 	const File    *doubt = first_in_doubt(files, &doubtful);
 	StringInfoData buf;

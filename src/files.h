@@ -30,12 +30,13 @@ typedef struct FilesOptions
 	time_t           started; /* for them */
 	const char      *content_type;
 	bool             overwrite;
-	bool             partitioned; /* blocks have a folder each */
-	bool             named;       /* which is the rest of a file's name, in the path's folder */
-	int              max_open;    /* files that are written to at the same time; 0: what fits */
-	bool             header_once; /* in the first file alone */
-	uint64           max_size;    /* bytes as stored, of more than one row; 0: no limit */
-	uint64           max_rows;    /* 0: no limit */
+	bool             partitioned;   /* blocks have a folder each */
+	bool             named;         /* which is the rest of a file's name, in the path's folder */
+	const char      *manifest_name; /* there too; NULL: as the path says */
+	int              max_open;      /* files that are written to at the same time; 0: what fits */
+	bool             header_once;   /* in the first file alone */
+	uint64           max_size;      /* bytes as stored, of more than one row; 0: no limit */
+	uint64           max_rows;      /* 0: no limit */
 } FilesOptions;
 
 /*
@@ -68,6 +69,10 @@ extern void files_put(Files *files, const PipeBlock *block);
 /* No more rows come for the files of that folder. */
 extern void files_end(Files *files, const char *folder);
 
+/* What PIPE_OBJECT and PIPE_DESCRIPTION say. */
+extern void files_add_object(Files *files, const PipeBlock *block);
+extern void files_add_description(Files *files, const PipeBlock *block);
+
 /* Makes a file without rows, where there is none, of the header or else of these bytes. */
 extern void files_put_nothing(Files *files, const char *data, size_t len);
 
@@ -78,23 +83,33 @@ extern void files_seal(Files *files);
 extern void files_announce_manifest(Files *files);
 
 /*
- * All files (JobFile), the announced manifest included.  Their rows, uploads and
- * what S3 says of them are filled in as they become known.
+ * All files (JobFile), the announced manifest and other objects included.  Their
+ * rows, uploads and what S3 says of them are filled in as they become known.
  */
 extern List *files_list(const Files *files);
 
-/* The folder of a file's partition; NULL: none. */
+/* The files alone: how many, and in the order in which a manifest has them. */
+extern int   files_count(const Files *files);
+extern List *files_in_order(const Files *files);
+
+/* The folder of a file's partition, or the file's name; NULL: none. */
 extern const char *files_folder(const JobFile *file);
 
+/* What PIPE_DESCRIPTION has said; NULL: nothing. */
+extern const char *files_description(const JobFile *file);
+extern const char *files_whole_description(const Files *files);
+
 /*
- * Makes the sealed files appear, several at a time.  If one does not, the error
- * is raised when what was under way has ended, and no more are begun.
+ * Makes objects appear, then the sealed files, several at a time.  Of named files
+ * those with the same first component, a table's, appear one after the other, in
+ * the order of their last components.  If one does not appear, the error is raised
+ * when what was under way has ended, and no more are begun.
  */
 extern void files_complete(Files *files);
 
 extern void files_put_manifest(Files *files, const char *data, size_t len);
 
-/* Bytes that S3 has acknowledged. */
+/* Bytes that S3 has acknowledged; objects in place are not counted. */
 extern uint64 files_bytes_sent(const Files *files);
 
 /* Of what was put; where there are several files, the URI is that of their folder. */
@@ -104,12 +119,14 @@ extern void files_get_totals(const Files *files, JobTotals *totals);
 extern void files_abort(Files *files, int timeout);
 
 /*
- * After it: the files that are in place; the numbers of those of which nothing is
- * left in the store, and of those that have no upload any more and may appear all
- * the same; the files whose upload could not be aborted; and a sentence that says
- * what the store has or may have of this export; NULL: nothing.
+ * After it: the files and objects that are in place, and how many of them are
+ * files; the numbers of those of which nothing is left in the store, and of those
+ * that have no upload any more and may appear all the same; the files whose upload
+ * could not be aborted; and a sentence that says what the store has or may have of
+ * this export; NULL: nothing.
  */
 extern List *files_in_place(const Files *files);
+extern int   files_count_in_place(const Files *files);
 extern List *files_aborted(const Files *files);
 extern List *files_in_doubt(const Files *files);
 extern List *files_left(const Files *files);

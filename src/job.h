@@ -57,7 +57,7 @@ typedef struct JobTotals
 /* Strings are the caller's; those of the key and the URI are in the database's encoding. */
 typedef struct JobFile
 {
-	int         number; /* from 1; 0: the manifest */
+	int         number; /* from 1; 0: the manifest; from -1 down: an object that is no file */
 	const char *key;
 	const char *uri;
 	const char *upload_id; /* NULL: one PutObject */

@@ -17,6 +17,7 @@
 #include "path.h"
 
 #define MANIFEST_VERSION 1
+#define NAMED_FORMAT 1
 
 /* "name": "value", or null */
 static void
@@ -118,22 +119,37 @@ append_partition(StringInfo buf, const char *folder)
 }
 
 static void
-append_file(StringInfo buf, const JobFile *file)
+append_sums(StringInfo buf, const JobFile *file)
 {
-	appendStringInfoChar(buf, '{');
-	append_text(buf, "uri", file->uri);
 	appendStringInfo(buf, ", \"rows\": " UINT64_FORMAT ", \"bytes\": " UINT64_FORMAT ", ",
 					 file->rows, file->bytes);
 	append_text(buf, "etag", file->etag);
 	appendStringInfoString(buf, ", ");
 	append_text(buf, "crc32c", file->crc32c);
-	if (files_folder(file) != NULL)
-		append_partition(buf, files_folder(file));
-	appendStringInfoChar(buf, '}');
 }
 
 static void
-append_files(StringInfo buf, const List *files)
+append_file(StringInfo buf, const JobFile *file)
+{
+	append_text(buf, "uri", file->uri);
+	append_sums(buf, file);
+	if (files_folder(file) != NULL)
+		append_partition(buf, files_folder(file));
+}
+
+static void
+append_named_file(StringInfo buf, const JobFile *file)
+{
+	append_text(buf, "uri", file->uri);
+	appendStringInfoString(buf, ", ");
+	append_text(buf, "path", files_folder(file));
+	if (files_description(file) != NULL)
+		appendStringInfo(buf, ", %s", files_description(file));
+	append_sums(buf, file);
+}
+
+static void
+append_files(StringInfo buf, const List *files, void (*append)(StringInfo, const JobFile *))
 {
 	const char *separator = "";
 	ListCell   *cell;
@@ -141,24 +157,31 @@ append_files(StringInfo buf, const List *files)
 	appendStringInfoString(buf, "  \"files\": [");
 	foreach (cell, files)
 	{
-		const JobFile *file = lfirst(cell);
-
-		if (file->number == 0)
-			continue;
-		appendStringInfo(buf, "%s\n    ", separator);
-		append_file(buf, file);
+		appendStringInfo(buf, "%s\n    {", separator);
+		append(buf, lfirst(cell));
+		appendStringInfoChar(buf, '}');
 		separator = ",";
 	}
 	appendStringInfoString(buf, "\n  ],\n");
 }
 
+static void
+append_totals(StringInfo buf, const Files *files)
+{
+	JobTotals totals;
+
+	files_get_totals(files, &totals);
+	appendStringInfo(buf,
+					 "  \"totals\": {\"files\": %d, \"rows\": " UINT64_FORMAT
+					 ", \"bytes\": " UINT64_FORMAT "}\n}\n",
+					 totals.files, totals.rows, totals.bytes);
+}
+
 char *
 manifest_make(const FilesOptions *options, const char *description, Files *files)
 {
-	JobTotals      totals;
 	StringInfoData buf;
 
-	files_get_totals(files, &totals);
 	initStringInfo(&buf);
 	appendStringInfo(&buf, "{\n  \"version\": %d,\n  \"job_id\": %s,\n  ", MANIFEST_VERSION,
 					 options->job_id != JOB_UNRECORDED ? options->label : "null");
@@ -167,10 +190,22 @@ manifest_make(const FilesOptions *options, const char *description, Files *files
 	append_time(&buf, "started_at", (pg_time_t) options->started);
 	append_time(&buf, "finished_at", (pg_time_t) time(NULL));
 	appendStringInfo(&buf, "%s,\n", description);
-	append_files(&buf, files_list(files));
-	appendStringInfo(&buf,
-					 "  \"totals\": {\"files\": %d, \"rows\": " UINT64_FORMAT
-					 ", \"bytes\": " UINT64_FORMAT "}\n}\n",
-					 totals.files, totals.rows, totals.bytes);
+	append_files(&buf, files_in_order(files), append_file);
+	append_totals(&buf, files);
+	return encoding_to_utf8(buf.data);
+}
+
+char *
+manifest_make_named(const Files *files)
+{
+	const char    *description = files_whole_description(files);
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	appendStringInfo(&buf, "{\n  \"format\": %d,\n", NAMED_FORMAT);
+	if (description != NULL)
+		appendStringInfo(&buf, "  %s,\n", description);
+	append_files(&buf, files_in_order(files), append_named_file);
+	append_totals(&buf, files);
 	return encoding_to_utf8(buf.data);
 }

@@ -24,4 +24,10 @@ extern char *manifest_describe(TupleDesc desc, const CsvOptions *csv,
 /* The whole, in UTF-8, when the files are in place. */
 extern char *manifest_make(const FilesOptions *options, const char *description, Files *files);
 
+/*
+ * The same where files are named: of what blocks have said and S3 says.  Nothing of the
+ * job or the clock is in it: who writes the same files again makes the same bytes.
+ */
+extern char *manifest_make_named(const Files *files);
+
 #endif /* MANIFEST_H */

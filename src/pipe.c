@@ -35,7 +35,7 @@
 #include "pipe.h"
 
 /* Changes with the layout, since an old backend may meet a new library. */
-#define PIPE_MAGIC 0x53330004
+#define PIPE_MAGIC 0x53330005
 
 #define KEY_HEAD 0
 #define KEY_REQUEST 1
@@ -337,7 +337,7 @@ pipe_send(Pipe *pipe, const PipeBlock *block)
 	}
 	if (block->len > 0)
 		iov[count++] = (shm_mq_iovec){block->data, block->len};
-	if (block->kind != PIPE_END)
+	if (block->kind == PIPE_HEADER || block->kind == PIPE_ROWS)
 		progress_add_block(&pipe->head->progress, block->rows, block->len);
 	while ((result = shm_mq_sendv(pipe->blocks, iov, count, true, true)) == SHM_MQ_WOULD_BLOCK)
 		wait_for_uploader(pipe, compat_wait_event(wait_event, "S3exportSend"));

@@ -36,8 +36,23 @@ typedef enum PipeBlockKind
 	PIPE_HEADER,   /* the line that begins each file */
 	PIPE_ROWS,     /* whole rows */
 	PIPE_FILE_END, /* no more rows come for "folder" */
-	PIPE_END       /* there is no more; without it the sender has failed.  The leader's
-				    * bytes are what an object without header and rows consists of. */
+
+	/*
+	 * A JSON object of its own, whole, which is none of the files: it is not counted.
+	 * "folder" is its name in the folder of the request's path, and comes once.  It
+	 * replaces what is there, and is in place before any file appears.
+	 */
+	PIPE_OBJECT,
+
+	/*
+	 * What the manifest with a name says of the file called "folder", whose first rows
+	 * have come; NULL: of the whole.  JSON members without braces, in the database's
+	 * encoding.  Replaces what was said before.
+	 */
+	PIPE_DESCRIPTION,
+
+	PIPE_END /* there is no more; without it the sender has failed.  The leader's
+			  * bytes are what an object without header and rows consists of. */
 } PipeBlockKind;
 
 typedef struct PipeBlock

@@ -96,11 +96,18 @@ choose_files(Transfer *transfer)
 		.overwrite = request->overwrite,
 		.partitioned = request->partitioned,
 		.named = request->named,
+		.manifest_name = request->manifest_name,
 		.max_open = request->max_open,
 		.header_once = request->header_once,
 		.max_size = request->max_file_size,
 		.max_rows = request->rows_per_file,
 	};
+}
+
+static bool
+wants_manifest(const Transfer *transfer)
+{
+	return transfer->request->manifest || transfer->request->manifest_name != NULL;
 }
 
 /* Objects, the manifest included. */
@@ -110,7 +117,7 @@ may_have_several(const Transfer *transfer)
 	const FilesOptions *options = &transfer->options;
 
 	return options->partitioned || options->max_size > 0 || options->max_rows > 0 ||
-		   transfer->request->manifest;
+		   wants_manifest(transfer);
 }
 
 static char *
@@ -346,7 +353,7 @@ check_destinations(Transfer *transfer)
 	bool overwrite = transfer->request->overwrite;
 
 	check_destination(transfer, first_key(transfer), overwrite || transfer->options.partitioned);
-	if (transfer->request->manifest && !overwrite)
+	if (wants_manifest(transfer) && !overwrite)
 		check_destination(transfer, files_manifest_key(&transfer->options), false);
 }
 
@@ -375,6 +382,10 @@ take_blocks(Transfer *transfer)
 			files_put(transfer->files, &block);
 		else if (block.kind == PIPE_FILE_END)
 			files_end(transfer->files, block.folder);
+		else if (block.kind == PIPE_OBJECT)
+			files_add_object(transfer->files, &block);
+		else if (block.kind == PIPE_DESCRIPTION)
+			files_add_description(transfer->files, &block);
 		else
 			break;
 	}
@@ -392,7 +403,7 @@ refuse_empty(void)
 static void
 take_nothing(Transfer *transfer)
 {
-	if (files_list(transfer->files) != NIL)
+	if (files_count(transfer->files) > 0)
 		return;
 	if (transfer->request->on_empty == ON_EMPTY_ERROR)
 		refuse_empty();
@@ -403,10 +414,12 @@ take_nothing(Transfer *transfer)
 static void
 put_manifest(Transfer *transfer)
 {
-	char *manifest =
-		manifest_make(&transfer->options, transfer->request->description, transfer->files);
+	Files *files = transfer->files;
+	char  *manifest = transfer->options.manifest_name != NULL
+						  ? manifest_make_named(files)
+						  : manifest_make(&transfer->options, transfer->request->description, files);
 
-	files_put_manifest(transfer->files, manifest, strlen(manifest));
+	files_put_manifest(files, manifest, strlen(manifest));
 }
 
 /*
@@ -418,11 +431,12 @@ static void
 finish_files(Transfer *transfer)
 {
 	Files *files = transfer->files;
-	bool   manifest = transfer->request->manifest;
+	bool   manifest = wants_manifest(transfer);
 
 	take_nothing(transfer);
 	files_seal(files);
-	if (files_list(files) == NIL && transfer->request->on_empty == ON_EMPTY_SKIP)
+	if (files_count(files) == 0 && transfer->request->on_empty == ON_EMPTY_SKIP &&
+		transfer->options.manifest_name == NULL)
 		manifest = false;
 	if (manifest)
 		files_announce_manifest(files);
@@ -482,7 +496,7 @@ abort_files(Transfer *transfer, ErrorData *error)
 	files_abort(files, timeout);
 	files_get_totals(files, &transfer->totals);
 	transfer->totals.bytes = files_bytes_sent(files);
-	transfer->totals.files = list_length(files_in_place(files));
+	transfer->totals.files = files_count_in_place(files);
 	more = files_describe(files);
 	if (more != NULL)
 		error->detail = error->detail != NULL ? psprintf("%s  %s", error->detail, more) : more;
@@ -657,6 +671,7 @@ transfer_serialize(StringInfo buf, const TransferRequest *request)
 	wire_put_int64(buf, (int64) request->rows_per_file);
 	wire_put_int64(buf, request->manifest);
 	wire_put_string(buf, request->description);
+	wire_put_string(buf, request->manifest_name);
 }
 
 void
@@ -679,4 +694,5 @@ transfer_deserialize(StringInfo buf, TransferRequest *request)
 	request->rows_per_file = (uint64) wire_get_int64(buf);
 	request->manifest = wire_get_int64(buf) != 0;
 	request->description = wire_get_string(buf);
+	request->manifest_name = wire_get_string(buf);
 }

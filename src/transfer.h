@@ -37,6 +37,12 @@ typedef struct TransferRequest
 	uint64          rows_per_file; /* at most; 0: no limit */
 	bool            manifest;
 	char           *description; /* manifest_describe, when there is to be one */
+
+	/*
+	 * Where files are named: the name, in the path's folder, of a manifest that says
+	 * what blocks of PIPE_DESCRIPTION say, also when there are no files; NULL: none.
+	 */
+	char *manifest_name;
 } TransferRequest;
 
 typedef struct TransferTotals
