@@ -56,32 +56,65 @@ settle(Upload *upload)
 	return false;
 }
 
-bool
-upload_is_over(Upload *upload)
+static void
+keep_etag(Upload *upload, const char *etag)
+{
+	if (etag != NULL && etag[0] != '\0')
+		upload->etag = MemoryContextStrdup(upload->context, etag);
+}
+
+/* When PutObject or Complete has been answered. */
+static void
+completed(Upload *upload)
 {
 	S3Call       *call = upload->call;
+	bool          answered = call->ok;
 	MemoryContext old;
 
-	if (upload->state != UPLOAD_COMPLETING)
-		return true;
-	if (!call->over)
-		return false;
 	upload->pool->attempts += call->attempts;
 	old = MemoryContextSwitchTo(upload->call_context);
-	upload->state = call->ok || settle(upload) ? UPLOAD_FINISHED : UPLOAD_REFUSED;
+	upload->state = answered || settle(upload) ? UPLOAD_FINISHED : UPLOAD_REFUSED;
 	MemoryContextSwitchTo(old);
 	if (upload->state == UPLOAD_REFUSED)
-		return true;
+		return;
 
-	if (call->etag != NULL && call->etag[0] != '\0')
-		upload->etag = MemoryContextStrdup(upload->context, call->etag);
+	keep_etag(upload, call->etag);
 	if (upload->small != NULL)
 	{
 		upload->pool->bytes_sent += upload->bytes_written;
 		upload->small->state = BUFFER_FREE;
 	}
 	upload_end_call(upload);
-	return true;
+
+	/* Some versions of Ceph leave the ETag out of their answer to Complete. */
+	if (answered && upload->etag == NULL)
+	{
+		(void) upload_new_call(upload, S3_HEAD_OBJECT);
+		upload->state = UPLOAD_LOOKING;
+		upload_submit_call(upload);
+	}
+}
+
+/* Who may not look does without the ETag; what somebody else has put there has another. */
+static void
+looked(Upload *upload)
+{
+	const S3Object *found = &upload->call->found;
+
+	if (upload->call->ok && found->token != NULL && strcmp(found->token, upload->token) == 0)
+		keep_etag(upload, found->etag);
+	upload_end_call(upload);
+	upload->state = UPLOAD_FINISHED;
+}
+
+bool
+upload_is_over(Upload *upload)
+{
+	if (upload->state == UPLOAD_COMPLETING && upload->call->over)
+		completed(upload);
+	else if (upload->state == UPLOAD_LOOKING && upload->call->over)
+		looked(upload);
+	return upload->state != UPLOAD_COMPLETING && upload->state != UPLOAD_LOOKING;
 }
 
 void
@@ -123,7 +156,7 @@ upload_raise(const Upload *upload)
 UploadOutcome
 upload_outcome(const Upload *upload)
 {
-	if (upload->state == UPLOAD_FINISHED)
+	if (upload->state == UPLOAD_FINISHED || upload->state == UPLOAD_LOOKING)
 		return UPLOAD_IN_PLACE;
 	if (upload->in_doubt)
 		return UPLOAD_IN_DOUBT;
@@ -246,7 +279,7 @@ upload_pool_abort(UploadPool *pool, int timeout)
 	{
 		Upload *upload = dlist_container(Upload, node, iter.cur);
 
-		if (upload->state == UPLOAD_FINISHED || upload->state == UPLOAD_ABORTED)
+		if (upload_outcome(upload) == UPLOAD_IN_PLACE || upload->state == UPLOAD_ABORTED)
 			continue;
 		if (upload->state == UPLOAD_COMPLETING || upload->state == UPLOAD_REFUSED)
 			upload->in_doubt = upload->call->in_doubt;

@@ -47,6 +47,7 @@ typedef enum UploadState
 	UPLOAD_OPEN,       /* has its id */
 	UPLOAD_COMPLETING, /* the request that makes the object appear was sent */
 	UPLOAD_REFUSED,    /* in vain */
+	UPLOAD_LOOKING,    /* in place; S3 was asked for its ETag */
 	UPLOAD_FINISHED,
 	UPLOAD_ABORTED
 } UploadState;
@@ -65,7 +66,7 @@ struct Upload
 	char          token[S3_TOKEN_LEN + 1];
 	char         *id; /* NULL: none yet */
 
-	/* CreateUpload, then PutObject or Complete; NULL: neither is of interest */
+	/* CreateUpload, then PutObject or Complete, then HeadObject; NULL: none is of interest */
 	S3Call       *call;
 	MemoryContext call_context;
 

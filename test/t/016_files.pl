@@ -248,6 +248,7 @@ foreach my $limit ('max_rows_per_file => 10', q(max_file_size => '1 MB'))
 	is_deeply([ map { [ @$_{qw(uri rows bytes)} ] } @{ $manifest->{files} } ], [ map { [ $files[$_][2], $_ == 2 ? 2000 : 4000, length $files[$_][1] ] } 0 .. 2 ], 'manifest: files');
 	is(join('|', map { ($_->{etag} // '-') . " $_->{crc32c}" } @{ $manifest->{files} }),
 		join('|', split /\n/, $node->safe_psql('postgres', "SELECT coalesce(etag, '-') || ' ' || crc32c FROM s3export.job_files WHERE job_id = $row->{job} AND file_no > 0 ORDER BY file_no")), 'manifest: ETags and CRCs');
+	is(scalar(grep { ($_->{etag} // '') =~ /^"?[0-9a-f]{32}-1"?$/ } @{ $manifest->{files} }), 3, 'manifest: each file has its ETag');
 	is_deeply($manifest->{totals}, { files => 3, rows => 10000, bytes => 0 + $row->{bytes} }, 'manifest: totals');
 	is("$manifest->{version}|$manifest->{job_id}|$manifest->{connector}", "1|$row->{job}|lake", 'manifest: what it is of');
 	like("$manifest->{started_at} $manifest->{finished_at}", qr/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/, 'manifest: when');
