@@ -279,6 +279,12 @@ upload_pool_abort(UploadPool *pool, int timeout)
 	{
 		Upload *upload = dlist_container(Upload, node, iter.cur);
 
+		/* It may have been answered while another one was waited for. */
+		if (upload->state == UPLOAD_COMPLETING && upload->call->ok)
+		{
+			keep_etag(upload, upload->call->etag);
+			upload->state = UPLOAD_FINISHED;
+		}
 		if (upload_outcome(upload) == UPLOAD_IN_PLACE || upload->state == UPLOAD_ABORTED)
 			continue;
 		if (upload->state == UPLOAD_COMPLETING || upload->state == UPLOAD_REFUSED)

@@ -3,6 +3,7 @@
 use strict;
 use warnings;
 use lib 'test/lib';
+use IPC::Run;
 use S3Export;
 use S3Faults;
 use ScriptedS3;
@@ -77,6 +78,34 @@ is(meets('an answer is lost', [ { do => 'lost_reply', forget => ScriptedS3::true
 		rows => "f.manifest.json done, $five", job => 'succeeded|5|f', there => "$every f.manifest.json"), "no error\n", 'an answer is lost');
 like(meets('the last part fails', [ { do => 'error', code => 'AccessDenied', status => 403, skip => 4, times => 1000, match => { operation => 'UploadPart' } } ],
 		rows => join(', ', map { "$_ aborted" } split / /, $every), job => 'failed|0|f', there => ''), qr/^ERROR:  .*could not upload part 1 of object/, 'the last part fails');
+
+# The uploader ends while it looks for one file, and the other has just appeared.
+{
+	my %of = map { my $key = "$folder/two/$_"; $_ => sub { { operation => $_[0], key => $key } } } 'f.csv', 'f_part2.csv';
+	my ($handle, $error);
+	my $seen = sub
+	{
+		my ($operation, $file) = @_;
+
+		return grep { $_->{key} eq "$folder/two/$file" } $s3->log(operation => $operation);
+	};
+
+	$s3->call('add_fault', do => 'lost_reply', forget => ScriptedS3::true, match => $of{'f.csv'}->('CompleteMultipartUpload'));
+	$s3->call('add_fault', do => 'stall', when => 'before', match => $of{'f.csv'}->('HeadObject'));
+	my $held = $s3->call('add_fault', do => 'stall', when => 'before', match => $of{'f_part2.csv'}->('CompleteMultipartUpload'))->{id};
+	$handle = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', 'SET s3export.max_concurrent_parts = 2',
+			'-c', "SELECT s3export.copy_to('lake', 'SELECT generate_series(1, 20) AS n', 'two/f.csv', max_rows_per_file => 10)" ], '>', \my $out, '2>', \$error);
+	poll_until(sub { $seen->('HeadObject', 'f.csv') }, 'the look at the first file');
+	$s3->call('release', id => $held);
+	poll_until(sub { grep { defined $_->{status} } $seen->('CompleteMultipartUpload', 'f_part2.csv') }, 'the second file');
+	sleep 1;
+	$node->safe_psql('postgres', q(SELECT pg_terminate_backend(uploader_pid) FROM s3export.jobs WHERE path = 'two/f.csv'));
+	$handle->finish;
+	$s3->call('clear_faults');
+	like($error, qr/1 of the 2 files are in place/, 'an answer came while the uploader ended: the error');
+	is($node->safe_psql('postgres', q(SELECT f.state, f.etag IS NOT NULL, f.crc32c IS NOT NULL FROM s3export.job_files f JOIN s3export.jobs j USING (job_id) WHERE j.path = 'two/f.csv' AND file_no = 2)),
+		'done|t|t', 'an answer came while the uploader ended: the row');
+}
 
 # Ceph 16 leaves the ETag out of its answer to Complete: the object is asked for it.
 {
