@@ -29,6 +29,8 @@ OBJS = \
 	src/delivery_launch.o \
 	src/batch.o \
 	src/batch_event.o \
+	src/batch_file.o \
+	src/batch_schema.o \
 	src/batch_source.o \
 	src/publication.o \
 	src/decode.o \

@@ -237,7 +237,13 @@ CREATE FUNCTION s3export.create_connector(
 	operations text[] DEFAULT NULL,
 	compression text DEFAULT NULL,
 	max_events_per_file integer DEFAULT NULL,
-	drop_after text DEFAULT NULL)
+	drop_after text DEFAULT NULL,
+	feed text DEFAULT NULL,
+	origin text DEFAULT NULL,
+	header boolean DEFAULT NULL,
+	"null" text DEFAULT NULL,
+	force_quote text[] DEFAULT NULL,
+	heartbeat text DEFAULT NULL)
 	RETURNS bigint LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_create_connector';
 REVOKE ALL ON FUNCTION s3export.create_connector FROM PUBLIC;
@@ -351,7 +357,13 @@ CREATE FUNCTION s3export.alter_connector(
 	operations text[] DEFAULT NULL,
 	compression text DEFAULT NULL,
 	max_events_per_file integer DEFAULT NULL,
-	drop_after text DEFAULT NULL)
+	drop_after text DEFAULT NULL,
+	feed text DEFAULT NULL,
+	origin text DEFAULT NULL,
+	header boolean DEFAULT NULL,
+	"null" text DEFAULT NULL,
+	force_quote text[] DEFAULT NULL,
+	heartbeat text DEFAULT NULL)
 	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_alter_connector';
 
@@ -435,7 +447,7 @@ CREATE INDEX job_finished_at_idx ON s3export.job (finished_at);
 -- upload's id, or by the token in the object's metadata.
 CREATE TABLE s3export.job_file (
 	job_id bigint NOT NULL REFERENCES s3export.job ON DELETE CASCADE,
-	file_no integer NOT NULL,    -- from 1; 0: the manifest
+	file_no integer NOT NULL,    -- from 1; 0: the manifest; below: objects that are no files
 	key text NOT NULL,
 	uri text NOT NULL,
 	state text NOT NULL CHECK (state IN ('uploading', 'completing', 'done', 'aborted')),
@@ -599,6 +611,12 @@ CREATE TABLE s3export.current (
 	compression text NOT NULL,
 	max_events_per_file integer NOT NULL,
 	drop_after interval,                 -- NULL: never
+	feed text NOT NULL,                  -- the folder's name within the connector's
+	origin text NOT NULL CHECK (origin IN ('any', 'none')),
+	header boolean NOT NULL,
+	null_string text NOT NULL,
+	force_quote boolean NOT NULL,
+	heartbeat interval,                  -- NULL: none
 	versions integer NOT NULL DEFAULT 0  -- of tables' columns: numbers that have been given
 );
 
@@ -621,6 +639,8 @@ CREATE TABLE s3export.current_state (
 	last_delivery_at timestamptz,
 	last_file text,
 	last_job_id bigint,
+	last_batch text,             -- the name of its object; NULL: none is in the folder
+	last_batch_at timestamptz,
 	events_sent bigint NOT NULL DEFAULT 0,
 	events_dropped bigint NOT NULL DEFAULT 0,
 	files_sent bigint NOT NULL DEFAULT 0,
@@ -642,6 +662,7 @@ CREATE TABLE s3export.current_table (
 	relid oid NOT NULL,
 	schema_name text COLLATE "C" NOT NULL,
 	table_name text COLLATE "C" NOT NULL,
+	root oid,                    -- the published table that it is a partition of, or itself
 	version integer NOT NULL DEFAULT 0,
 	columns text,
 	added_lsn pg_lsn,            -- what commits from there
@@ -660,12 +681,25 @@ CREATE TABLE s3export.current_batch (
 	open_files integer NOT NULL,
 	block_size integer NOT NULL,
 	compression text NOT NULL,
+	header boolean NOT NULL,
+	null_string text NOT NULL,
+	force_quote boolean NOT NULL,
 	tables jsonb NOT NULL,
 	versions integer NOT NULL,
+	last_gap bigint NOT NULL,    -- of those that its object tells
 	events bigint NOT NULL,
 	committed_at timestamptz NOT NULL,
 	sender oid NOT NULL,         -- whose rights decided, but for
 	sendable oid[] NOT NULL      -- tables that were published by then
+);
+
+-- What readers may have missed, to be told with the next batch.
+CREATE TABLE s3export.current_gap (
+	connector_id bigint NOT NULL,
+	gap_id bigint GENERATED ALWAYS AS IDENTITY,
+	table_name text,             -- as folders have it; NULL: all tables
+	reason text NOT NULL,
+	PRIMARY KEY (connector_id, gap_id)
 );
 
 CREATE TABLE s3export.current_event (
@@ -684,6 +718,8 @@ CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3expor
 CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current_state
 	EXECUTE FUNCTION s3export.refuse_direct_writes();
 CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current_table
+	EXECUTE FUNCTION s3export.refuse_direct_writes();
+CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current_gap
 	EXECUTE FUNCTION s3export.refuse_direct_writes();
 CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current_batch
 	EXECUTE FUNCTION s3export.refuse_direct_writes();
@@ -704,7 +740,7 @@ CREATE EVENT TRIGGER s3export_refuse_drop_extension ON ddl_command_start
 -- since, of whatever tables; lag_seconds the time since all that had been committed was
 -- delivered, and 0 where no WAL has been written since.  A standby shows states as they are stored.
 CREATE VIEW s3export.currents WITH (security_barrier) AS
-	SELECT u.connector_id, c.name, c.owner,
+	SELECT u.connector_id, c.name, c.owner, c.uri || u.feed || '/' AS uri,
 		   CASE WHEN NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = c.owner) THEN 'orphaned'
 				WHEN t.state IS NULL THEN 'created'
 				WHEN pg_is_in_recovery() OR t.state IN ('stopped', 'launching', 'lost')
@@ -721,6 +757,7 @@ CREATE VIEW s3export.currents WITH (security_barrier) AS
 				  WHERE p.pubname = u.publication AND o.published ORDER BY o.number) AS operations,
 		   u.compression, u.max_events_per_file,
 		   coalesce(u.drop_after::text, 'infinity') AS drop_after,
+		   u.origin, u.header, u.null_string AS "null", u.force_quote, u.heartbeat,
 		   t.slot_name, s.active_pid,
 		   t.delivered_lsn AS position,
 		   CASE WHEN NOT pg_is_in_recovery() AND t.delivered_lsn IS NOT NULL
@@ -728,7 +765,7 @@ CREATE VIEW s3export.currents WITH (security_barrier) AS
 		   CASE WHEN pg_is_in_recovery() OR t.caught_up_at IS NULL THEN NULL
 				WHEN greatest(t.delivered_lsn, s.confirmed_flush_lsn) >= pg_current_wal_lsn() THEN 0
 				ELSE greatest(extract(epoch FROM clock_timestamp() - t.caught_up_at), 0)::bigint END AS lag_seconds,
-		   t.last_file, t.last_delivery_at, coalesce(t.events_sent, 0) AS events_sent,
+		   t.last_file, t.last_batch, t.last_delivery_at, coalesce(t.events_sent, 0) AS events_sent,
 		   coalesce(t.events_dropped, 0) AS events_dropped, coalesce(t.files_sent, 0) AS files_sent,
 		   coalesce(t.bytes_sent, 0) AS bytes_sent,
 		   t.suspended_at, t.suspended_at + u.drop_after AS deadline, t.next_try_at,
@@ -789,6 +826,7 @@ CREATE FUNCTION s3export.deliver(
 	OUT files bigint,
 	OUT bytes bigint,
 	OUT events_dropped bigint,
+	OUT batch text,
 	OUT error text)
 	RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_deliver';

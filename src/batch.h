@@ -6,7 +6,12 @@
  * A file has events of one table, of one hour and of one version of the table's
  * columns, and is called after its first event.  Which event is in which file
  * follows from the settings of the batch and the WAL alone, so that a batch that
- * is written again has the same files.  All of them appear together, at the end.
+ * is written again has the same files.  All of them appear at the end, those of a table
+ * in their order, and then the object that says what the batch consists of.
+ *
+ *	  <feed>/_schema/<schema.table>/<version>.json
+ *	  <feed>/_table=<schema.table>/_version=<version>/_hour=<hour>/<first _id>.csv
+ *	  <feed>/_batches/<first _id>.json
  *
  *-------------------------------------------------------------------------
  */
@@ -34,6 +39,7 @@ extern Batch *batch_open_to_count(const Current *current, const CurrentBatch *se
 /* Of a decoder's sink: the events of a change, if it has any. */
 extern void batch_begin(Batch *batch, const DecodeTransaction *transaction);
 extern void batch_put(Batch *batch, const DecodeChange *change);
+extern void batch_end(Batch *batch, const DecodeTransaction *transaction);
 
 /*
  * Rows that were there before the first change: "operation" copy.  The first begins with a
@@ -73,10 +79,16 @@ extern uint64 batch_take_withheld(Batch *batch, List **tables);
 /* Has it as many events, bytes or files as are to appear together? */
 extern bool batch_is_full(const Batch *batch);
 
-/* There are no more events, and there was at least one: all of them are sent. */
-extern void batch_seal(Batch *batch);
+/* What readers have missed (CurrentGap *), found since the batch began. */
+extern List *batch_gaps(const Batch *batch);
 
-/* All files appear; fills in what is known of them, but for the position. */
+/* Has it neither events nor gaps? */
+extern bool batch_is_empty(const Batch *batch);
+
+/* There are no more events: all of them are sent, with what the object of the batch says. */
+extern void batch_seal(Batch *batch, XLogRecPtr end, TimeLineID timeline);
+
+/* All files appear, and the object; fills in what is known of them, but for the position. */
 extern void batch_finish(Batch *batch, CurrentProgress *progress);
 
 /* Tells the uploader why there will be no batch. */

@@ -13,10 +13,14 @@
 #include "lib/stringinfo.h"
 #include "nodes/execnodes.h"
 #include "tcop/dest.h"
+#include "utils/hsearch.h"
+#include "utils/resowner.h"
 
 #include "batch.h"
+#include "csv.h"
+#include "pipe.h"
 
-/* The columns that events have before those of the table. */
+/* The columns that events have before those of the table; another one comes after them. */
 enum
 {
 	EVENT_ID,
@@ -25,8 +29,21 @@ enum
 	EVENT_COLUMNS
 };
 
-/* "00000001-00000000016B3748-00000001" */
-#define EVENT_ID_LENGTH (8 + 1 + 16 + 1 + 8)
+/* "00000001-00000000016B3748-0000000001" */
+#define EVENT_ID_LENGTH (8 + 1 + 16 + 1 + 10)
+
+/* What events are called; the first are those of DecodeOperation. */
+enum
+{
+	OPERATION_INSERT = DECODE_INSERT,
+	OPERATION_UPDATE = DECODE_UPDATE,
+	OPERATION_DELETE = DECODE_DELETE,
+	OPERATION_TRUNCATE = DECODE_TRUNCATE,
+	OPERATION_COPY,     /* the row is there */
+	OPERATION_SNAPSHOT, /* only the rows that follow as OPERATION_COPY are there */
+	OPERATION_ALTER,    /* the columns are others from here on */
+	OPERATIONS
+};
 
 /* A table whose changes are events, in one version of its columns. */
 typedef struct Target
@@ -36,29 +53,35 @@ typedef struct Target
 	CurrentTable *table;   /* and as it is now */
 	MemoryContext context; /* of the columns as they are; NULL: they have not been looked at */
 	char        *columns; /* described for comparison; table->columns are those of the last event */
-	char        *folder;  /* "event_type=public.orders" */
-	char        *name;    /* of the table, as file names have it */
+	char        *name;    /* "public.orders", as folders have it */
+	char        *schema;  /* the schema object, but for what is known with its first event */
 	TupleDesc    desc;    /* of its events */
 	int          ncolumns;
 	AttrNumber  *attnums;     /* of the columns in the table */
 	char       **names;       /* of the columns in events */
-	bool         unchanged;   /* the last column of events says which values are missing */
 	ExprState   *filter;      /* the publication's condition on rows; NULL: none */
 	char        *filter_text; /* what it is, for comparison; NULL: none */
 	ExprContext *filter_context;
 	TupleTableSlot *filter_slot; /* a row of the table */
 
 	TupleTableSlot *slot;
+	StringInfoData  meta; /* members of the event's _meta */
 	DestReceiver   *receiver;
 	StringInfoData  header;
+
+	/* ALTER TABLE's rewrite whose rows are being sent */
+	XLogRecPtr rewrite_lsn; /* its transaction */
+	Oid        rewrite;     /* DecodeChange's */
 
 	/* the file that events go to; NULL: the next event begins one */
 	char      *file;
 	int64      hour;   /* since 2000-01-01 */
 	uint64     events; /* in it */
-	bool       used;   /* there has been an event in the batch */
-	bool       begun;  /* the uploader knows of it */
-	dlist_node node;   /* of files that have begun */
+	char       first_id[EVENT_ID_LENGTH + 1];
+	char       last_id[EVENT_ID_LENGTH + 1];
+	bool       used;  /* there has been an event in the batch */
+	bool       begun; /* the uploader knows of it */
+	dlist_node node;  /* of files that have begun */
 	Batch     *batch;
 } Target;
 
@@ -72,7 +95,59 @@ typedef struct Source
 	Target     *target;
 	AttrNumber *attnums; /* of the target table's columns, by their numbers there less 1, in this
 						  * table; 0: it has none such */
+	Bitmapset  *key;     /* attribute numbers of what tells rows apart; NULL: all columns */
 } Source;
+
+struct Batch
+{
+	const Current      *current;
+	const CurrentBatch *settings;
+	XLogRecPtr          start;
+	bool                counts; /* and does nothing else */
+	MemoryContext       context;
+	MemoryContext       event_context;
+	ResourceOwner       owner;
+
+	/* batch_source.c */
+	HTAB         *sources;          /* of Source, by relid */
+	MemoryContext sources_context;  /* of the table and what its entries have */
+	List         *targets;          /* of Target */
+	Target       *copied;           /* the one whose rows are copied */
+	int           versions;         /* given to columns of tables so far */
+	Oid           publication;      /* 0: there was none at this place of the WAL */
+	uint64        publication_seen; /* publication_generation() that this is of */
+
+	List  *withheld_tables; /* names (char *) */
+	uint64 withheld;
+	List  *gaps; /* of CurrentGap */
+
+	DecodeTransaction transaction;
+	uint64            number; /* of the last event of the transaction */
+	TimestampTz       committed_at;
+	uint64            rows_copied;
+	uint64            events;
+
+	/* batch_file.c */
+	uint64      bytes; /* of CSV */
+	uint64      files;
+	char       *name;      /* _id of its first event; NULL: no event yet */
+	char       *last_file; /* begun */
+	CsvOptions *csv;
+	Compressor *compressor; /* NULL: none */
+	Pipe       *pipe;       /* NULL: nothing has been sent */
+	dlist_head  begun;      /* used last is first */
+	int         nbegun;
+
+	text *operations[OPERATIONS];
+
+	/* the identity of the event that is being written, as a text */
+	union
+	{
+		int32 aligned;
+		text  value;
+		char  bytes[VARHDRSZ + EVENT_ID_LENGTH + 1];
+	} id;
+};
 
 /* The row of a change, in the columns of its table. */
 typedef struct EventRow
@@ -82,23 +157,66 @@ typedef struct EventRow
 	bool  *missing; /* stored out of line and unchanged: the WAL does not have the value */
 } EventRow;
 
-/* ---- batch.c ---- */
+/* ---- batch_source.c ---- */
+
+extern void batch_make_sources(Batch *batch);
+
+/*
+ * How changes of the relation are published, as the catalogs of the moment have it.  Valid
+ * until the next call.
+ */
+extern Source *batch_find_source(Batch *batch, Relation relation);
+
+/* OIDs of the tables that have been sent at some time. */
+extern List *batch_list_known(const Batch *batch);
 
 /* The target of a table: get makes one when there is none yet, find returns NULL. */
 extern Target *batch_get_target(Batch *batch, Oid relid);
 extern Target *batch_find_target(const Batch *batch, Oid relid);
 
-/* Before a target takes another version. */
-extern void batch_end_file(Target *target);
-
-/* ---- batch_source.c ---- */
+/* ---- batch_schema.c ---- */
 
 /*
- * How the changes of a relation are published, as the catalogs of the moment have it.  What
- * it allocates for good is in "context"; the current context is for what may go.
+ * Describes the columns of events of a table in the current context: for comparison, and
+ * as the schema object has them.  "key": as in Source, of this table.
  */
-extern void batch_refresh_source(Batch *batch, Source *source, Relation relation, Oid publication,
-								 Oid sender, MemoryContext context);
+extern char *batch_describe_columns(const Batch *batch, Relation relation,
+									const PublishedTable *published, const Bitmapset *key);
+extern char *batch_describe_schema(const Batch *batch, const Target *target, Relation relation,
+								   const Bitmapset *key);
+
+/* Are two such descriptions of one table with one name, columns and key?  The format may differ. */
+extern bool batch_is_same_table(const char *before, const char *now);
+
+/* And have both the same key, which is not empty? */
+extern bool batch_is_same_key(const char *before, const char *now);
+
+/* Does an event have the column?  And how is it called there? */
+extern bool  batch_has_column(const PublishedTable *published, Form_pg_attribute attribute);
+extern char *batch_name_column(const char *name);
+
+/*
+ * The schema object of a target's version: where it is below the feed's folder, and what it is.
+ * "previous": the version before, if it has columns.
+ */
+extern char *batch_schema_path(const Target *target);
+extern char *
+batch_schema_object(const Target *target, const CurrentTable *previous, const char *from_id);
+
+/* ---- batch_file.c ---- */
+
+/* Writes the event whose values of the table's columns are in the target's slot. */
+extern void batch_put_event(Batch *batch, Target *target, int operation);
+
+/* Before a target takes another version; and when there are no more events. */
+extern void batch_end_file(Target *target);
+extern void batch_end_files(Batch *batch);
+
+/* What the batch object says of the batch, which ends at "end". */
+extern void batch_send_description(Batch *batch, XLogRecPtr end);
+
+/* In the _ids of its events. */
+extern TimeLineID batch_timeline(const Batch *batch);
 
 /* ---- batch_event.c ---- */
 
@@ -111,11 +229,31 @@ extern void event_read(EventRow *row, Relation relation, HeapTuple tuple, const 
 /* Does the publication's condition let the row through? */
 extern bool event_matches(const Target *target, const Source *source, const EventRow *row);
 
-/* The values of an event; with "row" NULL they are all null. */
-extern void event_set_values(Target *target, const Source *source, const EventRow *row);
+/*
+ * The values of an event, and what _meta says of them; with "row" NULL they are all null.
+ * "old": the row as it was, if its key is to be told.
+ */
+extern void
+event_set_values(Target *target, const Source *source, const EventRow *row, const EventRow *old);
+extern void event_set_copied(Target *target, TupleTableSlot *row);
 
-/* Does an update change what tells the row from others?  Then "old" has its key. */
-extern bool
-event_changes_identity(Relation relation, const EventRow *old_row, const EventRow *new_row);
+/*
+ * Values in the target's slot that no file can have go to _meta as bytes.  Returns the
+ * columns (char *) of those that are too large for that, which are not sent.
+ */
+extern List *event_check_values(Target *target);
+
+/*
+ * What tells a relation's rows apart: attribute numbers, in the current context.  NULL: there is
+ * nothing but all of its columns.
+ */
+extern Bitmapset *event_key(Relation relation);
+
+/* Does an update change that? */
+extern bool event_changes_key(Relation relation, const Bitmapset *key, const EventRow *old_row,
+							  const EventRow *new_row);
+
+/* Is there a value that the WAL does not have, in a column that the target has? */
+extern bool event_lacks_values(const Target *target, const Source *source, const EventRow *row);
 
 #endif /* BATCH_INTERNAL_H */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * batch_source.c
- *	  Which tables have events, in which columns, and how the columns are told.
+ *	  Which tables have events, and in which columns.
  *
  * All of it is as the catalogs of the moment have it: while changes are decoded, as
  * they were at the change's place in the WAL.
@@ -13,6 +13,7 @@
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "utils/builtins.h"
+#include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -21,65 +22,61 @@
 #include "batch_internal.h"
 #include "path.h"
 
-/* ---- columns ---- */
+/* How many relations with changes are remembered, so that those that come and go take no memory. */
+#define MAX_SOURCES 2000
 
-static bool
-has_column(const PublishedTable *published, Form_pg_attribute attribute)
+/* ---- targets ---- */
+
+Target *
+batch_find_target(const Batch *batch, Oid relid)
 {
-	if (attribute->attisdropped)
-		return false;
-	if (published->columns != NULL)
-		return bms_is_member(attribute->attnum, published->columns);
-	/* Virtual generated columns are in no row. */
-	return attribute->attgenerated == '\0' ||
-		   (attribute->attgenerated == 's' && published->generated);
-}
+	ListCell *cell;
 
-/*
- * Number and type OID are there as well as the names: a column or a type that was made anew
- * under its name is another one.  The type is qualified, so that nothing depends on the
- * search_path.
- */
-static void
-append_column(StringInfo columns, Form_pg_attribute attribute)
-{
-	appendStringInfo(columns, "%d %u %s %s\n", attribute->attnum, attribute->atttypid,
-					 quote_identifier(NameStr(attribute->attname)),
-					 format_type_extended(attribute->atttypid, attribute->atttypmod,
-										  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
-}
-
-/* What a version of a table's columns is told by. */
-static char *
-describe_columns(const PublishedTable *published, TupleDesc desc)
-{
-	StringInfoData columns;
-
-	initStringInfo(&columns);
-	for (int i = 0; i < desc->natts; i++)
+	foreach (cell, batch->targets)
 	{
-		if (has_column(published, TupleDescAttr(desc, i)))
-			append_column(&columns, TupleDescAttr(desc, i));
+		Target *target = lfirst(cell);
+
+		if (target->relid == relid)
+			return target;
 	}
-	return columns.data;
+	return NULL;
 }
 
-/*
- * A column called like one of the events' own, or like that with more underscores before
- * it, gets another underscore: so no two columns have one name.
- */
-static char *
-name_in_events(const char *name)
+static const CurrentTable *
+find_table(List *tables, Oid relid)
 {
-	static const char *const own[] = {"id", "op", "committed_at", "unchanged"};
-	const char              *rest = name + strspn(name, "_");
+	ListCell *cell;
 
-	for (size_t i = 0; rest > name && i < lengthof(own); i++)
+	foreach (cell, tables)
 	{
-		if (strcmp(rest, own[i]) == 0)
-			return psprintf("_%s", name);
+		const CurrentTable *table = lfirst(cell);
+
+		if (table->relid == relid)
+			return table;
 	}
-	return pstrdup(name);
+	return NULL;
+}
+
+/* The settings keep the versions of the beginning: what changes is a copy. */
+Target *
+batch_get_target(Batch *batch, Oid relid)
+{
+	Target             *target = batch_find_target(batch, relid);
+	const CurrentTable *table = find_table(batch->settings->tables, relid);
+	MemoryContext       old;
+
+	if (target != NULL)
+		return target;
+	old = MemoryContextSwitchTo(batch->context);
+	target = palloc0(sizeof(Target));
+	target->relid = relid;
+	target->before = table != NULL ? *table : (CurrentTable){.relid = relid};
+	target->table = palloc(sizeof(CurrentTable));
+	*target->table = target->before;
+	target->batch = batch;
+	batch->targets = lappend(batch->targets, target);
+	MemoryContextSwitchTo(old);
+	return target;
 }
 
 static void
@@ -93,9 +90,9 @@ set_columns(Target *target, const PublishedTable *published, TupleDesc table)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(table, i);
 
-		if (!has_column(published, attribute))
+		if (!batch_has_column(published, attribute))
 			continue;
-		target->names[n] = name_in_events(NameStr(attribute->attname));
+		target->names[n] = batch_name_column(NameStr(attribute->attname));
 		target->attnums[n++] = attribute->attnum;
 	}
 	target->ncolumns = n;
@@ -104,7 +101,7 @@ set_columns(Target *target, const PublishedTable *published, TupleDesc table)
 static TupleDesc
 make_event_desc(const Target *target, TupleDesc table)
 {
-	int       natts = EVENT_COLUMNS + target->ncolumns + target->unchanged;
+	int       natts = EVENT_COLUMNS + target->ncolumns + 1;
 	TupleDesc desc = CreateTemplateTupleDesc(natts);
 
 	TupleDescInitEntry(desc, EVENT_ID + 1, "_id", TEXTOID, -1, 0);
@@ -115,8 +112,7 @@ make_event_desc(const Target *target, TupleDesc table)
 		TupleDescCopyEntry(desc, EVENT_COLUMNS + 1 + i, table, target->attnums[i]);
 		namestrcpy(&TupleDescAttr(desc, EVENT_COLUMNS + i)->attname, target->names[i]);
 	}
-	if (target->unchanged)
-		TupleDescInitEntry(desc, natts, "_unchanged", TEXTOID, -1, 0);
+	TupleDescInitEntry(desc, natts, "_meta", TEXTOID, -1, 0);
 	return desc;
 }
 
@@ -139,18 +135,9 @@ set_filter(Target *target, const PublishedTable *published, TupleDesc table)
 	target->filter_context->ecxt_scantuple = target->filter_slot;
 }
 
-/* ---- targets ---- */
-
-static char *
-event_type_of(Relation relation)
-{
-	return path_hive_folder("event_type",
-							psprintf("%s.%s", get_namespace_name(RelationGetNamespace(relation)),
-									 RelationGetRelationName(relation)));
-}
-
 static void
-set_target(Target *target, Relation relation, const PublishedTable *published, const char *columns)
+set_target(Target *target, Relation relation, const PublishedTable *published, const char *columns,
+		   const Bitmapset *key)
 {
 	MemoryContext old;
 
@@ -161,13 +148,13 @@ set_target(Target *target, Relation relation, const PublishedTable *published, c
 		MemoryContextReset(target->context);
 	old = MemoryContextSwitchTo(target->context);
 	target->columns = pstrdup(columns);
-	target->unchanged = (published->operations & OPERATION_BIT(DECODE_UPDATE)) != 0;
-	target->folder = event_type_of(relation);
-	target->name = path_encode(RelationGetRelationName(relation));
+	target->name = pnstrdup(columns, strcspn(columns, "\n"));
 	set_columns(target, published, RelationGetDescr(relation));
 	set_filter(target, published, RelationGetDescr(relation));
+	target->schema = batch_describe_schema(target->batch, target, relation, key);
 	target->desc = make_event_desc(target, RelationGetDescr(relation));
 	target->slot = MakeSingleTupleTableSlot(target->desc, &TTSOpsVirtual);
+	initStringInfo(&target->meta);
 	initStringInfo(&target->header);
 	target->receiver = NULL;
 	MemoryContextSwitchTo(old);
@@ -181,27 +168,25 @@ has_filter(const Target *target, Node *filter)
 	return strcmp(target->filter_text, nodeToString(filter)) == 0;
 }
 
-/* Has the table the name, the columns and the publication's settings that it had? */
+/* Has the table the description and the condition that it had? */
 static bool
-is_as_before(const Target *target, Relation relation, const PublishedTable *published,
-			 const char *columns)
+is_as_before(const Target *target, const PublishedTable *published, const char *columns)
 {
 	return target->context != NULL && strcmp(target->columns, columns) == 0 &&
-		   strcmp(target->folder, event_type_of(relation)) == 0 &&
-		   has_filter(target, published->filter) &&
-		   target->unchanged == ((published->operations & OPERATION_BIT(DECODE_UPDATE)) != 0);
+		   has_filter(target, published->filter);
 }
 
 static void
 refresh_target(Target *target, Relation relation, const PublishedTable *published)
 {
-	char *columns = describe_columns(published, RelationGetDescr(relation));
+	Bitmapset *key = event_key(relation);
+	char      *columns = batch_describe_columns(target->batch, relation, published, key);
 
-	if (is_as_before(target, relation, published, columns))
+	if (is_as_before(target, published, columns))
 		return;
 	if (target->context != NULL)
 		batch_end_file(target);
-	set_target(target, relation, published, columns);
+	set_target(target, relation, published, columns, key);
 }
 
 /* ---- sources ---- */
@@ -235,18 +220,22 @@ use_target(Batch *batch, Source *source, Relation relation, Relation table,
 	refresh_target(source->target, table, published);
 	old = MemoryContextSwitchTo(context);
 	source->attnums = map_columns(RelationGetDescr(table), RelationGetDescr(relation));
+	source->key = event_key(relation);
 	MemoryContextSwitchTo(old);
 }
 
-void
-batch_refresh_source(Batch *batch, Source *source, Relation relation, Oid publication, Oid sender,
-					 MemoryContext context)
+/* What it allocates for good is in "context"; the current context is for what may go. */
+static void
+refresh_source(Batch *batch, Source *source, Relation relation, Oid publication, Oid sender,
+			   MemoryContext context)
 {
 	PublishedTable published = {0};
 
 	if (source->attnums != NULL)
 		pfree(source->attnums);
+	bms_free(source->key);
 	source->attnums = NULL;
+	source->key = NULL;
 	source->target = NULL;
 	if (OidIsValid(publication))
 		publication_describe(publication, sender, relation, &published);
@@ -265,4 +254,117 @@ batch_refresh_source(Batch *batch, Source *source, Relation relation, Oid public
 		use_target(batch, source, relation, table, &published, context);
 		RelationClose(table);
 	}
+}
+
+List *
+batch_list_known(const Batch *batch)
+{
+	List     *relids = NIL;
+	ListCell *cell;
+
+	foreach (cell, batch->settings->tables)
+	{
+		const CurrentTable *table = lfirst(cell);
+
+		if (table->columns != NULL)
+			relids = lappend_oid(relids, table->relid);
+	}
+	foreach (cell, batch->targets)
+		relids = list_append_unique_oid(relids, ((Target *) lfirst(cell))->relid);
+	/* A batch that is written again knows them in another order. */
+	list_sort(relids, list_oid_cmp);
+	return relids;
+}
+
+void
+batch_make_sources(Batch *batch)
+{
+	HASHCTL control = {.keysize = sizeof(Oid), .entrysize = sizeof(Source)};
+
+	batch->sources_context =
+		AllocSetContextCreate(batch->context, "s3export sources", ALLOCSET_DEFAULT_SIZES);
+	control.hcxt = batch->sources_context;
+	batch->sources =
+		hash_create("s3export sources", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/* Of tables that come and go in a long stretch of the WAL. */
+static void
+forget_unused_targets(Batch *batch)
+{
+	ListCell *cell;
+
+	foreach (cell, batch->targets)
+	{
+		Target *target = lfirst(cell);
+
+		if (target->used)
+			continue;
+		if (target->context != NULL)
+			MemoryContextDelete(target->context);
+		pfree(target->table);
+		pfree(target);
+		batch->targets = foreach_delete_current(batch->targets, cell);
+	}
+}
+
+void
+batch_forget_sources(Batch *batch)
+{
+	MemoryContextDelete(batch->sources_context);
+	forget_unused_targets(batch);
+	batch_make_sources(batch);
+}
+
+/* The publication of this place in the WAL. */
+static Oid
+find_publication(Batch *batch, uint64 generation)
+{
+	if (batch->publication_seen != generation)
+		batch->publication =
+			publication_resolve(batch->current->publication_oid,
+								batch->current->next_publication_oid, batch->current->publication);
+	batch->publication_seen = generation;
+	return batch->publication;
+}
+
+/*
+ * Whose rights decide about changes of the table.  If it is published today, they have been
+ * checked today, or when the batch began: owners that were others then would hold back what
+ * is owed.
+ */
+static Oid
+find_sender(const Batch *batch, Oid relid)
+{
+	const CurrentBatch *settings = batch->settings;
+
+	return list_member_oid(settings->sendable, relid) ? InvalidOid : settings->sender;
+}
+
+/* What has been heard so far is noted before, as the look-up may hear of more. */
+Source *
+batch_find_source(Batch *batch, Relation relation)
+{
+	Oid     relid = RelationGetRelid(relation);
+	uint64  generation = publication_generation();
+	bool    found;
+	Source *source;
+
+	if (hash_get_num_entries(batch->sources) >= MAX_SOURCES)
+		batch_forget_sources(batch);
+	source = hash_search(batch->sources, &relid, HASH_ENTER, &found);
+	if (!found)
+	{
+		source->seen = 0;
+		source->attnums = NULL;
+		source->key = NULL;
+	}
+	if (source->seen != generation)
+	{
+		source->seen = 0;
+		refresh_source(batch, source, relation, find_publication(batch, generation),
+					   find_sender(batch, relid), batch->sources_context);
+		source->seen = generation;
+	}
+	return source;
 }

@@ -129,6 +129,13 @@
 	 (slot)->data.invalidated_at != InvalidXLogRecPtr)
 #endif
 
+/* OID of the index, 0: there is none that the server checks at once. */
+#if PG_VERSION_NUM >= 180000
+#define compat_primary_key(relation) RelationGetPrimaryKeyIndex((relation), false)
+#else
+#define compat_primary_key(relation) RelationGetPrimaryKeyIndex(relation)
+#endif
+
 /* What a publication says of stored generated columns is asked from 18 on; before, they are published. */
 #if PG_VERSION_NUM >= 180000
 #define compat_publishes_generated(publication) \

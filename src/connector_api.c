@@ -293,6 +293,9 @@ s3export_alter_connector(PG_FUNCTION_ARGS)
 	CurrentSettings     current;
 	bool current_changed = current_args_read(&current, fcinfo, ALTER_ARG_CURRENT, connector);
 
+	const char *old_bucket = connector->s3.bucket;
+	const char *old_folder = connector->folder_path;
+
 	connector_require_ambient_privilege(connector);
 	if (bucket != NULL)
 		args_set_bucket(connector, bucket);
@@ -315,6 +318,9 @@ s3export_alter_connector(PG_FUNCTION_ARGS)
 	if (new_name != NULL)
 		args_set_name(connector, "new_name", new_name);
 	connector_update(connector, validation);
+	if (is_current(connector) && (strcmp(connector->s3.bucket, old_bucket) != 0 ||
+								  strcmp(connector->folder_path, old_folder) != 0))
+		current_move(connector);
 	if (is_current(connector) && (current_changed || !PG_ARGISNULL(ALTER_ARG_OWNER)))
 		current_update(connector, &current, !PG_ARGISNULL(ALTER_ARG_OWNER));
 	if (changed && is_current(connector))

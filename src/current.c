@@ -142,6 +142,23 @@ read_launch(Current *current)
 	current->warned = (int) catalog_int64(0, "warned", NULL);
 	current->has_sent = catalog_int64(0, "files_sent", NULL) > 0;
 	current->events_dropped = (uint64) catalog_int64(0, "events_dropped", NULL);
+	current->last_batch = catalog_text(0, "last_batch");
+	current->last_batch_at = catalog_int64(0, "last_batch_at", NULL);
+}
+
+static void
+read_feed(Current *current)
+{
+	bool none;
+
+	current->feed = catalog_text(0, "feed");
+	current->local_only = strcmp(catalog_text(0, "origin"), "none") == 0;
+	current->header = catalog_int64(0, "header", NULL) != 0;
+	current->null_print = catalog_text(0, "null_string");
+	current->force_quote = catalog_int64(0, "force_quote", NULL) != 0;
+	current->heartbeat = catalog_int64(0, "heartbeat", &none);
+	if (none)
+		current->heartbeat = -1;
 }
 
 /* What is not seen from the stored state alone. */
@@ -168,6 +185,9 @@ current_read(Current *current, MemoryContext context)
 			" s.next_publication_oid,"
 			" s.delivered_lsn, s.caught_up_at, s.last_delivery_at, s.timelines,"
 			" s.suspended_at, s.next_try_at, s.failures, s.warned, s.events_dropped, s.files_sent,"
+			" u.feed, u.origin, u.header, u.null_string, u.force_quote,"
+			" (extract(epoch FROM u.heartbeat) * 1000)::bigint AS heartbeat,"
+			" s.last_batch, s.last_batch_at,"
 			" (s.system_identifier, s.slot_name) = ($2, $3) AS here"
 			" FROM s3export.current u LEFT JOIN s3export.current_state s USING (connector_id)"
 			" WHERE connector_id = $1",
@@ -182,6 +202,7 @@ current_read(Current *current, MemoryContext context)
 	if (never)
 		current->drop_after = -1;
 	current->versions = (int) catalog_int64(0, "versions", NULL);
+	read_feed(current);
 	current->database = catalog_text(0, "database_name");
 	read_launch(current);
 	current->state = state_seen(current);
@@ -232,7 +253,8 @@ read_batch(Current *current, MemoryContext context)
 	CurrentBatch *batch = &current->batch;
 
 	if (catalog_execute("SELECT end_lsn, events_per_file, open_files, block_size, compression,"
-						" versions, events, committed_at, sender FROM s3export.current_batch"
+						" versions, events, committed_at, sender, header, null_string, force_quote,"
+						" last_gap FROM s3export.current_batch"
 						" WHERE connector_id = $1",
 						"i", connector_id) == 0)
 		return;
@@ -246,9 +268,34 @@ read_batch(Current *current, MemoryContext context)
 		.events = (uint64) catalog_int64(0, "events", NULL),
 		.committed_at = catalog_int64(0, "committed_at", NULL),
 		.sender = (Oid) catalog_int64(0, "sender", NULL),
+		.header = catalog_int64(0, "header", NULL) != 0,
+		.null_print = catalog_text(0, "null_string"),
+		.force_quote = catalog_int64(0, "force_quote", NULL) != 0,
+		.last_gap = catalog_int64(0, "last_gap", NULL),
 	};
 	batch->tables = read_batch_tables(connector_id, context);
 	batch->sendable = read_sendable(connector_id, context);
+}
+
+void
+current_read_gaps(Current *current, MemoryContext context)
+{
+	uint64 rows = catalog_execute("SELECT gap_id, table_name, reason FROM s3export.current_gap"
+								  " WHERE connector_id = $1 ORDER BY gap_id",
+								  "i", current->connector->connector_id);
+
+	current->gaps = NIL;
+	for (uint64 i = 0; i < rows; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+		CurrentGap   *gap = palloc0(sizeof(CurrentGap));
+
+		current->gaps = lappend(current->gaps, gap);
+		MemoryContextSwitchTo(old);
+		gap->gap_id = catalog_int64(i, "gap_id", NULL);
+		gap->table = catalog_text(i, "table_name");
+		gap->reason = catalog_text(i, "reason");
+	}
 }
 
 Current *
@@ -264,7 +311,10 @@ current_load(int64 connector_id)
 	catalog_begin_transaction(&transaction);
 	found = current_read(current, transaction.context);
 	if (found)
+	{
+		current_read_gaps(current, transaction.context);
 		read_batch(current, transaction.context);
+	}
 	catalog_commit_transaction(&transaction);
 	return found ? current : NULL;
 }

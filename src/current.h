@@ -68,6 +68,10 @@ typedef struct CurrentBatch
 	int            open_files; /* files that are written to at the same time */
 	int            block_size; /* bytes of CSV */
 	CompressMethod compression;
+	bool           header; /* of each file */
+	char          *null_print;
+	bool           force_quote;
+	int64          last_gap; /* of Current's gaps, that its object tells */
 	List          *tables;   /* of CurrentTable, as before the batch */
 	int            versions; /* given to columns of tables before the batch */
 	uint64         events;
@@ -75,6 +79,15 @@ typedef struct CurrentBatch
 	Oid            sender;       /* whose rights decide which changes are sent, but for */
 	List          *sendable; /* tables (OIDs) whose owners have been checked as they are today */
 } CurrentBatch;
+
+/* What readers may have missed. */
+typedef struct CurrentGap
+{
+	int64 gap_id;
+	char *table; /* as folders have it; NULL: all */
+	char *reason;
+	bool  told; /* in another way to whoever delivers */
+} CurrentGap;
 
 typedef struct Current
 {
@@ -85,7 +98,13 @@ typedef struct Current
 	CompressMethod compression;
 	int            events_per_file;
 	int64          drop_after; /* ms; -1: never */
-	int            versions;   /* given to columns of tables so far */
+	char          *feed;       /* the folder within the connector's */
+	bool           local_only; /* nothing that was replicated from elsewhere */
+	bool           header;
+	char          *null_print;
+	bool           force_quote;
+	int64          heartbeat; /* ms; -1: none */
+	int            versions;  /* given to columns of tables so far */
 
 	/* of the launch */
 	CurrentState state;
@@ -101,12 +120,15 @@ typedef struct Current
 	int          timelines;            /* to be added to the server's, so that _ids go on growing */
 	List        *tables;               /* of CurrentTable, those that have a version or a copy */
 	int          ntables;              /* in the publication, when they were last looked at */
-	CurrentBatch batch;                /* that was interrupted */
-	TimestampTz  suspended_at;         /* 0: credentials are in order */
-	TimestampTz  next_try_at;          /* 0: at once */
-	int          failures;             /* in a row, of whatever kind */
-	int          warned;               /* percent of drop_after: 0, 50, 90, 100 */
-	bool         has_sent;             /* files of its own are in the folder */
+	char        *last_batch;           /* the name of its object; NULL: none is in the folder */
+	TimestampTz  last_batch_at;
+	List        *gaps;         /* of CurrentGap, in the order of their ids */
+	CurrentBatch batch;        /* that was interrupted */
+	TimestampTz  suspended_at; /* 0: credentials are in order */
+	TimestampTz  next_try_at;  /* 0: at once */
+	int          failures;     /* in a row, of whatever kind */
+	int          warned;       /* percent of drop_after: 0, 50, 90, 100 */
+	bool         has_sent;     /* files of its own are in the folder */
 	uint64       events_dropped;
 } Current;
 
@@ -115,11 +137,15 @@ typedef struct CurrentProgress
 {
 	XLogRecPtr  position;     /* everything before it is delivered */
 	TimestampTz committed_at; /* of the last transaction in it; 0: no event */
+	uint64      copied;       /* of the events, rows of a copy */
 	uint64      events;
 	int         files;
 	uint64      bytes; /* as stored */
 	int64       job_id;
-	char       *last_file; /* its URI */
+	char       *last_file; /* its URI; NULL: there is none */
+	char       *batch;     /* the name of its object */
+	char       *batch_uri; /* its URI */
+	int64       last_gap;  /* of Current's gaps, that it has told */
 	List       *tables;   /* of CurrentTable: versions as they are now, of the tables with events */
 	int         versions; /* given to columns of tables by now */
 	int         timeline; /* in the _id of the last event */
@@ -158,7 +184,16 @@ typedef struct CurrentSettings
 	int         events_per_file; /* 0: not set */
 	bool        set_drop_after;
 	int64       drop_after;
-	const char *compression; /* NULL: not set */
+	const char *compression; /* NULL: not set; so are feed, origin and null_print */
+	const char *feed;
+	const char *origin;
+	bool        set_header;
+	bool        header;
+	const char *null_print;
+	bool        set_force_quote;
+	bool        force_quote;
+	bool        set_heartbeat;
+	int64       heartbeat; /* ms; -1: none */
 } CurrentSettings;
 
 /*
@@ -173,6 +208,12 @@ extern void current_insert(Connector *connector, const CurrentSettings *settings
  * follows the connector to its owner.
  */
 extern void current_update(Connector *connector, const CurrentSettings *settings, bool new_owner);
+
+/*
+ * The connector has another bucket or folder: there, everything begins anew.  Raises
+ * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE while a batch has files in the one that it had.
+ */
+extern void current_move(Connector *connector);
 
 /*
  * Removes the rows and the connector's own publication; the slot goes when the
@@ -346,6 +387,9 @@ extern void current_failed(const Current *current, const ErrorData *error, bool 
 
 /* A delivery has met it in a state in which nothing is sent. */
 extern void current_skipped(const Current *current);
+
+/* Readers are told of gaps (CurrentGap *) by the batch; this tells whoever is here. */
+extern void current_told_gaps(const Current *current, List *gaps);
 
 /* Rows of tables that the publication's owner did not own were not sent. */
 extern void current_withheld(const Current *current, List *tables, uint64 events);

@@ -82,8 +82,7 @@ static bool
 is_left_of_launch(const Current *current, const char *uri)
 {
 	return current->state == CURRENT_STOPPED &&
-		   strstr(uri, psprintf("/s3export.%s." INT64_FORMAT "/", path_encode(current->database),
-								current->connector->connector_id)) != NULL;
+		   strstr(uri, psprintf("/%s/", current->feed)) != NULL;
 }
 
 /* Readers of the folder would take the files of two writers for those of one. */
@@ -214,8 +213,8 @@ return_outcome(FunctionCallInfo fcinfo, const char *name, const DeliveryOutcome 
 			   const char *error)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Datum          values[7];
-	bool           nulls[7] = {false};
+	Datum          values[8];
+	bool           nulls[8] = {false};
 
 	values[0] = CStringGetTextDatum(name);
 	nulls[1] = outcome->state == NULL;
@@ -224,8 +223,10 @@ return_outcome(FunctionCallInfo fcinfo, const char *name, const DeliveryOutcome 
 	values[3] = Int64GetDatum(outcome->files);
 	values[4] = Int64GetDatum((int64) outcome->bytes);
 	values[5] = Int64GetDatum((int64) outcome->events_dropped);
-	nulls[6] = error == NULL;
-	values[6] = nulls[6] ? (Datum) 0 : CStringGetTextDatum(error);
+	nulls[6] = outcome->batch == NULL;
+	values[6] = nulls[6] ? (Datum) 0 : CStringGetTextDatum(outcome->batch);
+	nulls[7] = error == NULL;
+	values[7] = nulls[7] ? (Datum) 0 : CStringGetTextDatum(error);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 

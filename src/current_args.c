@@ -17,12 +17,14 @@
 #include "utils/varlena.h"
 
 #include "connector_args.h"
+#include "csv.h"
 #include "current_args.h"
+#include "names.h"
 
 #define MAX_EVENTS_PER_FILE 10000000
 
 /* Further than any interval that makes sense, and no overflow; ms */
-#define MAX_DROP_AFTER (INT64CONST(1000) * SECS_PER_YEAR * 1000)
+#define MAX_INTERVAL (INT64CONST(1000) * SECS_PER_YEAR * 1000)
 
 enum
 {
@@ -31,7 +33,13 @@ enum
 	ARG_OPERATIONS,
 	ARG_COMPRESSION,
 	ARG_MAX_EVENTS_PER_FILE,
-	ARG_DROP_AFTER
+	ARG_DROP_AFTER,
+	ARG_FEED,
+	ARG_ORIGIN,
+	ARG_HEADER,
+	ARG_NULL,
+	ARG_FORCE_QUOTE,
+	ARG_HEARTBEAT
 };
 
 static const char *const names[ARGS_CURRENT] = {
@@ -41,6 +49,12 @@ static const char *const names[ARGS_CURRENT] = {
 	[ARG_COMPRESSION] = "compression",
 	[ARG_MAX_EVENTS_PER_FILE] = "max_events_per_file",
 	[ARG_DROP_AFTER] = "drop_after",
+	[ARG_FEED] = "feed",
+	[ARG_ORIGIN] = "origin",
+	[ARG_HEADER] = "header",
+	[ARG_NULL] = "null",
+	[ARG_FORCE_QUOTE] = "force_quote",
+	[ARG_HEARTBEAT] = "heartbeat",
 };
 
 static void
@@ -137,9 +151,9 @@ read_events_per_file(FunctionCallInfo fcinfo, int number)
 	return events;
 }
 
-/* Infinite intervals, of PostgreSQL 17 and later, are far too long. */
+/* In ms, -1: "infinity".  Infinite intervals, of PostgreSQL 17 and later, are far too long. */
 static int64
-read_drop_after(FunctionCallInfo fcinfo, int number)
+read_interval(FunctionCallInfo fcinfo, int number, int argument)
 {
 	char     *value = args_text(fcinfo, number);
 	Interval *interval;
@@ -151,11 +165,60 @@ read_drop_after(FunctionCallInfo fcinfo, int number)
 		interval_in, CStringGetDatum(value), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
 	ms = interval->time / 1000.0 +
 		 (interval->day + (double) DAYS_PER_MONTH * interval->month) * SECS_PER_DAY * 1000.0;
-	if (!(ms >= 1 && ms <= MAX_DROP_AFTER))
-		invalid_value(ARG_DROP_AFTER, value,
+	if (!(ms >= 1 && ms <= MAX_INTERVAL))
+		invalid_value(argument, value,
 					  "It is an interval between 1 millisecond and 1000 years, or "
 					  "\"infinity\".");
 	return (int64) ms;
+}
+
+static const char *
+read_feed(FunctionCallInfo fcinfo, int number)
+{
+	const char *feed = args_text(fcinfo, number);
+	const char *wrong = NULL;
+
+	if (feed[0] == '\0')
+		wrong = "It is the name of a folder, and not empty.";
+	else if (strpbrk(feed, "/{}") != NULL)
+		wrong = "It is the name of one folder, and has neither slashes nor braces.";
+	else
+		wrong = names_check_key(feed);
+	if (wrong != NULL)
+		invalid_value(ARG_FEED, feed, wrong);
+	return feed;
+}
+
+static const char *
+read_origin(FunctionCallInfo fcinfo, int number)
+{
+	const char *origin = args_text(fcinfo, number);
+
+	if (strcmp(origin, "any") != 0 && strcmp(origin, "none") != 0)
+		invalid_value(ARG_ORIGIN, origin,
+					  "It is \"any\", or \"none\" for what was not replicated from elsewhere.");
+	return origin;
+}
+
+/* What COPY says of it. */
+static const char *
+read_null(FunctionCallInfo fcinfo, int number)
+{
+	return csv_options(true, NULL, NULL, NULL, args_text(fcinfo, number), NIL, NULL)->null_print;
+}
+
+/* Tables have different columns: all are meant. */
+static bool
+read_force_quote(FunctionCallInfo fcinfo, int number)
+{
+	List *columns = elements(fcinfo, number, ARG_FORCE_QUOTE);
+
+	if (columns == NIL)
+		return false;
+	if (list_length(columns) > 1 || strcmp(text_to_cstring(linitial(columns)), "*") != 0)
+		invalid_value(ARG_FORCE_QUOTE, text_to_cstring(linitial(columns)),
+					  "Of a connector of kind \"currents\" it is \"{*}\", or \"{}\".");
+	return true;
 }
 
 /* What a publication has is said with CREATE PUBLICATION where the connector does not make it. */
@@ -167,6 +230,27 @@ refuse_both(const CurrentSettings *settings)
 	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					errmsg("argument \"publication\" excludes \"tables\" and \"operations\""),
 					errhint("Change what the publication has with ALTER PUBLICATION.")));
+}
+
+/* Places and formats of files. */
+static void
+read_feed_settings(CurrentSettings *settings, FunctionCallInfo fcinfo, int first)
+{
+	if (!PG_ARGISNULL(first + ARG_FEED))
+		settings->feed = read_feed(fcinfo, first + ARG_FEED);
+	if (!PG_ARGISNULL(first + ARG_ORIGIN))
+		settings->origin = read_origin(fcinfo, first + ARG_ORIGIN);
+	settings->set_header = !PG_ARGISNULL(first + ARG_HEADER);
+	if (settings->set_header)
+		settings->header = PG_GETARG_BOOL(first + ARG_HEADER);
+	if (!PG_ARGISNULL(first + ARG_NULL))
+		settings->null_print = read_null(fcinfo, first + ARG_NULL);
+	settings->set_force_quote = !PG_ARGISNULL(first + ARG_FORCE_QUOTE);
+	if (settings->set_force_quote)
+		settings->force_quote = read_force_quote(fcinfo, first + ARG_FORCE_QUOTE);
+	settings->set_heartbeat = !PG_ARGISNULL(first + ARG_HEARTBEAT);
+	if (settings->set_heartbeat)
+		settings->heartbeat = read_interval(fcinfo, first + ARG_HEARTBEAT, ARG_HEARTBEAT);
 }
 
 bool
@@ -199,6 +283,7 @@ current_args_read(CurrentSettings *settings, FunctionCallInfo fcinfo, int first,
 	refuse_both(settings);
 	settings->set_drop_after = !PG_ARGISNULL(first + ARG_DROP_AFTER);
 	if (settings->set_drop_after)
-		settings->drop_after = read_drop_after(fcinfo, first + ARG_DROP_AFTER);
+		settings->drop_after = read_interval(fcinfo, first + ARG_DROP_AFTER, ARG_DROP_AFTER);
+	read_feed_settings(settings, fcinfo, first);
 	return any;
 }

@@ -13,11 +13,11 @@
 #include "current.h"
 
 /*
- * publication, tables, operations, compression, max_events_per_file and drop_after, from
- * "first" on.  Names of tables are looked up as the session would.  Any that is not null
+ * publication, tables, operations, compression, max_events_per_file, drop_after, feed, origin,
+ * header, "null", force_quote and heartbeat, from "first" on.  Names of tables are looked up as the session would.  Any that is not null
  * is an error unless the connector is of kind 'currents'.  Returns whether any was.
  */
-#define ARGS_CURRENT 6
+#define ARGS_CURRENT 12
 extern bool current_args_read(CurrentSettings *settings, FunctionCallInfo fcinfo, int first,
 							  const Connector *connector);
 

@@ -102,7 +102,7 @@ forget_old_events(const Connector *connector)
 {
 	(void) catalog_execute(
 		"DELETE FROM s3export.current_event e USING (SELECT event_id, row_number() OVER"
-		" (PARTITION BY event IN ('dropped', 'lost', 'withheld', 'publication_replaced')"
+		" (PARTITION BY event IN ('dropped', 'lost', 'withheld', 'gap', 'publication_replaced')"
 		" ORDER BY event_id DESC) AS n"
 		" FROM s3export.current_event WHERE connector_id = $1) o"
 		" WHERE e.connector_id = $1 AND e.event_id = o.event_id AND o.n > $2",

@@ -29,6 +29,9 @@ extern CurrentState current_parse_state(const char *name);
 /* Puts all of the row but the batch into a struct that has its connector; false: there is none. */
 extern bool current_read(Current *current, MemoryContext context);
 
+/* Reads the gaps that the next batch is to tell, into "context". */
+extern void current_read_gaps(Current *current, MemoryContext context);
+
 /* ---- tables: current_tables.c ---- */
 
 /* The tables that have a version or a copy, as CurrentTable in "context". */
@@ -43,6 +46,11 @@ extern char *current_tables_to_json(List *tables);
 	"jsonb_to_recordset(" json                                            \
 	") AS p (relid oid, version integer, columns text, added_lsn pg_lsn," \
 	" since_lsn pg_lsn)"
+
+/* ---- what the worker records: current_rows.c ---- */
+
+/* The next batch tells it; "table" as folders have it, NULL: of all tables. */
+extern void current_add_gap(const Current *current, const char *table, const char *reason);
 
 /* ---- publications: current_publication.c; not within a scope ---- */
 
@@ -63,8 +71,9 @@ extern Oid current_require_publication(const Current *current);
 
 /*
  * The relations that the publication $1 has, but for the extension's own, and the partitions
- * below them, for an SQL statement: published (relid, parent, schema_name, table_name, relkind, relpersistence,
- * relowner, relreplident).  "parent" is 0 for what is no partition of another one.
+ * below them, for an SQL statement: published (relid, parent, root, schema_name, table_name,
+ * relkind, relpersistence, relowner, relreplident).  "parent" is 0 for what is no partition of
+ * another one; "root" is the topmost that is published.
  */
 #define CURRENT_PUBLISHED                                                                      \
 	"WITH RECURSIVE member AS ("                                                               \
@@ -76,15 +85,17 @@ extern Oid current_require_publication(const Current *current);
 	" AND c.relnamespace <> 's3export'::regnamespace"                                          \
 	" AND (p.puballtables OR EXISTS (SELECT FROM pg_publication_namespace s"                   \
 	" WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace))),"                              \
-	" tree (relid, parent) AS ("                                                               \
-	"SELECT relid, 0::oid FROM member"                                                         \
+	" tree (relid, parent, root, depth) AS ("                                                  \
+	"SELECT relid, 0::oid, relid, 0 FROM member"                                               \
 	" UNION "                                                                                  \
-	"SELECT i.inhrelid, i.inhparent FROM tree t JOIN pg_inherits i ON i.inhparent = t.relid"   \
+	"SELECT i.inhrelid, i.inhparent, t.root, t.depth + 1 FROM tree t"                          \
+	" JOIN pg_inherits i ON i.inhparent = t.relid"                                             \
 	" JOIN pg_class c ON c.oid = i.inhrelid WHERE c.relispartition),"                          \
 	" published AS ("                                                                          \
-	"SELECT c.oid AS relid, t.parent, n.nspname AS schema_name, c.relname AS table_name,"      \
-	" c.relkind, c.relpersistence, c.relowner, c.relreplident"                                 \
-	" FROM (SELECT relid, max(parent) AS parent FROM tree GROUP BY relid) t"                   \
+	"SELECT c.oid AS relid, t.parent, t.root, n.nspname AS schema_name,"                       \
+	" c.relname AS table_name, c.relkind, c.relpersistence, c.relowner, c.relreplident"        \
+	" FROM (SELECT relid, max(parent) AS parent,"                                              \
+	" (array_agg(root ORDER BY depth DESC))[1] AS root FROM tree GROUP BY relid) t"            \
 	" JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace) "
 
 /* ---- slots: current_slot.c ---- */

@@ -72,21 +72,41 @@ forget_batch(const Current *current)
 						   current->connector->connector_id);
 }
 
+void
+current_add_gap(const Current *current, const char *table, const char *reason)
+{
+	(void) catalog_execute("INSERT INTO s3export.current_gap (connector_id, table_name, reason)"
+						   " VALUES ($1, $2, $3)",
+						   "itt", current->connector->connector_id, table, reason);
+}
+
+/* Within a scope: the batch has told of them. */
+static void
+forget_gaps(const Current *current, int64 last_gap)
+{
+	(void) catalog_execute("DELETE FROM s3export.current_gap"
+						   " WHERE connector_id = $1 AND gap_id <= $2",
+						   "ii", current->connector->connector_id, last_gap);
+}
+
 /* Within a scope. */
 static void
 put_totals(const Current *current, const CurrentProgress *progress)
 {
-	expect_one(current, catalog_execute(
-							"UPDATE s3export.current_state SET events_sent = events_sent + $2,"
-							" files_sent = files_sent + $3, bytes_sent = bytes_sent + $4,"
-							" last_file = coalesce($5, last_file),"
-							" last_job_id = coalesce(nullif($6, 0), last_job_id),"
-							" last_delivery_at = $7, last_timeline = greatest(last_timeline, $8)"
-							" WHERE connector_id = $1",
-							"iiiitizn", current->connector->connector_id, (int64) progress->events,
-							(int64) progress->files, (int64) progress->bytes, progress->last_file,
-							progress->job_id, GetCurrentTimestamp(), (int32) progress->timeline));
+	expect_one(
+		current,
+		catalog_execute("UPDATE s3export.current_state SET events_sent = events_sent + $2,"
+						" files_sent = files_sent + $3, bytes_sent = bytes_sent + $4,"
+						" last_file = coalesce($5, last_file), last_batch = $9, last_batch_at = $7,"
+						" last_job_id = coalesce(nullif($6, 0), last_job_id),"
+						" last_delivery_at = $7, last_timeline = greatest(last_timeline, $8)"
+						" WHERE connector_id = $1",
+						"iiiitiznt", current->connector->connector_id, (int64) progress->events,
+						(int64) progress->files, (int64) progress->bytes, progress->last_file,
+						progress->job_id, GetCurrentTimestamp(), (int32) progress->timeline,
+						progress->batch));
 	put_tables(current, progress);
+	forget_gaps(current, progress->last_gap);
 }
 
 static void
@@ -115,7 +135,7 @@ record_launch(const Current *current, const CurrentProgress *copied)
 	initStringInfo(&detail);
 	current_say_lsn(&detail, "position", current->delivered);
 	if (copied != NULL)
-		current_say_number(&detail, "copied", (int64) copied->events);
+		current_say_number(&detail, "copied", (int64) copied->copied);
 	current_record(current->connector, "launched", CURRENT_RUNNING, &detail);
 }
 
@@ -151,7 +171,10 @@ current_launching(const Current *current, XLogRecPtr position, bool copies)
 						   "i", id);
 	forget_batch(current);
 	if (!copies)
+	{
+		current_add_gap(current, NULL, "it was launched without the rows that were there");
 		record_launch(current, NULL);
+	}
 	catalog_commit_transaction(&transaction);
 }
 
@@ -255,7 +278,7 @@ current_table_copied(const Current *current, Oid relid, XLogRecPtr position,
 	initStringInfo(&detail);
 	current_say_text(&detail, "table", end_copying(current, relid));
 	current_say_lsn(&detail, "position", position);
-	current_say_number(&detail, "copied", (int64) copied->events);
+	current_say_number(&detail, "copied", (int64) copied->copied);
 	if (copied->events > 0)
 		put_totals(current, copied);
 	current_record(current->connector, "table_added", current->state, &detail);
@@ -334,11 +357,14 @@ current_begin_batch(const Current *current, const CurrentBatch *batch)
 	(void) catalog_execute(
 		"INSERT INTO s3export.current_batch (connector_id, end_lsn, events_per_file,"
 		" open_files, block_size, compression, tables, versions, events, committed_at, sender,"
-		" sendable) VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9, $10, $11, $12::oid[])",
-		"ilnnnttnizot", current->connector->connector_id, batch->end, batch->events_per_file,
+		" sendable, header, null_string, force_quote, last_gap)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9, $10, $11, $12::oid[], $13, $14,"
+		" $15, $16)",
+		"ilnnnttnizotbtbi", current->connector->connector_id, batch->end, batch->events_per_file,
 		batch->open_files, batch->block_size, compress_name(batch->compression),
 		current_tables_to_json(batch->tables), batch->versions, (int64) batch->events,
-		batch->committed_at, batch->sender, oids_to_text(batch->sendable));
+		batch->committed_at, batch->sender, oids_to_text(batch->sendable), batch->header,
+		batch->null_print, batch->force_quote, batch->last_gap);
 	catalog_commit_transaction(&transaction);
 }
 
@@ -518,6 +544,7 @@ current_dropped(const Current *current, XLogRecPtr position, uint64 events)
 						   " WHERE connector_id = $1",
 						   "iil", connector->connector_id, (int64) events, position);
 	forget_batch(current);
+	current_add_gap(current, NULL, psprintf(UINT64_FORMAT " events were dropped", events));
 	initStringInfo(&detail);
 	current_say_number(&detail, "events", (int64) events);
 	current_say_lsn(&detail, "position", position);
@@ -615,6 +642,36 @@ current_skipped(const Current *current)
 	catalog_begin_transaction(&transaction);
 	current_record(current->connector, "skipped", current->state, NULL);
 	catalog_commit_transaction(&transaction);
+}
+
+void
+current_told_gaps(const Current *current, List *gaps)
+{
+	ListCell *cell;
+
+	foreach (cell, gaps)
+	{
+		const CurrentGap  *gap = lfirst(cell);
+		CatalogTransaction transaction;
+		StringInfoData     detail;
+
+		if (gap->told)
+			continue;
+		catalog_begin_transaction(&transaction);
+		initStringInfo(&detail);
+		current_say_text(&detail, "table", gap->table);
+		current_say_text(&detail, "reason", gap->reason);
+		current_record(current->connector, "gap", current->state, &detail);
+		catalog_commit_transaction(&transaction);
+		ereport(
+			WARNING,
+			(errmsg("readers of connector \"%s\" miss changes of table %s",
+					current->connector->name, gap->table),
+			 errdetail("The reason: %s.", gap->reason),
+			 errhint("The object of the batch says so.  Where it matters, take the table out of "
+					 "the publication with ALTER PUBLICATION ... DROP TABLE, and add it again "
+					 "with its rows by s3export.add_table().")));
+	}
 }
 
 void

@@ -9,12 +9,15 @@
 
 #include "access/xact.h"
 #include "catalog/pg_publication.h"
+#include "commands/dbcommands.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "current_internal.h"
 #include "lease.h"
+#include "path.h"
 
 /* What is so when a connector says nothing about it. */
 #define DEFAULT_EVENTS_PER_FILE 15000
@@ -63,11 +66,18 @@ current_insert(Connector *connector, const CurrentSettings *settings)
 	catalog_enter(&scope);
 	(void) catalog_execute(
 		"INSERT INTO s3export.current (connector_id, publication, owns_publication, compression,"
-		" max_events_per_file, drop_after) VALUES ($1, $2, $3, $4, $5, " INTERVAL_OF_MS("$6") ")",
-		"itbtni", connector->connector_id, publication, settings->publication == NULL,
+		" max_events_per_file, drop_after, feed, origin, header, null_string, force_quote,"
+		" heartbeat) VALUES ($1, $2, $3, $4, $5, " INTERVAL_OF_MS(
+			"$6") ","
+				  " coalesce($7, format('s3export.%s.%s', $13, $1)), coalesce($8, 'any'), $9,"
+				  " coalesce($10, ''), $11, " INTERVAL_OF_MS("$12") ")",
+		"itbtnittbtbit", connector->connector_id, publication, settings->publication == NULL,
 		settings->compression ? settings->compression : compress_name(COMPRESS_NONE),
 		settings->events_per_file != 0 ? settings->events_per_file : DEFAULT_EVENTS_PER_FILE,
-		settings->set_drop_after ? settings->drop_after : DEFAULT_DROP_AFTER);
+		settings->set_drop_after ? settings->drop_after : DEFAULT_DROP_AFTER, settings->feed,
+		settings->origin, !settings->set_header || settings->header, settings->null_print,
+		settings->force_quote, settings->set_heartbeat ? settings->heartbeat : -1,
+		path_encode(get_database_name(MyDatabaseId)));
 	catalog_leave(&scope);
 }
 
@@ -147,6 +157,48 @@ replace_publication(const Current *current, const char *name)
 	catalog_leave(&scope);
 }
 
+/* Readers of the new place know nothing of the columns, and no batch is before theirs. */
+void
+current_move(Connector *connector)
+{
+	CatalogScope scope;
+	bool         interrupted;
+
+	note_change();
+	exclude_deliveries(connector);
+	catalog_enter(&scope);
+	interrupted = catalog_execute("SELECT FROM s3export.current_batch WHERE connector_id = $1", "i",
+								  connector->connector_id) > 0;
+	(void) catalog_execute("UPDATE s3export.current_table SET columns = NULL"
+						   " WHERE connector_id = $1",
+						   "i", connector->connector_id);
+	(void) catalog_execute("UPDATE s3export.current_state SET last_batch = NULL"
+						   " WHERE connector_id = $1",
+						   "i", connector->connector_id);
+	catalog_leave(&scope);
+	if (interrupted)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("cannot give connector \"%s\" another place while a batch is unfinished",
+					connector->name),
+			 errdetail("Some of its files may be in the place that the connector has."),
+			 errhint("Run s3export.deliver() first.  Where that cannot succeed any more, stop the "
+					 "connector with s3export.stop(), and launch it again afterwards.")));
+}
+
+static void
+rename_feed(Connector *connector, const char *feed)
+{
+	CatalogScope scope;
+
+	current_move(connector);
+	catalog_enter(&scope);
+	(void) catalog_execute("UPDATE s3export.current SET feed = $2 WHERE connector_id = $1", "it",
+						   connector->connector_id, feed);
+	catalog_leave(&scope);
+}
+
 void
 current_update(Connector *connector, const CurrentSettings *settings, bool new_owner)
 {
@@ -163,11 +215,21 @@ current_update(Connector *connector, const CurrentSettings *settings, bool new_o
 	(void) catalog_execute(
 		"UPDATE s3export.current SET compression = coalesce($2, compression),"
 		" max_events_per_file = coalesce(nullif($3, 0), max_events_per_file),"
-		" drop_after = CASE WHEN $4 THEN " INTERVAL_OF_MS("$5") " ELSE drop_after END"
-																" WHERE connector_id = $1",
-		"itnbi", connector->connector_id, settings->compression, settings->events_per_file,
-		settings->set_drop_after, settings->drop_after);
+		" drop_after = CASE WHEN $4 THEN " INTERVAL_OF_MS(
+			"$5") " ELSE drop_after END,"
+				  " origin = coalesce($6, origin), header = CASE WHEN $7 THEN $8 ELSE header END,"
+				  " null_string = coalesce($9, null_string),"
+				  " force_quote = CASE WHEN $10 THEN $11 ELSE force_quote END,"
+				  " heartbeat = CASE WHEN $12 THEN " INTERVAL_OF_MS(
+					  "$13") " ELSE heartbeat END"
+							 " WHERE connector_id = $1",
+		"itnbitbbtbbbi", connector->connector_id, settings->compression, settings->events_per_file,
+		settings->set_drop_after, settings->drop_after, settings->origin, settings->set_header,
+		settings->header, settings->null_print, settings->set_force_quote, settings->force_quote,
+		settings->set_heartbeat, settings->heartbeat);
 	catalog_leave(&scope);
+	if (settings->feed != NULL && strcmp(settings->feed, current->feed) != 0)
+		rename_feed(connector, settings->feed);
 }
 
 void
@@ -184,6 +246,7 @@ current_delete(Connector *connector)
 	catalog_enter(&scope);
 	(void) catalog_execute("DELETE FROM s3export.current_event WHERE connector_id = $1", "i", id);
 	(void) catalog_execute("DELETE FROM s3export.current_batch WHERE connector_id = $1", "i", id);
+	(void) catalog_execute("DELETE FROM s3export.current_gap WHERE connector_id = $1", "i", id);
 	(void) catalog_execute("DELETE FROM s3export.current_table WHERE connector_id = $1", "i", id);
 	(void) catalog_execute("DELETE FROM s3export.current_state WHERE connector_id = $1", "i", id);
 	(void) catalog_execute("DELETE FROM s3export.current WHERE connector_id = $1", "i", id);

@@ -18,6 +18,7 @@
 #include "utils/syscache.h"
 
 #include "current_internal.h"
+#include "path.h"
 
 /* ---- rows ---- */
 
@@ -192,14 +193,16 @@ current_is_stored_in(Oid relid, Oid filenode)
 /* ---- changes of the publication ---- */
 
 /*
- * A partition came with its rows if it was a table before it was attached: then its column's
- * row in the catalog is younger than the row of its type, as ATTACH has changed it.
+ * A partition came with its rows if it was a table before it was attached: then the catalog's
+ * row that makes it a partition is of another transaction than that of its column "ctid", which
+ * never changes; or of the command that has changed the rows of its columns.
  */
-#define IS_ATTACHED                                                                     \
-	"(p.parent <> 0 AND p.relkind = 'r' AND pg_relation_size(p.relid) > 0 AND EXISTS (" \
-	"SELECT FROM pg_attribute a JOIN pg_type y ON y.typrelid = p.relid"                 \
-	" WHERE a.attrelid = p.relid AND a.attnum > 0"                                      \
-	" AND (a.xmin::text, a.cmin::text) <> (y.xmin::text, y.cmin::text)))"
+#define IS_ATTACHED                                                                      \
+	"(p.parent <> 0 AND p.relkind = 'r' AND pg_relation_size(p.relid) > 0 AND EXISTS ("  \
+	"SELECT FROM pg_inherits i JOIN pg_attribute a ON a.attrelid = i.inhrelid"           \
+	" WHERE i.inhrelid = p.relid AND i.inhparent = p.parent AND CASE WHEN a.attnum = -1" \
+	" THEN a.xmin::text <> i.xmin::text"                                                 \
+	" ELSE a.attnum > 0 AND (a.xmin::text, a.cmin::text) = (i.xmin::text, i.cmin::text) END))"
 
 /* Has another table the name that the table had, and is not published? */
 #define HAS_NAMESAKE                                                                 \
@@ -207,6 +210,17 @@ current_is_stored_in(Oid relid, Oid filenode)
 	" JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = t.schema_name" \
 	" AND c.relname = t.table_name"                                                  \
 	" AND NOT EXISTS (SELECT FROM published o WHERE o.relid = c.oid))"
+
+/* The table that readers know: the root, where changes of partitions are the root's. */
+#define OF_READERS                                                           \
+	"coalesce(r.schema_name, p.schema_name, t.schema_name) AS root_schema,"  \
+	" coalesce(r.table_name, p.table_name, t.table_name) AS root_table,"     \
+	" r.relid IS NOT NULL AS partition, coalesce(p.relid IN (SELECT prrelid" \
+	" FROM pg_publication_rel WHERE prpubid = $1), false) AS listed"
+#define ROOT_OF_READERS                                                                 \
+	" LEFT JOIN s3export.current_table r ON r.connector_id = $2"                        \
+	" AND r.relid = coalesce(p.root, t.root) AND r.relid <> coalesce(p.relid, t.relid)" \
+	" AND (SELECT pubviaroot FROM pg_publication WHERE oid = $1)"
 
 #define CHANGES                                                                           \
 	CURRENT_PUBLISHED                                                                     \
@@ -221,9 +235,9 @@ current_is_stored_in(Oid relid, Oid filenode)
 	" coalesce(p.table_name, t.table_name)) AS name,"                                     \
 	" CASE WHEN t.relid IS NOT NULL"                                                      \
 	" THEN format('%I.%I', t.schema_name, t.table_name) END AS old_name,"                 \
-	" " HAS_NAMESAKE " AS namesake"                                                       \
+	" " HAS_NAMESAKE " AS namesake, " OF_READERS                                          \
 	" FROM published p FULL JOIN (SELECT * FROM s3export.current_table"                   \
-	" WHERE connector_id = $2) t ON t.relid = p.relid"                                    \
+	" WHERE connector_id = $2) t ON t.relid = p.relid" ROOT_OF_READERS                    \
 	" WHERE (t.relid IS NULL OR p.relid IS NULL OR t.gone_lsn IS NOT NULL"                \
 	" OR (t.schema_name, t.table_name) <> (p.schema_name, p.table_name))"                 \
 	" AND (p.relid IS NOT NULL OR t.gone_lsn IS NULL) ORDER BY change, name"
@@ -233,8 +247,12 @@ typedef struct TableChange
 {
 	char *change; /* "added", "attached", "dropped", "removed", "renamed", "unlogged" */
 	char *name;
-	char *old_name; /* where it is renamed */
-	bool  namesake; /* another table has the old name now, and is not published */
+	char *old_name;    /* where it is renamed */
+	bool  namesake;    /* another table has the old name now, and is not published */
+	char *root_schema; /* of the table that readers know */
+	char *root_table;
+	bool  partition; /* that is another one */
+	bool  listed;    /* the publication has the table by its own name */
 } TableChange;
 
 /* Within a scope; what it returns is in "context". */
@@ -254,6 +272,10 @@ find_changes(const Current *current, Oid publication, MemoryContext context)
 			.name = catalog_text(i, "name"),
 			.old_name = catalog_text(i, "old_name"),
 			.namesake = catalog_int64(i, "namesake", NULL) != 0,
+			.root_schema = catalog_text(i, "root_schema"),
+			.root_table = catalog_text(i, "root_table"),
+			.partition = catalog_int64(i, "partition", NULL) != 0,
+			.listed = catalog_int64(i, "listed", NULL) != 0,
 		};
 		changes = lappend(changes, change);
 		MemoryContextSwitchTo(old);
@@ -267,11 +289,12 @@ put_published(const Current *current, Oid publication)
 {
 	(void) catalog_execute(
 		CURRENT_PUBLISHED
-		"INSERT INTO s3export.current_table AS t (connector_id, relid, schema_name, table_name)"
-		" SELECT $2, relid, schema_name, table_name FROM published"
+		"INSERT INTO s3export.current_table AS t"
+		" (connector_id, relid, schema_name, table_name, root)"
+		" SELECT $2, relid, schema_name, table_name, root FROM published"
 		" ON CONFLICT (connector_id, relid) DO UPDATE SET schema_name = excluded.schema_name,"
-		" table_name = excluded.table_name, gone_lsn = NULL"
-		" WHERE t.gone_lsn IS NOT NULL"
+		" table_name = excluded.table_name, root = excluded.root, gone_lsn = NULL"
+		" WHERE t.gone_lsn IS NOT NULL OR t.root IS DISTINCT FROM excluded.root"
 		" OR (t.schema_name, t.table_name) <> (excluded.schema_name, excluded.table_name)",
 		"oi", publication, current->connector->connector_id);
 	(void) catalog_execute(
@@ -316,6 +339,42 @@ record_changes(const Current *current, List *changes)
 	for (size_t i = 0; i < lengthof(kinds); i++)
 		say_changes(&detail, changes, kinds[i]);
 	current_record(current->connector, "tables_changed", current->state, &detail);
+}
+
+/* NULL: readers find the change in the events, or miss nothing. */
+static const char *
+reason_of(const TableChange *change)
+{
+	const char *what = change->partition ? psprintf("partition %s", change->name) : "the table";
+
+	if (strcmp(change->change, "attached") == 0)
+		return psprintf("%s was attached with rows in it", what);
+	if (strcmp(change->change, "dropped") == 0)
+		return psprintf("%s was dropped", what);
+	if (strcmp(change->change, "removed") == 0)
+		return change->partition ? psprintf("%s was detached", what)
+								 : "the table has left the publication";
+	if (strcmp(change->change, "unlogged") == 0)
+		return psprintf("%s is unlogged now", what);
+	if (strcmp(change->change, "added") == 0 && change->listed && !change->partition)
+		return "the table has joined the publication without the rows that it had";
+	return NULL;
+}
+
+/* Within a scope: what readers of the files would not know. */
+static void
+put_gaps(const Current *current, List *changes)
+{
+	ListCell *cell;
+
+	foreach (cell, changes)
+	{
+		const TableChange *change = lfirst(cell);
+		const char        *reason = reason_of(change);
+
+		if (reason != NULL)
+			current_add_gap(current, path_table(change->root_schema, change->root_table), reason);
+	}
 }
 
 /* Only of what a reader of the files will miss, and cannot know from the publication. */
@@ -389,23 +448,35 @@ list_published(const Current *current, MemoryContext context)
 }
 
 /* Within a scope: a copy that a crash has interrupted is told once. */
-static bool
-forget_interrupted_copies(const Current *current, StringInfo names)
+static void
+forget_interrupted_copies(const Current *current, StringInfo names, MemoryContext context)
 {
 	uint64         rows = catalog_execute("UPDATE s3export.current_table SET copying = false"
 												  " WHERE connector_id = $1 AND copying"
-												  " RETURNING format('%I.%I', schema_name, table_name) AS name",
+												  " RETURNING schema_name, table_name",
 										  "i", current->connector->connector_id);
+	List          *tables = NIL;
 	StringInfoData detail;
+	ListCell      *cell;
 
 	for (uint64 i = 0; i < rows; i++)
-		appendStringInfo(names, "%s%s", names->len > 0 ? ", " : "", catalog_text(i, "name"));
-	if (rows == 0)
-		return false;
+	{
+		const char   *schema = catalog_text(i, "schema_name");
+		const char   *table = catalog_text(i, "table_name");
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		appendStringInfo(names, "%s%s", names->len > 0 ? ", " : "",
+						 quote_qualified_identifier(schema, table));
+		tables = lappend(tables, path_table(schema, table));
+		MemoryContextSwitchTo(old);
+	}
+	if (tables == NIL)
+		return;
 	initStringInfo(&detail);
 	current_say_text(&detail, "tables", names->data);
 	current_record(current->connector, "copy_failed", current->state, &detail);
-	return true;
+	foreach (cell, tables)
+		current_add_gap(current, lfirst(cell), "the copy of its rows was interrupted");
 }
 
 /*
@@ -438,6 +509,7 @@ record_replacement(const Current *current)
 	initStringInfo(&detail);
 	current_say_text(&detail, "publication", current->publication);
 	current_record(current->connector, "publication_replaced", current->state, &detail);
+	current_add_gap(current, NULL, "the publication was dropped and made again");
 }
 
 static void
@@ -479,12 +551,16 @@ current_check(Current *current, bool first)
 	if (changes != NIL)
 		put_published(current, current->published);
 	if (changes != NIL && !first)
+	{
 		record_changes(current, changes);
+		put_gaps(current, changes);
+	}
 	if (!first)
-		(void) forget_interrupted_copies(current, &interrupted);
+		forget_interrupted_copies(current, &interrupted, context);
 	current->ntables = count_tables(current);
 	current->relids = list_published(current, context);
 	put_publication(current, replaced);
+	current_read_gaps(current, context);
 	catalog_commit_transaction(&transaction);
 
 	if (replaced)

@@ -67,6 +67,7 @@ perform(const Request *request, DeliveryOutcome *outcome)
 	outcome->bytes = (uint64) wire_get_int64(&reply);
 	outcome->events_dropped = (uint64) wire_get_int64(&reply);
 	outcome->position = (XLogRecPtr) wire_get_int64(&reply);
+	outcome->batch = wire_get_string(&reply);
 	pfree(reply.data);
 	pipe_close(pipe);
 }
@@ -124,6 +125,17 @@ settle_output(void)
 	}
 }
 
+/*
+ * A standby that takes over must know which batch may have files, and which have: so these
+ * commits wait for it where those of users do.
+ */
+static void
+settle_commits(const char *synchronous)
+{
+	if (strcmp(synchronous, "off") != 0)
+		SetConfigOption("synchronous_commit", synchronous, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
 static void
 reply_outcome(Pipe *pipe, const DeliveryOutcome *outcome)
 {
@@ -136,6 +148,7 @@ reply_outcome(Pipe *pipe, const DeliveryOutcome *outcome)
 	wire_put_int64(&reply, (int64) outcome->bytes);
 	wire_put_int64(&reply, (int64) outcome->events_dropped);
 	wire_put_int64(&reply, (int64) outcome->position);
+	wire_put_string(&reply, outcome->batch);
 	pipe_reply(pipe, REPLY_FINISHED, &reply);
 }
 
@@ -182,6 +195,7 @@ s3export_current_main(Datum arg)
 	StringInfoData  message;
 	Request         request;
 	Pipe           *pipe;
+	char           *synchronous;
 
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGINT, StatementCancelHandler);
@@ -192,7 +206,9 @@ s3export_current_main(Datum arg)
 		AllocSetContextCreate(TopMemoryContext, "s3export current", ALLOCSET_DEFAULT_SIZES));
 	initStringInfo(&message);
 	pipe = pipe_attach(arg, &message);
+	synchronous = pstrdup(GetConfigOption("synchronous_commit", false, false));
 	catalog_settle_session("s3export current");
+	settle_commits(synchronous);
 	settle_output();
 	read_request(&request, &message);
 	serve(&request, &outcome);

@@ -46,7 +46,8 @@ struct Decoder
 	const DecodeSink       *sink;
 	DecodeTransaction       transaction; /* that is being replayed */
 	bool                    wanted;
-	List                   *history; /* of the server's timelines */
+	List                   *history;      /* of the server's timelines */
+	TimestampTz             committed_at; /* in the commit record that has been read last */
 };
 
 static XLogReaderRoutine routine = {
@@ -75,6 +76,7 @@ plugin_startup(LogicalDecodingContext *context, OutputPluginOptions *options, bo
 				 errmsg("output plugin \"%s\" is for the connectors of s3export alone", "s3export"),
 				 errhint("Use s3export.launch() and s3export.deliver().")));
 	options->output_type = OUTPUT_PLUGIN_TEXTUAL_OUTPUT;
+	options->receive_rewrites = true;
 	context->output_plugin_private = active;
 }
 
@@ -87,9 +89,24 @@ plugin_begin(LogicalDecodingContext *context, ReorderBufferTXN *txn)
 		elog(ERROR, "no changes are expected here");
 	decoder->transaction.lsn = txn->final_lsn;
 	decoder->transaction.timeline = tliOfPointInHistory(txn->final_lsn, decoder->history);
-	decoder->transaction.committed_at = txn->xact_time.commit_time;
+	decoder->transaction.committed_at = decoder->committed_at;
 	decoder->wanted =
 		decoder->sink != NULL && decoder->sink->begin(decoder->sink->arg, &decoder->transaction);
+}
+
+/* The transient table that ALTER TABLE fills has the columns that its table has by now. */
+static void
+pass_rewrite(Decoder *decoder, DecodeChange *change)
+{
+	Relation table = RelationIdGetRelation(change->relation->rd_rel->relrewrite);
+
+	if (!RelationIsValid(table))
+		return;
+	change->rewrite = RelationGetRelid(change->relation);
+	change->relation = table;
+	change->operation = DECODE_REWRITE;
+	decoder->sink->change(decoder->sink->arg, change);
+	RelationClose(table);
 }
 
 static void
@@ -106,6 +123,11 @@ plugin_change(LogicalDecodingContext *context, ReorderBufferTXN *txn pg_attribut
 
 	if (!decoder->wanted)
 		return;
+	if (OidIsValid(relation->rd_rel->relrewrite))
+	{
+		pass_rewrite(decoder, &decoded);
+		return;
+	}
 	switch (change->action)
 	{
 		case REORDER_BUFFER_CHANGE_INSERT:
@@ -129,26 +151,42 @@ plugin_truncate(LogicalDecodingContext *context, ReorderBufferTXN *txn pg_attrib
 				ReorderBufferChange *change pg_attribute_unused())
 {
 	Decoder *decoder = context->output_plugin_private;
+	Oid     *relids = palloc(nrelations * sizeof(Oid));
 
 	for (int i = 0; i < nrelations; i++)
+		relids[i] = RelationGetRelid(relations[i]);
+	for (int i = 0; i < nrelations && decoder->wanted; i++)
 	{
 		DecodeChange decoded = {
 			.transaction = &decoder->transaction,
 			.operation = DECODE_TRUNCATE,
 			.relation = relations[i],
+			.truncated = relids,
+			.ntruncated = nrelations,
 		};
 
-		if (decoder->wanted)
-			decoder->sink->change(decoder->sink->arg, &decoded);
+		decoder->sink->change(decoder->sink->arg, &decoded);
 	}
+	pfree(relids);
 }
 
-/* The server demands it. */
 static void
-plugin_commit(LogicalDecodingContext *context pg_attribute_unused(),
-			  ReorderBufferTXN *txn           pg_attribute_unused(),
-			  XLogRecPtr commit_lsn           pg_attribute_unused())
+plugin_commit(LogicalDecodingContext *context, ReorderBufferTXN *txn pg_attribute_unused(),
+			  XLogRecPtr commit_lsn pg_attribute_unused())
 {
+	Decoder *decoder = context->output_plugin_private;
+
+	if (decoder->wanted)
+		decoder->sink->end(decoder->sink->arg, &decoder->transaction);
+}
+
+static bool
+plugin_filter_by_origin(LogicalDecodingContext *context, RepOriginId origin)
+{
+	Decoder *decoder = context->output_plugin_private;
+
+	return origin != InvalidRepOriginId && decoder != NULL && decoder->sink != NULL &&
+		   decoder->sink->local_only;
 }
 
 void
@@ -159,6 +197,7 @@ _PG_output_plugin_init(OutputPluginCallbacks *callbacks)
 	callbacks->change_cb = plugin_change;
 	callbacks->truncate_cb = plugin_truncate;
 	callbacks->commit_cb = plugin_commit;
+	callbacks->filter_by_origin_cb = plugin_filter_by_origin;
 }
 
 /* ---- reading ---- */
@@ -204,15 +243,22 @@ decode_confirmed(void)
 	return MyReplicationSlot->data.confirmed_flush;
 }
 
+static bool
+is_commit(XLogReaderState *reader)
+{
+	uint8 info = XLogRecGetInfo(reader) & XLOG_XACT_OPMASK;
+
+	return XLogRecGetRmid(reader) == RM_XACT_ID &&
+		   (info == XLOG_XACT_COMMIT || info == XLOG_XACT_COMMIT_PREPARED);
+}
+
 /* Does the record that has just been read commit another transaction of this database? */
 static bool
 commits_another(XLogReaderState *reader)
 {
-	uint8                 info = XLogRecGetInfo(reader) & XLOG_XACT_OPMASK;
 	xl_xact_parsed_commit parsed;
 
-	if (XLogRecGetRmid(reader) != RM_XACT_ID ||
-		(info != XLOG_XACT_COMMIT && info != XLOG_XACT_COMMIT_PREPARED))
+	if (!is_commit(reader))
 		return false;
 	ParseCommitRecord(XLogRecGetInfo(reader), (xl_xact_commit *) XLogRecGetData(reader), &parsed);
 	if (parsed.dbId != InvalidOid && parsed.dbId != MyDatabaseId)
@@ -319,6 +365,9 @@ decode_next(Decoder *decoder)
 	if (error != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED), errmsg("could not read the WAL: %s", error)));
+	/* The server tells the plugin when a replicated transaction was committed at its origin. */
+	if (record != NULL && is_commit(reader))
+		decoder->committed_at = ((xl_xact_commit *) XLogRecGetData(reader))->xact_time;
 	if (record != NULL)
 		LogicalDecodingProcessRecord(decoder->context, reader);
 
@@ -338,6 +387,12 @@ XLogRecPtr
 decode_position(const Decoder *decoder)
 {
 	return decoder->context->reader->EndRecPtr;
+}
+
+TimeLineID
+decode_timeline(const Decoder *decoder, XLogRecPtr position)
+{
+	return tliOfPointInHistory(position, decoder->history);
 }
 
 /* On disk at once, so that a crash does not have the WAL read again from further back. */

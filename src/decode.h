@@ -21,9 +21,9 @@
 
 typedef struct DecodeTransaction
 {
-	XLogRecPtr  lsn;      /* of its commit record */
-	TimeLineID  timeline; /* that the record is on */
-	TimestampTz committed_at;
+	XLogRecPtr  lsn;          /* of its commit record */
+	TimeLineID  timeline;     /* that the record is on */
+	TimestampTz committed_at; /* on this server, also where it was replicated from another */
 } DecodeTransaction;
 
 typedef enum DecodeOperation
@@ -31,7 +31,8 @@ typedef enum DecodeOperation
 	DECODE_INSERT,
 	DECODE_UPDATE,
 	DECODE_DELETE,
-	DECODE_TRUNCATE
+	DECODE_TRUNCATE,
+	DECODE_REWRITE /* a row that ALTER TABLE has written anew, as all others of its table */
 } DecodeOperation;
 
 typedef struct DecodeChange
@@ -39,8 +40,11 @@ typedef struct DecodeChange
 	const DecodeTransaction *transaction;
 	DecodeOperation          operation;
 	Relation                 relation;
-	HeapTuple                old_row; /* NULL: the WAL has none */
-	HeapTuple                new_row; /* NULL: the WAL has none */
+	HeapTuple                old_row;   /* NULL: the WAL has none */
+	HeapTuple                new_row;   /* NULL: the WAL has none */
+	Oid                      rewrite;   /* one rewrite of one table; 0: it is none */
+	const Oid               *truncated; /* all relations that are truncated with this one */
+	int                      ntruncated;
 } DecodeChange;
 
 typedef struct DecodeSink
@@ -48,7 +52,13 @@ typedef struct DecodeSink
 	/* Is anything of this transaction wanted?  Then "change" is called for its changes. */
 	bool (*begin)(void *arg, const DecodeTransaction *transaction);
 	void (*change)(void *arg, const DecodeChange *change);
+
+	/* After the last change of a wanted transaction, with the catalogs as it leaves them. */
+	void (*end)(void *arg, const DecodeTransaction *transaction);
 	void *arg;
+
+	/* Transactions that logical replication has brought from other servers are passed over. */
+	bool local_only;
 } DecodeSink;
 
 typedef struct Decoder Decoder;
@@ -84,6 +94,9 @@ extern void decode_next(Decoder *decoder);
 
 /* Whatever commits before it has been read. */
 extern XLogRecPtr decode_position(const Decoder *decoder);
+
+/* The timeline that a position is on. */
+extern TimeLineID decode_timeline(const Decoder *decoder, XLogRecPtr position);
 
 /* What commits before "position" will not be asked for again: the server may remove its WAL. */
 extern void decode_confirm(XLogRecPtr position);

@@ -64,6 +64,10 @@ delivery_choose_settings(const Current *current, uint64 backlog, CurrentBatch *s
 
 	memset(settings, 0, sizeof(*settings));
 	settings->compression = current->compression;
+	settings->header = current->header;
+	settings->null_print = current->null_print;
+	settings->force_quote = current->force_quote;
+	settings->last_gap = current->gaps != NIL ? ((CurrentGap *) llast(current->gaps))->gap_id : 0;
 	settings->tables = current->tables;
 	settings->versions = current->versions;
 	settings->sender = current->connector->owner;
@@ -110,12 +114,22 @@ take_change(void *arg, const DecodeChange *change)
 	batch_put(((Delivery *) arg)->batch, change);
 }
 
+static void
+take_end(void *arg, const DecodeTransaction *transaction)
+{
+	batch_end(((Delivery *) arg)->batch, transaction);
+}
+
 static const DecodeSink *
 make_sink(Delivery *delivery)
 {
 	DecodeSink *sink = palloc(sizeof(DecodeSink));
 
-	*sink = (DecodeSink){.begin = take_transaction, .change = take_change, .arg = delivery};
+	*sink = (DecodeSink){.begin = take_transaction,
+						 .change = take_change,
+						 .end = take_end,
+						 .arg = delivery,
+						 .local_only = delivery->current->local_only};
 	return sink;
 }
 
@@ -168,6 +182,8 @@ tell_withheld(Delivery *delivery)
 
 	if (events > 0)
 		current_withheld(delivery->current, tables, events);
+	else if (batch_gaps(delivery->batch) != NIL)
+		current_told_gaps(delivery->current, batch_gaps(delivery->batch));
 }
 
 /*
@@ -181,12 +197,11 @@ move(Delivery *delivery, Filling *filling)
 	filling->since = GetCurrentTimestamp();
 	if (filling->moved <= delivery->current->delivered)
 		return;
-	tell_withheld(delivery);
 	current_moved(delivery->current, filling->moved);
 	decode_confirm(filling->moved);
 	delivery->outcome->position = filling->moved;
-	batch_forget_sources(delivery->batch);
 	decode_forget_catalogs();
+	batch_forget_sources(delivery->batch);
 }
 
 static void
@@ -209,7 +224,7 @@ is_filled(Delivery *delivery, Filling *filling)
 	else if (position - filling->looked < LOOK_EVERY)
 		return false;
 	filling->looked = position;
-	if (events > 0)
+	if (!batch_is_empty(delivery->batch))
 		return batch_is_full(delivery->batch) || is_over(filling->since, MAX_BATCH_TIME) ||
 			   position - filling->event >= QUIET_BATCH_BYTES ||
 			   is_over(filling->event_at, QUIET_TIME);
@@ -241,7 +256,7 @@ send_batch(Delivery *delivery, CurrentBatch *settings, bool again)
 	Batch          *batch = delivery->batch;
 	CurrentProgress progress = {.position = decode_position(delivery->decoder)};
 
-	batch_seal(batch);
+	batch_seal(batch, progress.position, decode_timeline(delivery->decoder, progress.position));
 	if (!again)
 	{
 		settings->end = progress.position;
@@ -256,6 +271,8 @@ send_batch(Delivery *delivery, CurrentBatch *settings, bool again)
 	delivery->outcome->events += progress.events;
 	delivery->outcome->files += progress.files;
 	delivery->outcome->bytes += progress.bytes;
+	delivery->outcome->batch =
+		MemoryContextStrdup(MemoryContextGetParent(delivery->context), progress.batch_uri);
 }
 
 /* What a batch that is written again consists of has been recorded, and is in the WAL. */
@@ -274,6 +291,16 @@ require_same_events(const Delivery *delivery, const CurrentBatch *again)
 								"copy_existing => true.")));
 }
 
+/* Has it to tell something, though there may be no event? */
+static bool
+owes_batch(const Current *current)
+{
+	return current->gaps != NIL ||
+		   (current->heartbeat >= 0 &&
+			TimestampDifferenceExceeds(current->last_batch_at, GetCurrentTimestamp(),
+									   (int) Min(current->heartbeat, INT_MAX)));
+}
+
 static void
 run_batch(Delivery *delivery)
 {
@@ -281,6 +308,7 @@ run_batch(Delivery *delivery)
 	bool         again = current->batch.end > current->delivered;
 	CurrentBatch settings = current->batch;
 	XLogRecPtr   start;
+	bool         sends;
 
 	open_decoder(delivery);
 	decode_forget_catalogs();
@@ -293,10 +321,11 @@ run_batch(Delivery *delivery)
 	if (again)
 		require_same_events(delivery, &current->batch);
 	tell_withheld(delivery);
-	if (batch_events(delivery->batch) > 0)
+	sends = again || !batch_is_empty(delivery->batch) || owes_batch(current);
+	if (sends)
 		send_batch(delivery, &settings, again);
 	delivery->outcome->position = decode_position(delivery->decoder);
-	if (batch_events(delivery->batch) > 0)
+	if (sends)
 		decode_confirm(delivery->outcome->position);
 	batch_close(delivery->batch);
 	delivery->batch = NULL;
@@ -537,8 +566,12 @@ deliver_changes(Delivery *delivery)
 	delivery->outcome->position = delivery->current->delivered;
 	if (delivery->current->state == CURRENT_SUSPENDED && !current_may_try(delivery->current))
 		current_warn(delivery->current);
-	while (current_may_try(delivery->current) && delivery->outcome->position < delivery->target)
+	while (current_may_try(delivery->current) &&
+		   (delivery->outcome->position < delivery->target || owes_batch(delivery->current)))
 	{
+		/* So that no two batches end at one place, which names those without events. */
+		if (delivery->outcome->position >= delivery->target)
+			delivery->target = decode_wal_end();
 		current_check(delivery->current, false);
 		run_batch(delivery);
 		delivery->current = NULL;
@@ -564,6 +597,16 @@ deliver(Delivery *delivery)
 	delivery->current = current;
 	acquire(delivery);
 	deliver_changes(delivery);
+}
+
+void
+delivery_catch_up(Delivery *delivery)
+{
+	acquire(delivery);
+	deliver_changes(delivery);
+	current_moved(delivery->current, delivery->outcome->position);
+	decode_release();
+	delivery->current = delivery_load(delivery->connector_id);
 }
 
 /* What a person or a shutdown did says nothing about the current. */

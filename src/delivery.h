@@ -20,6 +20,7 @@ typedef struct DeliveryOutcome
 	uint64     bytes; /* as stored */
 	uint64     events_dropped;
 	XLogRecPtr position; /* everything that commits before it has been dealt with */
+	char      *batch;    /* URI of the last batch's object; NULL: there was no batch */
 } DeliveryOutcome;
 
 /*

@@ -44,6 +44,12 @@ delivery_choose_settings(const Current *current, uint64 backlog, CurrentBatch *s
 extern void delivery_exclude_others(int64 connector_id);
 
 /*
+ * Within such work: sends all that has been committed by now, and gives up the slot.  Whatever is
+ * sent later commits at delivery->current->delivered or after it.
+ */
+extern void delivery_catch_up(Delivery *delivery);
+
+/*
  * Does the work, which acquires the slot, and gives up the slot and the exclusion of others;
  * an error is told to the uploader, recorded or undone by "undo", and raised again.
  */

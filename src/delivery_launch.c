@@ -157,7 +157,10 @@ lock_tables(List *tables)
 	}
 }
 
-/* No commit record is there: each begins at a multiple of 8. */
+/*
+ * Its events come before all that commit at "start" or later.  No commit record is there: each
+ * begins at a multiple of 8.
+ */
 static DecodeTransaction
 copy_as_transaction(XLogRecPtr start)
 {
@@ -185,7 +188,7 @@ create_slot_and_copy(Delivery *delivery, const char *slot, Oid joined)
 	XactReadOnly = true;
 	start = decode_create_slot(slot, true);
 	MemoryContextSwitchTo(context);
-	transaction = copy_as_transaction(start);
+	transaction = copy_as_transaction(OidIsValid(joined) ? current->delivered : start);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	tables = current_source_tables(current, joined);
 	if (OidIsValid(joined) && tables == NIL)
@@ -213,7 +216,7 @@ static void
 finish_copy(Delivery *delivery, CurrentProgress *progress)
 {
 	batch_finish(delivery->batch, progress);
-	delivery->outcome->events = progress->events;
+	delivery->outcome->events = progress->copied;
 	delivery->outcome->files = progress->files;
 	delivery->outcome->bytes = progress->bytes;
 }
@@ -272,7 +275,7 @@ launch(Delivery *delivery)
 	sends = delivery->copies && batch_events(delivery->batch) > 0;
 	if (sends)
 	{
-		batch_seal(delivery->batch);
+		batch_seal(delivery->batch, position, GetWALInsertionTimeLine());
 		current_take_versions(current, batch_versions(delivery->batch));
 	}
 	current->delivered = position;
@@ -378,6 +381,12 @@ add_table(Delivery *delivery)
 	delivery->current = current;
 	current_check(current, false);
 	current_require_unpublished(current, delivery->relid);
+	/* The copy is one batch, and those that follow must have later events. */
+	delivery_catch_up(delivery);
+	current = delivery->current;
+	if (current->state != CURRENT_RUNNING)
+		current_refuse_delivery(current);
+	current_check(current, false);
 	current_begin_table(current, delivery->relid);
 	alter_publication(delivery, current_add_table);
 	delivery->added = XactLastCommitEnd;
@@ -390,7 +399,8 @@ add_table(Delivery *delivery)
 	current_table_copying(current, delivery->relid, delivery->added, position);
 	if (batch_events(delivery->batch) > 0)
 	{
-		batch_seal(delivery->batch);
+		/* Changes of other tables from there on follow. */
+		batch_seal(delivery->batch, current->delivered, GetWALInsertionTimeLine());
 		finish_copy(delivery, &progress);
 	}
 	current_table_copied(current, delivery->relid, position, &progress);

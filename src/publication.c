@@ -28,10 +28,39 @@
 
 static uint64 generation = 1;
 
+/* More are all: one transaction seldom changes so many tables. */
+#define MAX_CHANGED 64
+
+static Oid changed[MAX_CHANGED];
+static int nchanged = 0; /* MAX_CHANGED: they may be any */
+
 static void
-relation_changes(Datum arg pg_attribute_unused(), Oid relid pg_attribute_unused())
+relation_changes(Datum arg pg_attribute_unused(), Oid relid)
 {
 	generation++;
+	if (nchanged == MAX_CHANGED || publication_has_changed(relid))
+		return;
+	if (OidIsValid(relid))
+		changed[nchanged++] = relid;
+	else
+		nchanged = MAX_CHANGED;
+}
+
+bool
+publication_anything_changed(void)
+{
+	return nchanged > 0;
+}
+
+bool
+publication_has_changed(Oid relid)
+{
+	for (int i = 0; i < nchanged && nchanged < MAX_CHANGED; i++)
+	{
+		if (changed[i] == relid)
+			return true;
+	}
+	return nchanged == MAX_CHANGED;
 }
 
 static void
@@ -54,15 +83,28 @@ register_callbacks(void)
 		CacheRegisterSyscacheCallback(caches[i], catalog_changes, (Datum) 0);
 }
 
+static void
+listen_once(void)
+{
+	static bool listens = false;
+
+	if (!listens)
+		register_callbacks();
+	listens = true;
+}
+
 uint64
 publication_generation(void)
 {
-	static bool registered = false;
-
-	if (!registered)
-		register_callbacks();
-	registered = true;
+	listen_once();
 	return generation;
+}
+
+void
+publication_forget_changes(void)
+{
+	listen_once();
+	nchanged = 0;
 }
 
 /* ---- the publication ---- */

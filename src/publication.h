@@ -56,4 +56,13 @@ extern void publication_describe(Oid oid, Oid sender, Relation relation, Publish
  */
 extern uint64 publication_generation(void);
 
+/*
+ * Which relations the process has heard of since publication_forget_changes, which it calls
+ * first: is there any, and is it this one?  The second may be true of any, where they were
+ * too many.
+ */
+extern void publication_forget_changes(void);
+extern bool publication_anything_changed(void);
+extern bool publication_has_changed(Oid relid);
+
 #endif /* S3EXPORT_PUBLICATION_H */

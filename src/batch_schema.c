@@ -1,0 +1,324 @@
+/*-------------------------------------------------------------------------
+ *
+ * batch_schema.c
+ *	  What the columns of a table's events are, for comparison and for readers.
+ *
+ * All of it is as the catalogs of the moment have it.  A version stands for one
+ * description; its schema object tells readers what it is.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_attribute.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "batch_internal.h"
+#include "path.h"
+
+bool
+batch_has_column(const PublishedTable *published, Form_pg_attribute attribute)
+{
+	if (attribute->attisdropped)
+		return false;
+	if (published->columns != NULL)
+		return bms_is_member(attribute->attnum, published->columns);
+	/* Virtual generated columns are in no row. */
+	return attribute->attgenerated == '\0' ||
+		   (attribute->attgenerated == 's' && published->generated);
+}
+
+/*
+ * A column called like one of the events' own, or like that with more underscores before
+ * it, gets another underscore: so no two columns have one name.
+ */
+char *
+batch_name_column(const char *name)
+{
+	static const char *const own[] = {"id", "op", "committed_at", "meta"};
+	const char              *rest = name + strspn(name, "_");
+
+	for (size_t i = 0; rest > name && i < lengthof(own); i++)
+	{
+		if (strcmp(rest, own[i]) == 0)
+			return psprintf("_%s", name);
+	}
+	return pstrdup(name);
+}
+
+/* The worker's search_path is pg_catalog: types of users are qualified. */
+static char *
+type_name(Form_pg_attribute attribute)
+{
+	return format_type_with_typemod(attribute->atttypid, attribute->atttypmod);
+}
+
+/* ---- for comparison ---- */
+
+/*
+ * Number and type OID are there as well as the names: a column or a type that was made anew
+ * under its name is another one.
+ */
+static void
+append_column(StringInfo columns, Form_pg_attribute attribute, bool in_key)
+{
+	appendStringInfo(columns, "%d %u %s %s%s%s\n", attribute->attnum, attribute->atttypid,
+					 quote_identifier(NameStr(attribute->attname)), type_name(attribute),
+					 attribute->attnotnull ? " not null" : "", in_key ? " key" : "");
+}
+
+/* Its first line is the table's name: see batch_schema_path(). */
+char *
+batch_describe_columns(const Batch *batch, Relation relation, const PublishedTable *published,
+					   const Bitmapset *key)
+{
+	const CurrentBatch *settings = batch->settings;
+	TupleDesc           desc = RelationGetDescr(relation);
+	StringInfoData      columns;
+
+	initStringInfo(&columns);
+	appendStringInfo(&columns, "%s\n%c%s%s %s\n",
+					 path_table(get_namespace_name(RelationGetNamespace(relation)),
+								RelationGetRelationName(relation)),
+					 relation->rd_rel->relreplident, settings->header ? " header" : "",
+					 settings->force_quote ? " quotes" : "", settings->null_print);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		if (batch_has_column(published, attribute))
+			append_column(&columns, attribute, bms_is_member(attribute->attnum, key));
+	}
+	return columns.data;
+}
+
+/* The second line without its first character is the format of the files. */
+bool
+batch_is_same_table(const char *before, const char *now)
+{
+	size_t common = strcspn(before, "\n") + 2;
+
+	return strncmp(before, now, common) == 0 &&
+		   strcmp(strchr(before + common, '\n'), strchr(now + common, '\n')) == 0;
+}
+
+/* The lines of the columns that are the key, in the current context. */
+static char *
+key_lines(const char *columns)
+{
+	StringInfoData lines;
+
+	initStringInfo(&lines);
+	while (*columns != '\0')
+	{
+		int len = (int) strcspn(columns, "\n");
+
+		if (len > 4 && strncmp(columns + len - 4, " key", 4) == 0)
+			appendBinaryStringInfo(&lines, columns, len + 1);
+		columns += len + 1;
+	}
+	return lines.data;
+}
+
+bool
+batch_is_same_key(const char *before, const char *now)
+{
+	char *key = key_lines(now);
+
+	return key[0] != '\0' && strcmp(key_lines(before), key) == 0;
+}
+
+/* ---- for readers ---- */
+
+static void
+append_text(StringInfo buf, const char *name, const char *value)
+{
+	appendStringInfo(buf, "\"%s\": ", name);
+	if (value != NULL)
+		escape_json(buf, value);
+	else
+		appendStringInfoString(buf, "null");
+}
+
+/* The text of pg_attribute.attmissingval; NULL: it has none. */
+static char *
+missing_value(Oid relid, AttrNumber attnum)
+{
+	HeapTuple tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid), Int16GetDatum(attnum));
+	Form_pg_attribute attribute;
+	Datum             array;
+	bool              isnull;
+	char             *text = NULL;
+
+	if (!HeapTupleIsValid(tuple))
+		return NULL;
+	attribute = (Form_pg_attribute) GETSTRUCT(tuple);
+	array = SysCacheGetAttr(ATTNUM, tuple, Anum_pg_attribute_attmissingval, &isnull);
+	if (!isnull && attribute->atthasmissing)
+	{
+		int   one = 1;
+		bool  is_varlena;
+		Oid   output;
+		Datum value = array_get_element(array, 1, &one, -1, attribute->attlen, attribute->attbyval,
+										attribute->attalign, &isnull);
+
+		getTypeOutputInfo(attribute->atttypid, &output, &is_varlena);
+		if (!isnull)
+			text = OidOutputFunctionCall(output, value);
+	}
+	ReleaseSysCache(tuple);
+	return text;
+}
+
+/* What rows have that were there before the column: of a partitioned table, its partitions know. */
+static char *
+find_missing_value(Relation relation, Form_pg_attribute attribute)
+{
+	ListCell *cell;
+
+	if (relation->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		return missing_value(RelationGetRelid(relation), attribute->attnum);
+	foreach (cell, find_all_inheritors(RelationGetRelid(relation), NoLock, NULL))
+	{
+		AttrNumber attnum = get_attnum(lfirst_oid(cell), NameStr(attribute->attname));
+		char      *text = missing_value(lfirst_oid(cell), attnum);
+
+		if (text != NULL)
+			return text;
+	}
+	return NULL;
+}
+
+static void
+append_columns(StringInfo buf, const Target *target, Relation relation)
+{
+	appendStringInfoString(buf, "\"columns\": [");
+	for (int i = 0; i < target->ncolumns; i++)
+	{
+		Form_pg_attribute attribute =
+			TupleDescAttr(RelationGetDescr(relation), target->attnums[i] - 1);
+
+		appendStringInfo(buf, "%s\n  {", i > 0 ? "," : "");
+		append_text(buf, "name", target->names[i]);
+		appendStringInfoString(buf, ", ");
+		append_text(buf, "column", NameStr(attribute->attname));
+		appendStringInfo(buf, ", \"number\": %d, ", attribute->attnum);
+		append_text(buf, "type", type_name(attribute));
+		appendStringInfo(buf, ", \"nullable\": %s, ", attribute->attnotnull ? "false" : "true");
+		append_text(buf, "missing", find_missing_value(relation, attribute));
+		appendStringInfoChar(buf, '}');
+	}
+	appendStringInfoChar(buf, ']');
+}
+
+/* Null also where events do not have all of its columns. */
+static void
+append_key(StringInfo buf, const Target *target, const Bitmapset *key)
+{
+	StringInfoData names;
+	int            found = 0;
+
+	initStringInfo(&names);
+	for (int i = 0; i < target->ncolumns; i++)
+	{
+		if (!bms_is_member(target->attnums[i], key))
+			continue;
+		appendStringInfoString(&names, found++ > 0 ? ", " : "");
+		escape_json(&names, target->names[i]);
+	}
+	if (found > 0 && found == bms_num_members(key))
+		appendStringInfo(buf, "\"key\": [%s]", names.data);
+	else
+		appendStringInfoString(buf, "\"key\": null");
+}
+
+static const char *
+identity_name(char identity)
+{
+	switch (identity)
+	{
+		case REPLICA_IDENTITY_DEFAULT:
+			return "default";
+		case REPLICA_IDENTITY_INDEX:
+			return "index";
+		case REPLICA_IDENTITY_FULL:
+			return "full";
+		default:
+			return "nothing";
+	}
+}
+
+static void
+append_csv(StringInfo buf, const CurrentBatch *settings)
+{
+	appendStringInfoString(buf, "\"csv\": {\"delimiter\": \",\", \"quote\": \"\\\"\", "
+								"\"escape\": \"\\\"\", ");
+	append_text(buf, "null", settings->null_print);
+	appendStringInfo(buf,
+					 ", \"force_quote\": %s, \"header\": %s, \"encoding\": \"UTF8\","
+					 "\n  \"datestyle\": \"ISO\", \"timezone\": \"UTC\", \"intervalstyle\": "
+					 "\"postgres\", \"bytea_output\": \"hex\"}",
+					 settings->force_quote ? "true" : "false", settings->header ? "true" : "false");
+}
+
+char *
+batch_describe_schema(const Batch *batch, const Target *target, Relation relation,
+					  const Bitmapset *key)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	append_text(&buf, "schema_name", get_namespace_name(RelationGetNamespace(relation)));
+	appendStringInfoString(&buf, ",\n");
+	append_text(&buf, "table_name", RelationGetRelationName(relation));
+	appendStringInfoString(&buf, ",\n");
+	append_text(&buf, "replica_identity", identity_name(relation->rd_rel->relreplident));
+	appendStringInfoString(&buf, ",\n");
+	append_key(&buf, target, key);
+	appendStringInfoString(&buf, ",\n");
+	append_columns(&buf, target, relation);
+	appendStringInfoString(&buf, ",\n");
+	append_csv(&buf, batch->settings);
+	return buf.data;
+}
+
+/* ---- the object ---- */
+
+char *
+batch_schema_path(const Target *target)
+{
+	return psprintf("_schema/%s/%04d.json", target->name, target->table->version);
+}
+
+char *
+batch_schema_object(const Target *target, const CurrentTable *previous, const char *from_id)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	appendStringInfoString(&buf, "{\"format\": 1,\n");
+	append_text(&buf, "table", target->name);
+	appendStringInfo(&buf, ",\n\"version\": %d,\n", target->table->version);
+	append_text(&buf, "from_id", from_id);
+	appendStringInfoString(&buf, ",\n\"previous\": ");
+	if (previous->columns != NULL)
+	{
+		appendStringInfoChar(&buf, '{');
+		append_text(&buf, "table", pnstrdup(previous->columns, strcspn(previous->columns, "\n")));
+		appendStringInfo(&buf, ", \"version\": %d}", previous->version);
+	}
+	else
+		appendStringInfoString(&buf, "null");
+	appendStringInfo(&buf, ",\n\"path\": \"_table=%s/_version=%04d/\",\n%s}\n", target->name,
+					 target->table->version, target->schema);
+	return buf.data;
+}
