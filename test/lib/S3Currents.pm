@@ -27,11 +27,19 @@ use Test::More;
 
 our @EXPORT = qw(
   currents_node currents_settings launch deliver deliver_all deliver_and_listen start_psql finish_psql current_of
-  files_in_bucket files_in_scripted parse_csv parse_file events wrong_files wrong_events replay
+  objects_in_bucket objects_in_scripted files_in_bucket files_in_scripted batches schemas
+  parse_csv parse_file all_events events wrong_files wrong_events wrong_batches replay
   worker_pid with_clock clock_library set_clock_factor set_clock_forward clock_forward
 );
 
-my $id_pattern = qr/[0-9A-F]{8}-[0-9A-F]{16}-[0-9A-F]{8}/;
+# For tests with one server and the scripted S3, which call share_scripted() first.
+our %EXPORT_TAGS = (
+	scripted => [ qw(
+		  %folder share_scripted sql flow files objects short in_full versions fine said deliver_loudly events_of refusing open_transaction
+		) ]);
+our @EXPORT_OK = @{ $EXPORT_TAGS{scripted} };
+
+my $id_pattern = qr/[0-9A-F]{8}-[0-9A-F]{16}-[0-9A-F]{10}/;
 
 # ------------------------------------------------------------------- the server
 
@@ -200,19 +208,38 @@ sub clock_forward
 
 # ------------------------------------------------------------------ the bucket
 
-sub files_in_bucket
+# All objects below a folder, as pairs of key and bytes.
+sub objects_in_bucket
 {
 	my ($folder) = @_;
 
 	return s3_get_all("$folder/");
 }
 
-sub files_in_scripted
+sub objects_in_scripted
 {
 	my ($s3, $folder, $bucket) = @_;
 
 	$bucket //= 'exports';
 	return map { [ $_, $s3->object($bucket, $_) ] } grep { index($_, "$folder/") == 0 } $s3->keys_of($bucket);
+}
+
+sub is_file { return $_[0][0] !~ m{/_(?:batches|schema)/[^=]*\.json$}; }
+
+# Those of them that are files of events, or whatever does not belong there.
+sub files_in_bucket { return grep { is_file($_) } objects_in_bucket(@_); }
+sub files_in_scripted { return grep { is_file($_) } objects_in_scripted(@_); }
+
+# What the objects of batches, or of schemas, say, in the order of their names; "key" is that of the object, and
+# "document" has all of it, with its own "key".
+sub batches { return documents('_batches', @_); }
+sub schemas { return documents('_schema', @_); }
+
+sub documents
+{
+	my ($folder, @objects) = @_;
+
+	return map { my $document = JSON::PP->new->decode($_->[1]); +{ %$document, document => $document, key => $_->[0] } } sort { $a->[0] cmp $b->[0] } grep { $_->[0] =~ m{/$folder/[^=]*\.json$} } @objects;
 }
 
 # Rows of CSV; an unquoted empty value is undef.
@@ -253,8 +280,8 @@ sub decompress
 	return $out;
 }
 
-# One file, given its key and bytes: folder, database, connector_id, type, date, version, table, first (an _id), suffix,
-# csv, header (names) and events; without a header where the name is none of a current's.
+# One file, given its key and bytes: folder, feed, type, date, version, first (an _id), suffix, csv, header (names) and
+# events; without a header where the name is none of a current's.
 my %parsed;
 
 sub parse_file
@@ -269,7 +296,7 @@ sub parse_bytes
 	my ($key, $bytes) = @_;
 	my %file = (key => $key);
 
-	if ($key =~ m{^(?:(?<folder>.*)/)?s3export\.(?<database>[^/]+)\.(?<connector_id>\d+)/event_type=(?<type>[^/]+)/date=(?<date>\d{4}-\d\d-\d\d-\d\d)/(?<version>\d+)/(?<table>[^/]+)\+(?<first>$id_pattern)\.csv(?<suffix>(?:\.gz|\.zst|\.lz4)?)$})
+	if ($key =~ m{^(?:(?<folder>.*)/)?(?<feed>[^/]+)/_table=(?<type>[^/]+)/_version=(?<version>\d{4,})/_hour=(?<date>\d{4}-\d\d-\d\dT\d\d)/(?<first>$id_pattern)\.csv(?<suffix>(?:\.gz|\.zst|\.lz4)?)$})
 	{
 		%file = (%file, %+);
 		$file{csv} = length $file{suffix} ? decompress($bytes, $file{suffix}) : $bytes;
@@ -286,14 +313,20 @@ sub parsed
 {
 	my %order;
 
-	# The name of a file begins with the table's and goes on with an _id, which decides the order.
+	# The name of a file is an _id, which decides the order.
 	return sort { $a->{type} cmp $b->{type} || $a->{first} cmp $b->{first} } grep { defined $_->{header} } map { parse_file(@$_) } @_;
 }
 
 # All events of these files (pairs of key and bytes): tables one after the other, each in the order of its files.
-sub events
+sub all_events
 {
 	return map { @{ $_->{events} } } parsed(@_);
+}
+
+# Those that are about a row, or about all.
+sub events
+{
+	return grep { $_->{op} !~ /^(?:snapshot|alter)$/ } all_events(@_);
 }
 
 # What no file of a current may be like.
@@ -315,10 +348,10 @@ sub wrong_files
 		push @wrong, "$key: begins with another event" if @{ $file->{events} } && $file->{events}[0]{id} ne $file->{first};
 		foreach my $event (@{ $file->{events} })
 		{
-			my $hour = $event->{at} =~ /^(\d{4}-\d\d-\d\d) (\d\d):\d\d:\d\d(?:\.\d+)?\+00$/ ? "$1-$2" : "no time in $event->{at}";
+			my $hour = $event->{at} =~ /^(\d{4}-\d\d-\d\d) (\d\d):\d\d:\d\d(?:\.\d+)?\+00$/ ? "$1T$2" : "no time in $event->{at}";
 
 			push @wrong, "$key: _id $event->{id}" unless $event->{id} =~ /^$id_pattern$/;
-			push @wrong, "$key: _op $event->{op}" unless $event->{op} =~ /^(?:insert|update|delete|truncate|copy)$/;
+			push @wrong, "$key: _op $event->{op}" unless $event->{op} =~ /^(?:insert|update|delete|truncate|copy|snapshot|alter)$/;
 			push @wrong, "$key: $hour" if $hour ne $file->{date};
 		}
 	}
@@ -342,6 +375,63 @@ sub wrong_events
 	return splice @wrong, 0, 20;
 }
 
+# What the objects of batches may not say.  Given all objects: each file is in one of them, as it is, with the schema
+# of its version, and each of them names the one before it.
+sub wrong_batches
+{
+	my %bytes = map { @$_ } @_;
+	my (%last, %seen, @wrong);
+
+	foreach my $batch (batches(@_))
+	{
+		my ($feed) = $batch->{key} =~ m{^(.*/)_batches/};
+		my $last = $last{$feed};
+		my %sum = (files => 0, rows => 0, bytes => 0);
+		my ($after, $last_id, $committed_at) = ('', '');
+
+		push @wrong, "$batch->{key}: is called $batch->{batch}" if $batch->{key} ne "${feed}_batches/$batch->{batch}.json";
+		push @wrong, "$batch->{key}: comes after " . ($batch->{previous} // 'nothing') if ($batch->{previous} // '') ne ($last ? $last->{batch} : '');
+		# A copy of what is there begins nowhere.
+		my ($from, $to) = (lsn($batch->{from_lsn} // $batch->{to_lsn}), lsn($batch->{to_lsn}));
+		push @wrong, "$batch->{key}: from $from to $to" if $from > $to || ($last && $from < lsn($last->{to_lsn}));
+		$last{$feed} = $batch;
+		foreach my $told (@{ $batch->{files} })
+		{
+			my $key = "$feed$told->{path}";
+			my $file = defined $bytes{$key} ? parse_file($key, $bytes{$key}) : {};
+			my %is = (rows => scalar @{ $file->{events} // [] }, bytes => length($bytes{$key} // ''), table => $file->{type},
+				version => ($file->{version} // 0) + 0, first_id => $file->{first}, last_id => $file->{events} && $file->{events}[-1]{id});
+			my ($schema) = schemas([ "$feed$told->{schema}", $bytes{"$feed$told->{schema}"} // '{}' ]);
+
+			push @wrong, "$batch->{key}: $key is in $seen{$key}, too" if $seen{$key};
+			push @wrong, map { "$batch->{key}: $_ of $key: $told->{$_}" } grep { $told->{$_} ne ($is{$_} // '') } sort keys %is;
+			push @wrong, "$batch->{key}: $key: no place in s3://" if $told->{uri} !~ m{^s3://[^/]+/\Q$key\E$};
+			push @wrong, "$batch->{key}: $key after $after" if $told->{first_id} le $after;
+			push @wrong, "$batch->{key}: events of $key" if $told->{first_id} lt $batch->{first_id};
+			push @wrong, "$schema->{key}: columns of $key" if join(' ', @{ $file->{header} // [] }) ne join(' ', qw(_id _op _committed_at), (map { $_->{name} } @{ $schema->{columns} // [] }), '_meta');
+			push @wrong, "$schema->{key}: $key" if index($told->{path}, $schema->{path} // ' ') != 0 || $told->{first_id} lt $schema->{from_id};
+			$seen{$key} = $batch->{key};
+			$after = $told->{first_id};
+			($last_id, $committed_at) = ($told->{last_id}, $file->{events}[-1]{at}) if $file->{events} && $told->{last_id} gt $last_id;
+			$sum{files}++;
+			$sum{$_} += $told->{$_} foreach 'rows', 'bytes';
+		}
+		push @wrong, map { "$batch->{key}: totals: $_" } grep { $batch->{totals}{$_} != $sum{$_} } sort keys %sum;
+		push @wrong, "$batch->{key}: events" if $batch->{events} != $sum{rows};
+		push @wrong, "$batch->{key}: last event" if ($batch->{last_id} // '') ne $last_id || ($batch->{committed_at} // '') ne ($committed_at // '');
+	}
+	push @wrong, map { "$_: in no batch" } grep { !$seen{$_} } map { $_->[0] } grep { is_file($_) } @_;
+	return splice @wrong, 0, 20;
+}
+
+# A position as a number.
+sub lsn
+{
+	my ($high, $low) = split m{/}, shift;
+
+	return hex($high) * 2**32 + hex $low;
+}
+
 # The rows that a table has after these events, by the value of its key: what a reader of the folder makes of them.
 sub replay
 {
@@ -351,12 +441,15 @@ sub replay
 	foreach my $event (@events)
 	{
 		my %values = %{ $event->{values} };
-		my @unchanged = split /,/, delete $values{_unchanged} // '';
+		my $meta = JSON::PP->new->decode(delete $values{_meta} // '{}');
 
 		delete @values{qw(_id _op _committed_at)};
-		if ($event->{op} eq 'truncate')
+		if ($event->{op} =~ /^(?:truncate|snapshot)$/)
 		{
 			%rows = ();
+		}
+		elsif ($event->{op} eq 'alter')
+		{
 		}
 		elsif ($event->{op} eq 'delete')
 		{
@@ -364,9 +457,9 @@ sub replay
 		}
 		elsif ($event->{op} eq 'update')
 		{
-			my $old = $rows{ $values{$key} } // die "nothing to update: $event->{id}";
+			my $old = delete $rows{ $meta->{old_key} ? $meta->{old_key}{$key} : $values{$key} } // die "nothing to update: $event->{id}";
 
-			delete @values{@unchanged};
+			delete @values{ @{ $meta->{unchanged} // [] } };
 			$rows{ $values{$key} } = { %$old, %values };
 		}
 		else
@@ -376,6 +469,132 @@ sub replay
 		}
 	}
 	return \%rows;
+}
+
+# -------------------------------------------- one server, and the scripted S3
+
+#	use S3Currents qw(:DEFAULT :scripted);
+#	share_scripted($node, $s3, %keys);
+#	flow('f', tables => '{t}');
+#	launch($node, 'f');
+#	sql('INSERT INTO t VALUES (1)');
+#	is((deliver_loudly('f'))[0], '1');
+#	is(short('f'), 'insert 1');
+
+# By the names of connectors.
+our %folder;
+my ($shared_node, $shared_s3, %shared_keys);
+
+# The functions below are about these.
+sub share_scripted
+{
+	($shared_node, $shared_s3, %shared_keys) = @_;
+	return;
+}
+
+sub sql { return $shared_node->safe_psql('postgres', @_); }
+
+# A connector with a folder of its own, that is not launched.
+sub flow
+{
+	my ($name, %more) = @_;
+
+	$folder{$name} = unique_folder();
+	create_connector($shared_node, $name, bucket => 'exports', endpoint_url => $shared_s3->url, region => 'us-east-1', %shared_keys,
+		folder_path => $folder{$name}, kind => 'currents', validate => \'false', %more);
+	return;
+}
+
+# What it has written: all, or files of events alone.
+sub objects { return objects_in_scripted($shared_s3, $folder{ $_[0] }); }
+sub files { return files_in_scripted($shared_s3, $folder{ $_[0] }); }
+
+sub told
+{
+	my ($columns, @events) = @_;
+
+	return join ', ', map { my $event = $_; "$event->{op} " . join('/', map { $event->{values}{$_} // '-' } @$columns) } @events;
+}
+
+# "insert 1, delete 2" of a connector, in the order of a table's events; of some columns, "insert 1/a".
+sub short
+{
+	my ($name, $type, @columns) = @_;
+
+	return told(@columns ? \@columns : ['id'], grep { !defined $type || $_->{type} eq $type } events(files($name)));
+}
+
+# The same of all tables, with the events that are about no row.
+sub in_full
+{
+	my ($name, @columns) = @_;
+
+	return told(@columns ? \@columns : ['id'], all_events(files($name)));
+}
+
+# How many versions the events of a connector have.
+sub versions
+{
+	my ($name) = @_;
+	my %versions = map { $_->{file}{version} => 1 } all_events(files($name));
+
+	return scalar keys %versions;
+}
+
+sub fine
+{
+	my ($name, $what) = @_;
+	my @files = files($name);
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is_deeply([ wrong_files(@files), wrong_events(all_events(@files)) ], [], "$what: the files");
+	return;
+}
+
+# What a statement says: its rows and its messages, with their SQLSTATEs.
+sub said
+{
+	my ($statement, $user) = @_;
+	my ($status, $out, $err) = $shared_node->psql('postgres', "\\set VERBOSITY verbose\n$statement", extra_params => [ defined $user ? ('-U', $user) : () ]);
+
+	return ($out, $err);
+}
+
+# The number of events, or the error, and the messages.
+sub deliver_loudly
+{
+	my ($name, $user) = @_;
+
+	return said("SELECT coalesce(error, events::text) FROM s3export.deliver('$name', \"raise\" => false)", $user);
+}
+
+sub events_of
+{
+	my ($name) = @_;
+
+	return sql("SELECT string_agg(event, ' ' ORDER BY at) FROM s3export.current_events WHERE connector = '$name'");
+}
+
+# S3 refuses the connector's files while the block runs.
+sub refusing
+{
+	my ($name, $block) = @_;
+
+	$shared_s3->call('add_fault', do => 'error', code => 'AccessDenied', match => { key => $folder{$name} }, times => undef);
+	$block->();
+	$shared_s3->call('clear_faults');
+	return;
+}
+
+# A transaction that has run these statements and goes on for so many seconds.
+sub open_transaction
+{
+	my ($seconds, @statements) = @_;
+	my $sleep = "SELECT pg_sleep($seconds) AS open_" . int(rand 1e9);
+	my $session = start_psql($shared_node, 'BEGIN', @statements, $sleep, 'COMMIT');
+
+	poll_until(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE query = '$sleep'") > 0 }, 'an open transaction');
+	return $session;
 }
 
 1;

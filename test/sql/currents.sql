@@ -40,6 +40,15 @@ CREATE FUNCTION pg_temp.launch(name text) RETURNS boolean LANGUAGE sql AS $$
 CREATE FUNCTION pg_temp.events(name text) RETURNS TABLE (event text, detail jsonb, repeats integer) LANGUAGE sql AS $$
 	SELECT event, detail - 'position' - 'message' - 'reason', repeats FROM s3export.current_events WHERE connector = name $$;
 
+-- What readers may have missed would be told to S3 with the next delivery: here it is kept back.
+CREATE TABLE regress_s3export.gap (number int GENERATED ALWAYS AS IDENTITY, table_name text, reason text);
+CREATE FUNCTION regress_s3export.keep_gap() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+	INSERT INTO regress_s3export.gap (table_name, reason) VALUES (NEW.table_name, NEW.reason);
+	RETURN NULL;
+END $$;
+CREATE TRIGGER keep_gap BEFORE INSERT ON s3export.current_gap FOR EACH ROW EXECUTE FUNCTION regress_s3export.keep_gap();
+
 -- defaults, and everything given
 SELECT pg_temp.create_current('plain');
 SET search_path = regress_s3export;
@@ -53,6 +62,41 @@ SELECT name, slot_name, active_pid, position, lag_bytes, lag_seconds, last_file,
 SELECT pubname, pubowner = current_user::regrole AS owned, puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot
 	FROM pg_publication WHERE pubname LIKE 's3export%' ORDER BY pubname COLLATE "C";
 SELECT connector, event FROM s3export.current_events;
+
+-- where files are, and what they are like
+CREATE FUNCTION pg_temp.create_feed(name text, feed text DEFAULT NULL, origin text DEFAULT NULL, header boolean DEFAULT NULL,
+	"null" text DEFAULT NULL, force_quote text[] DEFAULT NULL, heartbeat text DEFAULT NULL, kind text DEFAULT 'currents') RETURNS boolean
+	LANGUAGE sql AS $$
+	SET LOCAL client_min_messages = warning;
+	SELECT s3export.create_connector(name, 'my-bucket', kind, 'AKIAIOSFODNN7EXAMPLE', 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY',
+		folder_path => name, region => 'us-east-1', validate => false, feed => feed, origin => origin, header => header,
+		"null" => "null", force_quote => force_quote, heartbeat => heartbeat) > 0 $$;
+SELECT pg_temp.create_feed('feed', 'shop.eu', 'none', false, 'NULL', '{*}', '1 hour');
+SELECT uri = format('s3://my-bucket/plain/s3export.%s.%s/', current_database(), connector_id) AS default_uri, origin, header, "null", force_quote,
+	heartbeat, last_batch FROM s3export.currents WHERE name = 'plain';
+SELECT uri, origin, header, "null", force_quote, heartbeat FROM s3export.currents WHERE name = 'feed';
+SELECT s3export.alter_connector('feed', force_quote => '{}', heartbeat => 'infinity');
+SELECT s3export.alter_connector('feed', feed => 'shop', origin => 'any', header => true, "null" => '');
+SELECT uri, origin, header, "null", force_quote, heartbeat FROM s3export.currents WHERE name = 'feed';
+SELECT s3export.drop_connector('feed');
+SELECT pg_temp.create_feed('x', feed => '');
+SELECT pg_temp.create_feed('x', feed => 'a/b');
+SELECT pg_temp.create_feed('x', feed => '..');
+SELECT pg_temp.create_feed('x', feed => '{date}');
+SELECT pg_temp.create_feed('x', feed => E'a\nb');
+SELECT pg_temp.create_feed('x', origin => 'local');
+SELECT pg_temp.create_feed('x', "null" => E'a\nb');
+SELECT pg_temp.create_feed('x', "null" => 'a,b');
+SELECT pg_temp.create_feed('x', force_quote => '{id}');
+SELECT pg_temp.create_feed('x', force_quote => '{*,*}');
+SELECT pg_temp.create_feed('x', heartbeat => '0');
+SELECT pg_temp.create_feed('x', heartbeat => 'often');
+SELECT pg_temp.create_feed('x', kind => 'data_export', feed => 'f');
+SELECT pg_temp.create_feed('x', kind => 'data_export', origin => 'any');
+SELECT pg_temp.create_feed('x', kind => 'data_export', header => true);
+SELECT pg_temp.create_feed('x', kind => 'data_export', "null" => '');
+SELECT pg_temp.create_feed('x', kind => 'data_export', force_quote => '{*}');
+SELECT pg_temp.create_feed('x', kind => 'data_export', heartbeat => '1 day');
 
 -- values that are wrong
 SELECT pg_temp.create_current('x', operations => '{}');
@@ -325,6 +369,7 @@ RESET ROLE;
 SELECT schema_name, table_name, version, gone_lsn IS NOT NULL AS gone FROM s3export.current_table
 	JOIN s3export.connector USING (connector_id) WHERE name = 'own' ORDER BY 1, 2;
 SELECT * FROM pg_temp.events('own') WHERE event = 'tables_changed';
+SELECT table_name, reason FROM regress_s3export.gap ORDER BY number;
 -- another publication takes a stop
 SELECT s3export.alter_connector('own', publication => 'another');
 -- a publication that is gone
@@ -343,6 +388,7 @@ SELECT state, error FROM s3export.deliver('own');
 SELECT state, error FROM s3export.deliver('own');
 SELECT state, failures, error_code FROM s3export.currents WHERE name = 'own';
 SELECT event, detail, repeats FROM pg_temp.events('own') WHERE event IN ('failed', 'recovered', 'publication_replaced');
+SELECT table_name, reason FROM regress_s3export.gap ORDER BY number DESC LIMIT 1;
 ALTER PUBLICATION s3export_own RENAME TO s3export_renamed;
 SELECT state, error FROM s3export.deliver('own');
 SELECT publication, tables FROM s3export.currents WHERE name = 'own';

@@ -30,7 +30,8 @@ SELECT p.oid::regproc AS function, has_function_privilege('public', p.oid, 'EXEC
 SELECT relname FROM pg_class
 	WHERE relnamespace = 's3export'::regnamespace AND relname IN ('connector', 'credential', 'secret', 'connector_grant',
 		'base_identity', 'external_id', 'installation', 'connectors', 'connector_connector_id_seq', 'credential_credential_id_seq',
-		'current', 'current_state', 'current_table', 'current_batch', 'current_event', 'current_event_event_id_seq', 'currents', 'current_events')
+		'current', 'current_state', 'current_table', 'current_batch', 'current_event', 'current_event_event_id_seq', 'current_gap',
+		'current_gap_gap_id_seq', 'currents', 'current_events')
 	AND CASE relkind WHEN 'S' THEN has_sequence_privilege('public', oid, 'USAGE, SELECT, UPDATE')
 		ELSE has_table_privilege('public', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER') END
 	ORDER BY relname COLLATE "C";

@@ -404,9 +404,10 @@ sub one_object
 	my %good = (bucket => 'exports', kind => 'data_export', access_key_id => $keys{access_key_id}, secret_access_key => $keys{secret_access_key}, session_token => 'FwoGZXIvYXdzTokenOfTheSecuritySuite',
 		folder_path => 'x', region => 'us-east-1', endpoint_url => 'http://store.test:1', sts_endpoint_url => 'http://store.test:1', addressing => 'path', payload_signing => 'auto',
 		expected_bucket_owner => '111122223333', server_side_encryption => 'aws:kms', kms_key_id => 'alias/x', storage_class => 'STANDARD', acl => 'private', content_type => 'text/csv', name => 'x');
-	my %current = (compression => 'gzip');
-	# An interval may have white space around it, and a publication any name; S3 never sees them.
-	my %elsewhere = (drop_after => '48 hours', publication => 'p');
+	my %current = (compression => 'gzip', feed => 'shop', origin => 'none');
+	# An interval may have white space around it, a publication any name, and a null string of files what a line may have;
+	# no request has them in its head.
+	my %elsewhere = (drop_after => '48 hours', heartbeat => '1 hour', publication => 'p', null => 'NULL');
 	my %other = (role_arn => $role, secret_file => "$dir/secret", credentials_from => 'paths', auth_method => 'secret_key');
 	my @arguments = split /\n/, sql(q(SELECT name FROM pg_proc, unnest(proargnames, proargtypes::oid[]) AS a(name, type)
 		WHERE oid = 's3export.create_connector'::regproc AND type = 'text'::regtype ORDER BY 1));

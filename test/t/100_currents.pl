@@ -3,6 +3,7 @@
 use strict;
 use warnings;
 use lib 'test/lib';
+use JSON::PP ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use S3Currents;
@@ -46,7 +47,7 @@ sub idle
 {
 	my ($name, $state, $error) = @_;
 
-	return { connector => $name, state => $state, events => 0, files => 0, bytes => 0, events_dropped => 0, error => $error };
+	return { connector => $name, state => $state, events => 0, files => 0, bytes => 0, events_dropped => 0, batch => undef, error => $error };
 }
 
 # A current with a folder of its own below the test's.
@@ -58,11 +59,18 @@ sub flow
 	return;
 }
 
+sub objects
+{
+	my ($name) = @_;
+
+	return @{ $files{$name} //= [ objects_in_bucket("$folder/$name") ] };
+}
+
 sub files
 {
 	my ($name) = @_;
 
-	return @{ $files{$name} //= [ files_in_bucket("$folder/$name") ] };
+	return grep { $_->[0] !~ m{/_(?:batches|schema)/[^=]*\.json$} } objects($name);
 }
 
 # Events of a connector in short: operation and one column.
@@ -73,13 +81,22 @@ sub short
 	return join ' ', map { "$_->{op} " . ($_->{values}{$column} // '-') } grep { !defined $type || $_->{type} eq $type } events(files($name));
 }
 
+# What _meta of an event says; undef: nothing.
+sub meta
+{
+	my ($event) = @_;
+
+	return defined $event->{values}{_meta} ? JSON::PP->new->decode($event->{values}{_meta}) : undef;
+}
+
 sub fine
 {
 	my ($name, $what) = @_;
 	my @files = files($name);
 
 	is_deeply([ wrong_files(@files) ], [], "$what: names and contents agree");
-	is_deeply([ wrong_events(events(@files)) ], [], "$what: each event once, in order");
+	is_deeply([ wrong_events(all_events(@files)) ], [], "$what: each event once, in order");
+	is_deeply([ wrong_batches(objects($name)) ], [], "$what: batches have all of them");
 	return;
 }
 
@@ -186,8 +203,15 @@ flow('bare', undef);
 	is(sql(q(SELECT plugin, slot_type, database, active FROM pg_replication_slots JOIN s3export.currents USING (slot_name))), 's3export|logical|postgres|f', 'it has a slot');
 	is(current_of($node, 'first', "state, position >= '$start', lag_bytes >= 0, launched_at <= now()"), 'running|t|t|t', 'and is running');
 	error_like($node, q(SELECT s3export.launch('first')), { sqlstate => '55000', message => qr/already launched/ }, 'it is launched once');
-	is_deeply(send_changes('first'), idle('first', 'running'), 'nothing has happened: an empty delivery');
+	my $nothing = send_changes('first');
+	my @batches = batches(objects('first'));
+	is_deeply({ %$nothing, batch => undef }, idle('first', 'running'), 'nothing has happened: an empty delivery');
 	is(scalar(files('first')), 0, 'writes no file');
+	is($nothing->{batch}, "s3://$S3{BUCKET}/$batches[0]{key}", 'but a batch');
+	is_deeply([ scalar @batches, @{ $batches[0] }{qw(previous events files first_id last_id committed_at)} ], [ 1, undef, 0, [], undef, undef, undef ], 'without events');
+	is_deeply([ map { $_->{table} } @{ $batches[0]{gaps} } ], [undef], 'that tells of the rows that are not copied');
+	like($batches[0]{batch}, qr/-0{10}$/, 'and is called by its position');
+	is_deeply(send_changes('first'), idle('first', 'running'), 'then there is not even that');
 
 	sql(q(INSERT INTO events VALUES (1, 'one'), (2, E'quoted "two",\nnext line')));
 	sql(q(INSERT INTO events VALUES (3, NULL), (4, '')));
@@ -195,19 +219,19 @@ flow('bare', undef);
 	my @files = files('first');
 
 	is(scalar(@files), 1, 'two transactions: one file');
-	is_deeply($row, { connector => 'first', state => 'running', events => 4, files => 1, bytes => length $files[0][1], events_dropped => 0, error => undef }, 'deliver says what it did');
+	is_deeply($row, { connector => 'first', state => 'running', events => 4, files => 1, bytes => length $files[0][1], events_dropped => 0, batch => "s3://$S3{BUCKET}/" . (batches(objects('first')))[-1]{key}, error => undef }, 'deliver says what it did');
 	sql('CREATE EXTENSION pg_walinspect');
 	my $oracle = sub {
 		my ($before) = @_;
-		return copy_oracle($node, qq(SELECT format('%s-%s-%s', '00000001', upper(lpad(to_hex((r.start_lsn - '0/0')::bigint), 16, '0')), upper(lpad(to_hex(row_number() OVER (PARTITION BY r.xid::text ORDER BY e.id)), 8, '0'))) AS _id, 'insert' AS _op,
-			pg_xact_commit_timestamp(e.xmin) AS _committed_at, e.* FROM events e JOIN pg_get_wal_records_info('$start', pg_current_wal_lsn()) r ON r.xid = e.xmin
+		return copy_oracle($node, qq(SELECT format('%s-%s-%s', '00000001', upper(lpad(to_hex((r.start_lsn - '0/0')::bigint), 16, '0')), upper(lpad(to_hex(row_number() OVER (PARTITION BY r.xid::text ORDER BY e.id)), 10, '0'))) AS _id, 'insert' AS _op,
+			pg_xact_commit_timestamp(e.xmin) AS _committed_at, e.*, NULL AS _meta FROM events e JOIN pg_get_wal_records_info('$start', pg_current_wal_lsn()) r ON r.xid = e.xmin
 			WHERE r.resource_manager = 'Transaction' AND r.record_type = 'COMMIT' ORDER BY 1), 'HEADER', $utc);
 	};
 	is($files[0][1], $oracle->(), 'the file is as it is to be, _id, time and all');
 	fine('first', 'the first file');
 	my $id = current_of($node, 'first', 'connector_id');
 	my ($first) = events(@files);
-	like($files[0][0], qr{^\Q$folder/first/s3export.postgres.$id/event_type=public.events/date=\E[-0-9]{13}/1/events\+\Q$first->{id}\E\.csv$}, 'its name');
+	like($files[0][0], qr{^\Q$folder/first/s3export.postgres.$id/_table=public.events/_version=0001/_hour=\E[-0-9]{10}T[0-9]{2}/\Q$first->{id}\E\.csv$}, 'its name');
 	is(current_of($node, 'first', 'last_file, events_sent, files_sent, bytes_sent, events_dropped, failures, error_code'), join('|', "s3://$S3{BUCKET}/$files[0][0]", 4, 1, length $files[0][1], 0, 0, ''), 'the view has it');
 	is(sql("SELECT state, rows, files, bytes FROM s3export.jobs WHERE connector = 'first' AND rows > 0"), join('|', 'succeeded', 4, 1, length $files[0][1]), 'there is a job');
 	is(s3_head($files[0][0])->{'content-type'}, 'text/csv', 'Content-Type');
@@ -297,21 +321,24 @@ SQL
 	my @events = events(files('all'));
 	my $body = join '', map { 'new ' } 1 .. 4000;
 
-	is(short('all', 'id', 'public.account'), 'insert 1 insert 2 insert 3 insert 4 update 1 update 2 delete 3 insert 30 delete 4', 'inserts, updates, deletes; a change of the key is a delete and an insert');
-	is_deeply($events[0]{file}{header}, [qw(_id _op _committed_at id balance body _unchanged)], 'the columns, and _unchanged');
-	is_deeply([ @{ $events[4]{values} }{qw(balance body _unchanged)} ], [ 5, undef, 'body' ], 'a value that is out of line and was not changed is named');
-	is_deeply([ @{ $events[5]{values} }{qw(balance body _unchanged)} ], [ 0, $body, undef ], 'one that was changed is there');
-	is_deeply([ @{ $events[6]{values} }{qw(balance body _unchanged)} ], [ undef, undef, undef ], 'a delete has the key alone');
-	is($events[7]{values}{_unchanged} // '', 'body', 'the row with another key does not have it either');
+	is(short('all', 'id', 'public.account'), 'insert 1 insert 2 insert 3 insert 4 update 1 update 2 update 30 delete 4', 'inserts, updates, deletes');
+	is_deeply($events[0]{file}{header}, [qw(_id _op _committed_at id balance body _meta)], 'the columns, and _meta');
+	is_deeply([ @{ $events[4]{values} }{qw(balance body)}, meta($events[4]) ], [ 5, undef, { unchanged => ['body'] } ], 'a value that is out of line and was not changed is named');
+	is_deeply([ @{ $events[5]{values} }{qw(balance body)}, meta($events[5]) ], [ 0, $body, undef ], 'one that was changed is there');
+	is_deeply([ @{ $events[6]{values} }{qw(balance body)}, meta($events[6]) ], [ 0, undef, { unchanged => ['body'], old_key => { id => '3' } } ], 'a row with another key whose values are not all there tells the one before');
+	is_deeply([ @{ $events[7]{values} }{qw(balance body)}, meta($events[7]) ], [ undef, undef, undef ], 'a delete has the key alone');
 
 	sql(q(INSERT INTO whole SELECT i, 'w' || i, repeat(md5(i::text), 400) FROM generate_series(1, 3) i; UPDATE whole SET note = 'changed' WHERE id = 2; DELETE FROM whole WHERE id = 1));
 	sql(q(INSERT INTO by_index VALUES (1, 1, 'a'), (2, 2, 'b'), (3, 3, 'c'); UPDATE by_index SET a = 10 WHERE a = 1; UPDATE by_index SET b = 20 WHERE b = 2; DELETE FROM by_index WHERE b = 3));
 	send_changes('all');
-	is(short('all', 'id', 'public.whole') =~ s/insert 1 insert 2 insert 3 //r, 'update 2 delete 1', 'a table whose whole row is its identity');
+	is(short('all', 'id', 'public.whole') =~ s/insert 1 insert 2 insert 3 //r, 'delete 2 insert 2 delete 1', 'a table whose whole row is its identity: an update is a delete and an insert');
 	my @whole = grep { $_->{type} eq 'public.whole' } events(files('all'));
-	is($whole[4]{values}{body}, sql('SELECT repeat(md5($$1$$), 400)'), 'a delete of it has the whole row');
-	is_deeply([ @{ $whole[3]{values} }{qw(body _unchanged)} ], [ sql('SELECT body FROM whole WHERE id = 2'), undef ], 'and an update what was not changed');
-	is(short('all', 'b', 'public.by_index'), 'insert 1 insert 2 insert 3 update 1 delete 2 insert 20 delete 3', 'a table whose identity is an index');
+	my $unchanged = sql('SELECT body FROM whole WHERE id = 2');
+	is_deeply([ @{ $whole[3]{values} }{qw(note body)}, meta($whole[3]) ], [ 'w2', $unchanged, undef ], 'the delete has the old row');
+	is_deeply([ @{ $whole[4]{values} }{qw(note body)}, meta($whole[4]) ], [ 'changed', $unchanged, undef ], 'and the insert what was not changed');
+	is_deeply([ @{ $whole[5]{values} }{qw(note body)}, meta($whole[5]) ], [ 'w1', sql('SELECT repeat(md5($$1$$), 400)'), undef ], 'a delete has the whole row, too');
+	is(short('all', 'b', 'public.by_index'), 'insert 1 insert 2 insert 3 update 1 delete 2 insert 20 delete 3', 'a table whose identity is an index; a change of the key is a delete and an insert');
+	is(join(' ', map { "$_->{table} $_->{replica_identity} " . ($_->{document}{key} ? "@{$_->{document}{key}}" : '-') } schemas(objects('all'))), 'public.account default id public.by_index index b public.whole full -', 'schemas tell the keys');
 
 	sql('TRUNCATE account, by_index');
 	sql(q(INSERT INTO account VALUES (9, 9, 'after')));
@@ -328,7 +355,7 @@ SQL
 		ELSE DELETE FROM account WHERE id = (SELECT id FROM account WHERE id <> 9 ORDER BY random() LIMIT 1); END CASE; COMMIT; END LOOP; END$$));
 	send_changes('all');
 	my $rows = replay('id', grep { $_->{type} eq 'public.account' } events(files('all')));
-	is(join(' ', map { "$_:$rows->{$_}{balance}" } sort { $a <=> $b } keys %$rows), sql(q(SELECT string_agg(id || ':' || balance, ' ' ORDER BY id) FROM account)), 'whoever replays the events has the table');
+	is(join(' ', map { "$_:$rows->{$_}{balance}:" . length($rows->{$_}{body} // '') } sort { $a <=> $b } keys %$rows), sql(q(SELECT string_agg(concat_ws(':', id, balance, coalesce(length(body), 0)), ' ' ORDER BY id) FROM account)), 'whoever replays the events has the table');
 	fine('all', 'many operations');
 
 	flow('some', '{account}', operations => '{delete,truncate}', folder_path => "$folder/some");
@@ -337,7 +364,7 @@ SQL
 	sql('TRUNCATE account');
 	send_changes('some');
 	is(short('some', 'id'), 'delete -2 truncate -', 'only the operations that are wanted');
-	is_deeply((events(files('some')))[0]{file}{header}, [qw(_id _op _committed_at id balance body)], 'without updates there is no _unchanged');
+	is_deeply((events(files('some')))[0]{file}{header}, [qw(_id _op _committed_at id balance body _meta)], 'the columns are the same without updates');
 }
 
 # ---- partitions
@@ -360,7 +387,7 @@ SQL
 	send_changes('parted');
 	is(join(' ', map { join ':', $_->{op}, map { $_ // '-' } @{ $_->{values} }{qw(id at v)} } events(files('parted'))),
 		'insert:1:2026-01-05:a insert:2:2026-02-05:b update:2:2026-02-05:c delete:1:2026-01-05:- insert:1:2026-02-06:a insert:3:2026-03-05:d insert:4:2026-03-06:e', 'changes of partitions, as they are of the table that they are part of');
-	is(join(' ', map { "$_->{type} $_->{version} @{$_->{header}}" } map { parse_file(@$_) } files('parted')), 'public.measure 1 _id _op _committed_at id at v _unchanged', 'with its columns');
+	is(join(' ', map { "$_->{type} $_->{version} @{$_->{header}}" } map { parse_file(@$_) } files('parted')), 'public.measure 0001 _id _op _committed_at id at v _meta', 'with its columns');
 	sql('TRUNCATE measure');
 	sql(q(ALTER TABLE measure DETACH PARTITION measure_1; INSERT INTO measure_1 VALUES (5, '2026-01-05', 'no more')));
 	send_changes('parted');
@@ -373,7 +400,7 @@ SQL
 	launch($node, 'twice', copy_existing => 1);
 	sql(q(INSERT INTO measure VALUES (7, '2026-02-08', 'sent'); INSERT INTO measure_2 (id, at, v) VALUES (8, '2026-02-09', 'sent')));
 	send_changes('twice');
-	is(join(' ', map { "$_->{type}:$_->{op}:$_->{values}{id}" } events(files('twice'))), 'public.measure:copy:6 public.measure:insert:7 public.measure:insert:8', 'each row comes once');
+	is(join(' ', map { join ':', $_->{type}, $_->{op}, $_->{values}{id} // '-' } all_events(files('twice'))), 'public.measure:snapshot:- public.measure:copy:6 public.measure:insert:7 public.measure:insert:8', 'each row comes once');
 	fine('twice', 'a table and its partition');
 }
 
@@ -395,14 +422,30 @@ SQL
 	sql(q(ALTER TABLE shape ALTER c TYPE text));
 	sql(q(INSERT INTO shape VALUES (7, 'text')));
 	send_changes('shape');
-	is(join("\n", map { my $event = $_; join ' ', $event->{file}{version}, map { "$_=$event->{values}{$_}" } grep { !/^_/ } @{ $event->{file}{header} } } events(files('shape'))), <<'TEXT' =~ s/\n\z//r, 'each version of the columns has its number, and its rows');
-1 id=1 a=x
-2 id=2 a=y b=8
-2 id=3 a=z b=9
-2 id=4 a=before b=1
-3 id=5 b=2
-4 id=6 c=3
-5 id=7 c=text
+	is(join("\n", map { my $event = $_; join ' ', $event->{file}{version}, $event->{op}, map { "$_=" . ($event->{values}{$_} // '') } grep { !/^_/ } @{ $event->{file}{header} } } all_events(files('shape'))), <<'TEXT' =~ s/\n\z//r, 'each version of the columns has its number, and its rows; a table that is rewritten comes anew');
+0001 insert id=1 a=x
+0002 alter id= a= b=
+0002 insert id=2 a=y b=8
+0002 insert id=3 a=z b=9
+0002 insert id=4 a=before b=1
+0003 insert id=5 b=2
+0004 alter id= c=
+0004 insert id=6 c=3
+0005 snapshot id= c=
+0005 copy id=1 c=7
+0005 copy id=2 c=8
+0005 copy id=3 c=9
+0005 copy id=4 c=1
+0005 copy id=5 c=2
+0005 copy id=6 c=3
+0005 insert id=7 c=text
+TEXT
+	is(join("\n", map { my $schema = $_; join ' ', $schema->{version}, $schema->{previous} ? $schema->{previous}{version} : '-', map { "$_->{number}:$_->{name}:$_->{type}:" . ($_->{missing} // '') } @{ $schema->{columns} } } schemas(objects('shape'))), <<'TEXT' =~ s/\n\z//r, 'schemas tell how they follow one another, and what older rows have');
+1 - 1:id:integer: 2:a:text:
+2 1 1:id:integer: 2:a:text: 3:b:integer:7
+3 2 1:id:integer: 3:b:integer:7
+4 3 1:id:integer: 3:c:integer:7
+5 4 1:id:integer: 3:c:text:
 TEXT
 	fine('shape', 'columns');
 }
@@ -425,11 +468,12 @@ TEXT
 	sql(q(ALTER TABLE two ADD a int; SELECT s3export.alter_connector('several', tables => '{one,two,three}', validate => false)));
 	sql('INSERT INTO two VALUES (4)');
 	send_changes('several');
-	is(join(' ', map { "$_->{file}{version}:$_->{values}{id}" } grep { $_->{type} eq 'public.two' } events(files('several'))), '2:1 2:2 4:4', 'one that is added again has another version of its columns');
-	is(join(' ', sort map { "$_->{type}:$_->{version}" } map { parse_file(@$_) } files('several')), 'public.one:1 public.one:1 public.three:3 public.two:2 public.two:2 public.two:4', 'no two tables have a version in common');
+	is(join(' ', map { "$_->{file}{version}:$_->{values}{id}" } grep { $_->{type} eq 'public.two' } events(files('several'))), '0002:1 0002:2 0004:4', 'one that is added again has another version of its columns');
+	is(join(' ', sort map { "$_->{type}:$_->{version}" } map { parse_file(@$_) } files('several')), 'public.one:0001 public.one:0001 public.three:0003 public.two:0002 public.two:0002 public.two:0004', 'no two tables have a version in common');
 	sql(q(ALTER TABLE one RENAME TO uno; INSERT INTO uno VALUES (5)));
 	send_changes('several');
 	is(short('several', 'id', 'public.uno'), 'insert 5', 'a table that is renamed has its new name');
+	is_deeply([ map { $_->{previous} } grep { $_->{table} eq 'public.uno' } schemas(objects('several')) ], [ { table => 'public.one', version => 1 } ], 'and its schema the one before');
 	sql('INSERT INTO three VALUES (6); DROP TABLE three; INSERT INTO uno VALUES (6)');
 	my ($status, $out, $err) = $node->psql('postgres', q(SELECT events FROM s3export.deliver('several')));
 	is($out, 2, 'a table that is dropped does not stop the others, and has its last events') or diag($err);
@@ -443,6 +487,32 @@ TEXT
 	launch($node, 'several', copy_existing => 1);
 	is_deeply([ sort map { "$_->{type} $_->{values}{id}" } grep { $_->{op} eq 'copy' } events(files('several')) ], [ map { "public.uno $_" } 1, 3, 5, 6 ],
 		'one that was removed is not copied by another launch');
+}
+
+# ---- a publication that changes while a transaction is open
+{
+	my $around = sub {
+		my ($before, $change, $after) = @_;
+		my $session = start_psql($node, 'BEGIN', "INSERT INTO meanwhile VALUES ($before)", 'SELECT pg_sleep(1.5)', "INSERT INTO meanwhile VALUES ($after)", 'COMMIT');
+
+		poll_until(sub { sql(q(SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(1.5)' AND wait_event = 'PgSleep')) }, 'an open transaction');
+		sql("ALTER PUBLICATION s3export_meanwhile $change TABLE meanwhile");
+		# One that begins and ends after the change, before the other ends.
+		sql('INSERT INTO keyless VALUES (0)');
+		is((finish_psql($session))[0], 0, "$change: the transaction is not disturbed");
+		return;
+	};
+
+	sql('CREATE TABLE meanwhile (id int PRIMARY KEY)');
+	flow('meanwhile', '{meanwhile}');
+	launch($node, 'meanwhile');
+	sql('INSERT INTO meanwhile VALUES (1)');
+	send_changes('meanwhile');
+	$around->(2, 'DROP', 3);
+	$around->(4, 'ADD', 5);
+	send_changes('meanwhile');
+	is(short('meanwhile', 'id'), 'insert 1 insert 2 insert 5', 'a transaction sends what it has changed while the publication had the table');
+	fine('meanwhile', 'a publication that changes');
 }
 
 # ---- the size of files
@@ -662,7 +732,7 @@ TEXT
 	is($slots->() . ' ' . sql(q(SELECT count(*) FROM s3export.currents WHERE name = 'first')), '0 0', 'a drop takes the slot along');
 	is(scalar(() = files('first')), $before, 'and leaves the files');
 	is(sql(q(SELECT (SELECT count(*) FROM s3export.current c) - (SELECT count(*) FROM s3export.connector WHERE kind = 'currents'))), 0, 'and its row');
-	is(sql("SELECT count(*) FROM s3export.$_ WHERE connector_id NOT IN (SELECT connector_id FROM s3export.connector)"), 0, "none of its rows stays: $_") foreach 'current_state', 'current_table', 'current_batch', 'current_event';
+	is(sql("SELECT count(*) FROM s3export.$_ WHERE connector_id NOT IN (SELECT connector_id FROM s3export.connector)"), 0, "none of its rows stays: $_") foreach 'current_state', 'current_table', 'current_batch', 'current_event', 'current_gap';
 	is(sql(q(SELECT count(*) FROM pg_publication WHERE pubname = 's3export_first')), 0, 'nor its publication');
 }
 
@@ -680,7 +750,11 @@ SQL
 	my ($event) = events(@objects);
 	note($objects[0][0]);
 	is_deeply([ @{ $event->{file}{header} }[ 3 .. 6 ] ], [ 'id', 'sp ace', 'co,mma', 'qu"ote' ], 'columns are named as they are');
-	is(join(' ', map { s/%([0-9A-F]{2})/chr hex $1/ger } @{ $event->{file} }{qw(type table)}), qq(Ünï cöde.a/b=c%d+é "q" a/b=c%d+é "q"), 'tables are encoded in the name');
+	is($event->{file}{type} =~ s/%([0-9A-F]{2})/chr hex $1/ger, qq(Ünï cöde.a/b=c%d+é "q"), 'tables are encoded in the name');
+	my ($schema) = schemas(objects('Odd "näme"'));
+	is(join(' ', @{$schema}{qw(schema_name table_name)}), qq(Ünï cöde a/b=c%d+é "q"), 'and told by the schema');
+	is_deeply([ @{ $schema->{document} }{qw(table key)}, map { "$_->{column} $_->{number} $_->{type} $_->{nullable}" } @{ $schema->{columns} } ],
+		[ $event->{file}{type}, ['id'], 'id 1 integer 0', 'sp ace 2 text 1', 'co,mma 3 text 1', 'qu"ote 4 text 1' ], 'with its columns');
 	fine('Odd "näme"', 'names');
 }
 
@@ -728,7 +802,7 @@ SQL
 	is($node->safe_psql('postgres', 'SELECT connector, state, events FROM s3export.deliver()', extra_params => [ '-U', 'bob' ]), 'bobs|running|1', 'the owner delivers');
 	is($node->safe_psql('postgres', 'SELECT name, tables FROM s3export.currents ORDER BY 1', extra_params => [ '-U', 'bob' ]), 'bobs|{public.of_bob}', 'the view shows what one may see');
 	is($node->safe_psql('postgres', 'SELECT DISTINCT connector FROM s3export.current_events ORDER BY 1', extra_params => [ '-U', 'bob' ]), 'bobs', 'as does that of the events');
-	error_like($node, "SELECT * FROM s3export.$_", { sqlstate => '42501' }, "$_: tables are for nobody", user => 'bob') foreach 'current', 'current_state', 'current_table', 'current_batch', 'current_event';
+	error_like($node, "SELECT * FROM s3export.$_", { sqlstate => '42501' }, "$_: tables are for nobody", user => 'bob') foreach 'current', 'current_state', 'current_table', 'current_batch', 'current_event', 'current_gap';
 
 	# A table that the owner of publication and connector has lost.
 	sql('INSERT INTO of_bob VALUES (2)');

@@ -298,19 +298,34 @@ foreach my $name (sort keys %fault)
 cmp_ok($seen{delivered} // 0, '>=', 5, 'deliveries have succeeded meanwhile');
 
 # ---- what has come of it
-my $files_before = with_s3($gateway, sub { scalar(() = s3_list("$folder/")) });
+sub first_difference
+{
+	my ($got, $expected) = @_;
+	my ($i) = grep { ($got->[$_] // '') ne ($expected->[$_] // '') } 0 .. ($#$got > $#$expected ? $#$got : $#$expected);
+	my ($from, $to) = ($i > 5 ? $i - 5 : 0, $i + 20);
+
+	return join "\n", "element $i of " . @$got . ' and ' . @$expected, 'got: ' . join(' ', grep { defined } @$got[ $from .. $to ]), 'expected: ' . join(' ', grep { defined } @$expected[ $from .. $to ]);
+}
+
+my $files_before = with_s3($gateway, sub { scalar(grep { m{/_table=} } s3_list("$folder/")) });
 poll_until(sub { (try(q(SELECT s3export.deliver('flow'))))[0] == 0 }, 'a last delivery');
 is(deliver($node, 'flow')->{events}, 0, 'nothing is left to deliver');
 cmp_ok($files_before, '>', 5, 'files were written on the way');
 
-my @files = with_s3($gateway, sub { files_in_bucket($folder) });
+my @objects = with_s3($gateway, sub { objects_in_bucket($folder) });
+my @files = grep { $_->[0] !~ m{/_(?:batches|schema)/[^=]*\.json$} } @objects;
+my @batches = batches(@objects);
 my @events = events(@files);
+my @all_events = all_events(@files);
 my @inserted = grep { $_->{type} eq 'public.event' } @events;
 my @accounts = grep { $_->{type} eq 'public.account' } @events;
 
-note(sprintf '%d events in %d files', scalar @events, scalar @files);
+note(sprintf '%d events in %d files of %d batches', scalar @events, scalar @files, scalar @batches);
 is_deeply([ wrong_files(@files) ], [], 'names and contents of the files agree');
-is_deeply([ wrong_events(@events) ], [], 'each event once, and in order within its table');
+is_deeply([ wrong_events(@all_events) ], [], 'each event once, and in order within its table');
+cmp_ok(scalar(@batches), '>', 5, 'there are several batches');
+is_deeply([ wrong_batches(@objects) ], [], 'each file is in one batch, and each batch follows the one before');
+is(scalar(grep { $_->{previous} } @batches), $#batches, 'the chain has one beginning');
 cmp_ok(scalar(@inserted), '>=', $wanted, "at least $wanted rows");
 
 # Nothing but what is committed, and all of it.
@@ -338,14 +353,14 @@ note(sprintf '%d changes of the publication, %d events of its table, of %d rows'
 cmp_ok($changes, '>=', 10, 'the publication has changed meanwhile');
 cmp_ok(scalar(@extra), '>', 0, 'the table that came and went has events');
 cmp_ok(scalar(@extra), '<', $node->safe_psql('postgres', 'SELECT count(*) FROM extra'), 'and rows that are none');
-ok("@extra" eq "@expected_extra", 'events are the inserts that pgoutput has, in its order');
+ok("@extra" eq "@expected_extra", 'events are the inserts that pgoutput has, in its order') or diag(first_difference(\@extra, \@expected_extra));
 my $replayed = eval {
 	replay('id', (map { +{ op => 'insert', values => { id => $_, balance => 0 } } } 1 .. 200), @accounts);
 };
 is($@, '', 'whose events can be replayed');
 ok(join(' ', map { "$_:$replayed->{$_}{balance}" } sort { $a <=> $b } keys %{ $replayed // {} }) eq $node->safe_psql('postgres', q(SELECT string_agg(id || ':' || balance, ' ' ORDER BY id) FROM account)), 'and give its rows');
 
-is($node->safe_psql('postgres', q(SELECT events_sent, files_sent, events_dropped FROM s3export.currents)), join('|', scalar @events, scalar @files, 0), 'the view counts each once');
+is($node->safe_psql('postgres', q(SELECT events_sent, files_sent, events_dropped FROM s3export.currents)), join('|', scalar @all_events, scalar @files, 0), 'the view counts each once');
 is($node->safe_psql('postgres', q(SELECT count(*) FROM s3export.recover() WHERE action = 'failed')), 0, 'recover() has nothing to complain of');
 # An upload whose uploader, or whose S3 server, was killed before the row of the file could name it is nobody's to abort.
 my @uploads = with_s3($gateway, sub { s3_uploads("$folder/") });

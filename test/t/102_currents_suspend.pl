@@ -74,12 +74,13 @@ sub ids
 	return join ' ', map { $_->{values}{id} } events(files_in_scripted($s3, $folder{$name}));
 }
 
+# "dropped": keys of files whose batch was dropped.
 sub fine
 {
-	my ($name, $what) = @_;
+	my ($name, $what, @dropped) = @_;
 	my @files = files_in_scripted($s3, $folder{$name});
 
-	is_deeply([ wrong_files(@files), wrong_events(events(@files)) ], [], "$what: the files");
+	is_deeply([ wrong_files(@files), wrong_events(all_events(@files)), wrong_batches(objects_in_scripted($s3, $folder{$name})) ], [ map { "$_: in no batch" } @dropped ], "$what: the files");
 	return;
 }
 
@@ -179,7 +180,7 @@ foreach my $case (@cases)
 	$since = $s3->log;
 	my $waits = "it is not tried again yet after: $recorded->{detail}{message}";
 	my ($rows, $messages) = deliver_and_listen($node);
-	is_deeply([ grep { $_->{connector} eq $name } @$rows ], [ { connector => $name, state => 'suspended', events => 0, files => 0, bytes => 0, events_dropped => 0, error => $waits } ], "$name: is not due");
+	is_deeply([ grep { $_->{connector} eq $name } @$rows ], [ { connector => $name, state => 'suspended', events => 0, files => 0, bytes => 0, events_dropped => 0, batch => undef, error => $waits } ], "$name: is not due");
 	like($messages, qr/WARNING:  55000: nothing is delivered to connector "$name": \Q$waits\E\nHINT: .* s3export.resume\(\)/, "$name: which is a warning");
 	error_like($node, 'SELECT s3export.deliver()', { sqlstate => '55000', message => qr/^could not deliver the changes of 1 of \d+ connectors?$/, detail => qq(connector "$name": $waits) }, "$name: and an error of deliver()");
 	error_like($node, "SELECT s3export.deliver('$name')", { sqlstate => '55000', message => qq(connector "$name" is suspended), detail => qr/tried again from/, hint => qr/set_credentials/ }, "$name: nor tried by its name, which is said");
@@ -436,8 +437,11 @@ EVENTS
 	# Some of its files are there when the credentials fail.
 	$s3->call('add_fault', do => 'error', code => 'AccessDenied', match => { key => $folder{pending}, operation => [ 'PutObject', 'CompleteMultipartUpload' ] }, skip => 4, times => undef);
 	is(fails_at(0, 'pending'), '28000', 'a batch is interrupted');
-	my $there = () = files_in_scripted($s3, $folder{pending});
-	cmp_ok($there, '<', 10, "when $there files are there");
+	my @there = map { $_->[0] } files_in_scripted($s3, $folder{pending});
+	my $there = @there;
+	cmp_ok($there, '>', 0, "when $there files are there");
+	cmp_ok($there, '<', 10, 'and not all');
+	is(scalar(batches(objects_in_scripted($s3, $folder{pending}))), 0, 'but no batch');
 	insert('pending', 96, 99);
 	deliver_at(2 * $hour, 'pending');
 	my ($dropped) = current_of($node, 'pending', 'events_dropped');
@@ -447,7 +451,10 @@ EVENTS
 	insert('pending', 100, 105);
 	is((deliver_at(4 * $hour, 'pending'))[0], 'pending|running|6|0', 'the next events are delivered');
 	like(ids('pending'), qr/100 101 102 103 104 105$/, 'and follow');
-	fine('pending', 'an interrupted batch');
+	fine('pending', 'an interrupted batch', @there);
+	my ($batch) = batches(objects_in_scripted($s3, $folder{pending}));
+	cmp_ok(scalar(@{ $batch->{gaps} }), '>', 0, 'an interrupted batch: readers are told that events were dropped');
+	note(map { "$_->{reason}\n" } @{ $batch->{gaps} });
 
 	# One that is not dropped is written again, under the same names.
 	insert('pending', 201, 295);
@@ -459,7 +466,7 @@ EVENTS
 	sql(q(SELECT s3export.resume('pending')));
 	deliver($node, 'pending');
 	is(ids('pending') =~ s/.* 105 //r, join(' ', 201 .. 295, 301, 302), 'and written again as it was, although settings have changed');
-	fine('pending', 'a batch that is written again');
+	fine('pending', 'a batch that is written again', @there);
 }
 
 # ---- shared credentials
@@ -526,7 +533,7 @@ EVENTS
 	{
 		my ($rows, $messages) = deliver_and_listen($node);
 
-		is_deeply($rows, [ { connector => 'lost', state => 'lost', events => 0, files => 0, bytes => 0, events_dropped => 0, error => 'connector "lost" has lost its place in the WAL' } ], "deliver() says so in a row, time $time");
+		is_deeply($rows, [ { connector => 'lost', state => 'lost', events => 0, files => 0, bytes => 0, events_dropped => 0, batch => undef, error => 'connector "lost" has lost its place in the WAL' } ], "deliver() says so in a row, time $time");
 		like($messages, qr/WARNING:  55000: could not deliver the changes of connector "lost": .*\nHINT:  Launch it again/, "and in a warning, time $time");
 	}
 	error_like($node, 'SELECT s3export.deliver()', { sqlstate => '55000', message => 'could not deliver the changes of 1 of 1 connector' }, 'and by an error');

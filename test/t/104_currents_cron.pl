@@ -105,7 +105,7 @@ SQL
 	@files = files_in_scripted($s3, $folder{$name});
 	my @events = events(@files);
 	is(join(' ', map { $_->{values}{id} } @events), sql("SELECT string_agg(id::text, ' ' ORDER BY id) FROM $name"), "$name: each event once");
-	is_deeply([ wrong_files(@files), wrong_events(@events) ], [], "$name: files");
+	is_deeply([ wrong_files(@files), wrong_events(all_events(@files)), wrong_batches(objects_in_scripted($s3, $folder{$name})) ], [], "$name: files");
 	my %hours = map { $_->{file}{date} => 1 } @events;
 	cmp_ok(scalar(keys %hours), '>=', 2, "$name: of both hours") if $runs_wanted >= 12;
 	cmp_ok(scalar(@files), '<=', 1 + $jobs{$name} + keys %hours, "$name: a file for each run and hour");

@@ -98,7 +98,8 @@ is(scalar($s3->uploads('exports')), 0, 'no upload is left open');
 
 # The changes of tables: all operations, values of all kinds, files that end, a
 # delivery that fails and one that makes up for it.
-my %flow = (kind => 'currents', tables => '{rows,whole,split}', operations => '{insert,update,delete,truncate}', max_events_per_file => \'300');
+my %flow = (kind => 'currents', tables => '{rows,whole,split}', operations => '{insert,update,delete,truncate}', max_events_per_file => \'300',
+	'"null"' => 'N', heartbeat => '1 day');
 ($out, $err) = run(
 	'DELETE FROM rows WHERE i > 200',
 	'ALTER TABLE rows ADD PRIMARY KEY (i)',
@@ -117,7 +118,11 @@ my %flow = (kind => 'currents', tables => '{rows,whole,split}', operations => '{
 	'DELETE FROM rows WHERE i > 390',
 	q(INSERT INTO whole SELECT i, repeat('0123456789', 1000), 'c' FROM generate_series(1, 20) i),
 	q(UPDATE whole SET c = 'd'),
-	q(INSERT INTO split VALUES (1, 'a'), (11, 'b')),
+	'ALTER TABLE whole ADD d timestamptz DEFAULT clock_timestamp()',
+	'ALTER TABLE split ALTER b SET STORAGE EXTERNAL',
+	'ALTER TABLE low ALTER b SET STORAGE EXTERNAL',
+	q(INSERT INTO split VALUES (1, repeat('0123456789', 1000)), (11, 'b')),
+	'UPDATE split SET a = 2 WHERE a = 1',
 	'ALTER TABLE split ADD COLUMN "c d" numeric',
 	'UPDATE split SET "c d" = 1.50',
 	'TRUNCATE split',
@@ -130,14 +135,18 @@ my %flow = (kind => 'currents', tables => '{rows,whole,split}', operations => '{
 $s3->call('configure', max_skew => 1e9);
 set_clock_forward(3 * 24 * 3600);
 my ($later_out, $later_err) = run(
-	q(SELECT 'dropped', state, events_dropped FROM s3export.deliver("raise" => false) WHERE connector = 'off'),
+	q(SELECT 'later', connector, state, events_dropped, batch IS NOT NULL FROM s3export.deliver("raise" => false)),
 	q(SELECT s3export.pause('off')),
 	q(SELECT s3export.drop_connector('flow')));
 
 is(scalar(() = $out =~ /^launched\|t$/gm), 2, 'currents are launched');
 like($out, qr/^delivered\|running\|\d{3}$/m, 'changes are delivered');
 like($out, qr/^refused\|suspended\|t$/m, 'a current without working keys is suspended');
-like($later_out, qr/^dropped\|suspended\|1$/m, 'and gives up what is too old');
+like($later_out, qr/^later\|off\|suspended\|1\|f$/m, 'and gives up what is too old');
+like($later_out, qr/^later\|flow\|running\|0\|t$/m, 'one with nothing to say says that after a while');
+my %told = map { $_->{op} => 1 } all_events(files_in_scripted($s3, "$folder-flow"));
+is(join(' ', sort keys %told), 'alter copy delete insert snapshot truncate update', 'events of all kinds');
+ok((grep { ($_->{values}{_meta} // '') =~ /old_key/ } all_events(files_in_scripted($s3, "$folder-flow"))), 'a key that has changed');
 unlike("$err$later_err", qr/ERROR:/, 'nothing fails, here');
 
 $node->stop;
