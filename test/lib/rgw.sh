@@ -82,7 +82,7 @@ mon data avail warn = 1
 mon data avail crit = 1
 paxos propose interval = 0.02
 [client.rgw]
-rgw frontends = beast endpoint=127.0.0.1:$port
+rgw frontends = beast endpoint=127.0.0.1:$port tcp_nodelay=1
 rgw sts key = $(random_hex 16)
 rgw s3 auth use sts = true
 rgw s3 auth order = sts, local, external
