@@ -195,7 +195,8 @@ current_is_stored_in(Oid relid, Oid filenode)
 /*
  * A partition came with its rows if it was a table before it was attached: then the catalog's
  * row that makes it a partition is of another transaction than that of its column "ctid", which
- * never changes; or of the command that has changed the rows of its columns.
+ * never changes; or of the command that has changed the rows of its columns.  Recovery forgets
+ * commands: a partition that was made just before a crash counts as attached.
  */
 #define IS_ATTACHED                                                                      \
 	"(p.parent <> 0 AND p.relkind = 'r' AND pg_relation_size(p.relid) > 0 AND EXISTS ("  \
