@@ -202,9 +202,9 @@ CREATE VIEW s3export.connectors WITH (security_barrier) AS
 -- It is also what test_credentials(bucket => ...) asks for.  An auth_method is
 -- 'secret_key', 'role_arn' or 'ambient'; the first two follow from the arguments.
 -- A folder_path is, by default, 'currents' for that kind and otherwise the name.
--- The last six arguments are for kind => 'currents' alone: a publication, or the tables
--- and operations of one that is made.  drop_after is an interval or 'infinity', which
--- intervals cannot be before PostgreSQL 17.
+-- The arguments from publication on are for kind => 'currents' alone: a publication, or the
+-- tables and operations of one that is made.  drop_after and heartbeat are intervals or
+-- 'infinity', which intervals cannot be before PostgreSQL 17.
 CREATE FUNCTION s3export.create_connector(
 	name text,
 	bucket text,
