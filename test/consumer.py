@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
-"""Keeps a copy of all tables of a feed in another PostgreSQL database, exactly once.
+"""usage: consumer.py s3://bucket/folder/feed/ DSN [URL of the S3 server]
 
-Applies the batches that it has not applied yet, and ends.  Needs Python 3.9, boto3 and psycopg2.  The keys of S3
-come from the environment, as ever with boto3.
+Keeps a copy of all tables of a feed in another PostgreSQL database, exactly once.  Applies the batches that it has
+not applied yet, and ends.  Needs Python 3.9, boto3, which takes the keys of S3 from the environment, and psycopg2.
 
 Each batch is one transaction of the copy, and so is the name of the last batch: whatever ends the program, nothing
 is lost, and nothing is applied twice.  A table public.orders becomes "public.orders", with columns of type text.
 A table that was dropped stays in the copy.
 """
-import argparse
 import gzip
 import json
 import re
@@ -19,11 +18,14 @@ import psycopg2
 
 
 class Feed:
-    """The objects of a feed, as far as a reader needs them."""
+    """The objects of a feed."""
 
     def __init__(self, uri, endpoint_url):
         self.bucket, self.prefix = re.fullmatch("s3://([^/]+)/(.*)", uri).groups()
         self.s3 = boto3.client("s3", endpoint_url=endpoint_url)
+
+    def get(self, path):
+        return self.s3.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"].read()
 
     def batches_after(self, last):
         """Names are in the order of the commits, so S3 finds the new ones."""
@@ -31,13 +33,7 @@ class Feed:
         pages = self.s3.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=folder, StartAfter=f"{folder}{last}.json" if last else folder)
         for page in pages:
-            yield from (self.json(item["Key"][len(self.prefix):]) for item in page.get("Contents", []))
-
-    def get(self, path):
-        return self.s3.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"].read()
-
-    def json(self, path):
-        return json.loads(self.get(path))
+            yield from (json.loads(self.get(item["Key"][len(self.prefix):])) for item in page.get("Contents", []))
 
     def events(self, file, schema):
         """The lines of a file, as dictionaries.  For .zst and .lz4 use the modules zstandard and lz4.frame."""
@@ -45,7 +41,7 @@ class Feed:
         data = gzip.decompress(data) if file["path"].endswith(".gz") else data
         names = ["_id", "_op", "_committed_at", *(column["name"] for column in schema["columns"]), "_meta"]
         rows = list(parse_csv(data.decode(), schema["csv"]))[1 if schema["csv"]["header"] else 0:]
-        if len(rows) != file["rows"] or any(len(row) != len(names) for row in rows):
+        if (len(rows), rows[0][0]) != (file["rows"], file["first_id"]) or any(len(row) != len(names) for row in rows):
             sys.exit(f"{file['path']} is not what its batch and its schema say")
         return [dict(zip(names, row)) for row in rows]
 
@@ -66,6 +62,10 @@ def parse_csv(text, options):
             row = []
 
 
+def warn(*words):
+    print("warning:", *words, file=sys.stderr)
+
+
 def name(text):
     return '"' + text.replace('"', '""').replace("%", "%%") + '"'
 
@@ -73,30 +73,31 @@ def name(text):
 def follow_schema(sql, versions, schema):
     """Gives the copy of a table the name and the columns of its new version.  A column's number outlives its name."""
     table, previous = schema["table"], schema["previous"]
-    old = versions.pop(str(previous["version"])) if previous else None
+    old = versions.pop(str(previous["version"])) if previous else {"table": None, "version": None, "columns": []}
     for version, other in versions.items():  # one that was dropped, or whose new name is still to come
         if other["table"] == table:
             other["table"] = f"{table} (version {version})"
             sql(f"ALTER TABLE {name(table)} RENAME TO {name(other['table'])}")
-    if old is None:
+    if previous is None:
         sql(f"CREATE TABLE {name(table)} ()")
     elif old["table"] != table:
         sql(f"ALTER TABLE {name(old['table'])} RENAME TO {name(table)}")
-    before = {column["number"]: column["name"] for column in old["columns"]} if old else {}
-    after = {column["number"]: column for column in schema["columns"]}
     change = f"ALTER TABLE {name(table)}"
+    before = {column["number"]: column["name"] for column in old["columns"]}
+    after = {column["number"]: column["name"] for column in schema["columns"]}
     for number in before.keys() - after.keys():
-        sql(f"{change} DROP COLUMN {name(before[number])}")
-    renamed = [number for number in before if number in after and before[number] != after[number]["name"]]
-    for number in renamed:  # by way of other names: two columns may swap theirs
-        sql(f"{change} RENAME {name(before[number])} TO {name(f'column {number}')}")
-    for number in renamed:
-        sql(f"{change} RENAME {name(f'column {number}')} TO {name(after[number]['name'])}")
-    for column in (column for number, column in after.items() if number not in before):
-        sql(f"{change} ADD {name(column['name'])} text DEFAULT %s", column["missing"])  # for the rows that are there
-        sql(f"{change} ALTER {name(column['name'])} DROP DEFAULT")
-    if old and old["key"]:
-        sql(f"DROP INDEX IF EXISTS {name('key of version ' + str(old['version']))}")
+        sql(f"{change} DROP COLUMN {name(before.pop(number))}")
+    renamed = {number: f"column {number} of version {old['version']}"
+               for number in before if before[number] != after[number]}
+    for number, between in renamed.items():  # two columns may swap their names
+        sql(f"{change} RENAME {name(before[number])} TO {name(between)}")
+    for number, between in renamed.items():
+        sql(f"{change} RENAME {name(between)} TO {name(after[number])}")
+    for column in schema["columns"]:
+        if column["number"] not in before:  # the default is for the rows that are there
+            sql(f"{change} ADD {name(column['name'])} text DEFAULT %s", column["missing"])
+            sql(f"{change} ALTER {name(column['name'])} DROP DEFAULT")
+    sql(f"DROP INDEX IF EXISTS {name('key of version ' + str(old['version']))}")
     if schema["key"]:
         sql(f"CREATE INDEX {name('key of version ' + str(schema['version']))} ON {name(table)}"
             f" ({', '.join(map(name, schema['key']))})")
@@ -109,6 +110,8 @@ def apply(sql, schema, event):
     row = {column["name"]: event[column["name"]] for column in schema["columns"]}
     for column, value in meta.get("bytes", {}).items():
         row[column] = "\\x" + value  # no valid text: the copy has its bytes, in hex
+    if "unsent" in meta:
+        warn(event["_id"], table, "is without values of", meta["unsent"])
     key = meta.get("old_key") or {column: row[column] for column in schema["key"] or row}
     key = {column: "\\x" + value["bytes"] if isinstance(value, dict) else value for column, value in key.items()}
     where = " AND ".join(name(column) + (" = %s" if schema["key"] else " IS NOT DISTINCT FROM %s") for column in key)
@@ -127,14 +130,8 @@ def apply(sql, schema, event):
     return 1  # alter: follow_schema() has done it
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("uri", help="s3://bucket/folder/feed/")
-    parser.add_argument("dsn", help="of the copy's database")
-    parser.add_argument("--endpoint-url")
-    arguments = parser.parse_args()
-    feed = Feed(arguments.uri, arguments.endpoint_url)
-    db = psycopg2.connect(arguments.dsn)
+def main(uri, dsn, endpoint_url=None):
+    feed, db = Feed(uri, endpoint_url), psycopg2.connect(dsn)
     cursor = db.cursor()
 
     def sql(statement, *values):
@@ -142,29 +139,28 @@ def main():
         return cursor.rowcount
 
     with db:  # one consumer at a time; the lock is the session's
-        sql("SELECT pg_advisory_lock(hashtext(%s))", arguments.uri)
+        sql("SELECT pg_advisory_lock(hashtext(%s))", uri)
         sql("CREATE TABLE IF NOT EXISTS consumer_position (feed text PRIMARY KEY, batch text, versions json)")
-        sql("SELECT batch, versions FROM consumer_position WHERE feed = %s", arguments.uri)
+        sql("SELECT batch, versions FROM consumer_position WHERE feed = %s", uri)
         last, versions = cursor.fetchone() or (None, {})
     for batch in feed.batches_after(last):
         if batch["previous"] != last:
             sys.exit(f"batch {batch['batch']} follows {batch['previous']}, but the last one applied is {last}")
         for gap in batch["gaps"]:
-            print(f"warning: {batch['batch']}: {gap['table'] or 'all tables'}: {gap['reason']}", file=sys.stderr)
+            warn(f"{batch['batch']}: {gap['table'] or 'all tables'}: {gap['reason']}")
         with db:  # a transaction
             for file in batch["files"]:
                 schema = versions.get(str(file["version"]))
                 if schema is None:
-                    schema = feed.json(file["schema"])
+                    schema = json.loads(feed.get(file["schema"]))
                     follow_schema(sql, versions, schema)
                 for event in feed.events(file, schema):
                     if apply(sql, schema, event) != 1:
-                        print(f"warning: {event['_id']}: {schema['table']}: no row to {event['_op']}", file=sys.stderr)
+                        warn(f"{event['_id']}: {schema['table']}: no row to {event['_op']}")
             sql("INSERT INTO consumer_position VALUES (%s, %s, %s) ON CONFLICT (feed) DO UPDATE"
-                " SET batch = excluded.batch, versions = excluded.versions",
-                arguments.uri, batch["batch"], json.dumps(versions))
+                " SET batch = excluded.batch, versions = excluded.versions", uri, batch["batch"], json.dumps(versions))
         last = batch["batch"]
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:]) if len(sys.argv) in (3, 4) else sys.exit(__doc__)
