@@ -96,6 +96,7 @@ OBJS = \
 	src/sts.o \
 	src/metadata.o \
 	src/session.o \
+	src/json_member.o \
 	src/json_text.o \
 	src/text_file.o \
 	src/http.o \

@@ -95,10 +95,21 @@ is_published(const Source *source, DecodeOperation operation)
 }
 
 static void
+check_values(Batch *batch, Target *target)
+{
+	ListCell *cell;
+
+	foreach (cell, event_check_values(target))
+		note_gap(batch, target->name,
+				 psprintf("a value of column %s was too large to be sent",
+						  quote_identifier(lfirst(cell))),
+				 false);
+}
+
+static void
 put_row(Batch *batch, const Source *source, int operation, const EventRow *row, const EventRow *old)
 {
-	Target   *target = source->target;
-	ListCell *cell;
+	Target *target = source->target;
 
 	if (batch->counts)
 	{
@@ -106,11 +117,7 @@ put_row(Batch *batch, const Source *source, int operation, const EventRow *row, 
 		return;
 	}
 	event_set_values(target, source, row, old);
-	foreach (cell, event_check_values(target))
-		note_gap(batch, target->name,
-				 psprintf("a value of column %s was too large to be sent",
-						  quote_identifier(lfirst(cell))),
-				 false);
+	check_values(batch, target);
 	batch_put_event(batch, target, operation);
 }
 
@@ -199,37 +206,48 @@ put_truncation(Batch *batch, const Source *source, const DecodeChange *change)
 }
 
 /*
- * The rows that ALTER TABLE has written anew are all that the table has.  Those of one partition
- * are not all of its table: where the key has not changed, they are updates.  Where there is none,
- * they are all only if the table has other columns by now, as all of them are rewritten then.
+ * With the first row of a rewrite: which events its rows are, or -1: none.
+ *
+ * The rows of a whole table are all that it has.  Those of one partition are not: where the key
+ * is as before, they are updates.  Otherwise they are all rows only where the table has other
+ * columns by now, as all of its partitions are rewritten then, one after the other.
  */
-static void
-put_rewrite(Batch *batch, const Source *source, const DecodeChange *change)
+static int
+begin_rewrite(Batch *batch, const Source *source, const DecodeChange *change)
 {
 	Target     *target = source->target;
 	bool        whole = target->relid == RelationGetRelid(change->relation);
 	const char *before = target->table->columns;
 	bool        same = before != NULL && batch_is_same_table(before, target->columns);
 
+	if (!whole && same && target->rewrite_lsn == change->transaction->lsn &&
+		target->rewrite_operation == OPERATION_COPY)
+		return OPERATION_COPY;
 	if (!whole && before != NULL && batch_is_same_key(before, target->columns))
+		return OPERATION_UPDATE;
+	if (!whole && same)
 	{
-		put_tuple(batch, source, OPERATION_UPDATE, change->relation, change->new_row);
-		return;
+		note_gap(batch, target->name,
+				 psprintf("partition %s was rewritten", folder_name(change->relation)), false);
+		return -1;
 	}
-	if (target->rewrite_lsn != change->transaction->lsn ||
-		!(whole ? target->rewrite == change->rewrite : same))
+	put_row(batch, source, OPERATION_SNAPSHOT, NULL, NULL);
+	return OPERATION_COPY;
+}
+
+static void
+put_rewrite(Batch *batch, const Source *source, const DecodeChange *change)
+{
+	Target *target = source->target;
+
+	if (target->rewrite_lsn != change->transaction->lsn || target->rewrite != change->rewrite)
 	{
-		if (!whole && same)
-		{
-			note_gap(batch, target->name,
-					 psprintf("partition %s was rewritten", folder_name(change->relation)), false);
-			return;
-		}
+		target->rewrite_operation = begin_rewrite(batch, source, change);
 		target->rewrite_lsn = change->transaction->lsn;
 		target->rewrite = change->rewrite;
-		put_row(batch, source, OPERATION_SNAPSHOT, NULL, NULL);
 	}
-	put_tuple(batch, source, OPERATION_COPY, change->relation, change->new_row);
+	if (target->rewrite_operation >= 0)
+		put_tuple(batch, source, target->rewrite_operation, change->relation, change->new_row);
 }
 
 /*
@@ -376,15 +394,10 @@ batch_put_copy(Batch *batch, TupleTableSlot *slot)
 {
 	MemoryContext caller = MemoryContextSwitchTo(batch->event_context);
 	Target       *target = batch->copied;
-	ListCell     *cell;
 
 	MemoryContextReset(batch->event_context);
 	event_set_copied(target, slot);
-	foreach (cell, event_check_values(target))
-		note_gap(batch, target->name,
-				 psprintf("a value of column %s was too large to be sent",
-						  quote_identifier(lfirst(cell))),
-				 false);
+	check_values(batch, target);
 	batch_put_event(batch, target, OPERATION_COPY);
 	batch->rows_copied++;
 	MemoryContextSwitchTo(caller);
@@ -453,8 +466,8 @@ batch_open(const Current *current, const CurrentBatch *settings, XLogRecPtr star
 
 	batch->counts = false;
 	batch->start = start;
-	batch->csv = csv_options(settings->header, NULL, NULL, NULL, settings->null_print,
-							 settings->force_quote ? list_make1("*") : NIL, NULL);
+	batch->csv = csv_options(settings->format.header, NULL, NULL, NULL, settings->format.null_print,
+							 settings->format.force_quote ? list_make1("*") : NIL, NULL);
 	if (settings->compression != COMPRESS_NONE)
 	{
 		compress_options(&compression, compress_name(settings->compression), NULL, NULL);

@@ -20,6 +20,7 @@
 
 #include "batch_internal.h"
 #include "encoding.h"
+#include "json_member.h"
 #include "uploader.h"
 
 /* A transaction may have any number of events: its files become larger instead of many more. */
@@ -39,9 +40,7 @@ open_pipe(Batch *batch)
 		.source = batch->start != InvalidXLogRecPtr
 					  ? psprintf("changes after %X/%X", LSN_FORMAT_ARGS(batch->start))
 					  : "rows that were there before",
-		.path = psprintf("%s/events", current->feed),
-		.stem = "events",
-		.suffix = "",
+		.path = psprintf("%s/_batches", current->feed),
 		.content_type = compress_content_type(batch->settings->compression),
 		.overwrite = true,
 		.on_empty = ON_EMPTY_SKIP,
@@ -125,10 +124,9 @@ describe_file(Target *target)
 	StringInfoData members;
 
 	initStringInfo(&members);
-	appendStringInfoString(&members, "\"table\": ");
-	escape_json(&members, target->name);
-	appendStringInfo(&members, ", \"version\": %d, \"schema\": ", target->table->version);
-	escape_json(&members, batch_schema_path(target));
+	json_member_append(&members, "table", target->name);
+	appendStringInfo(&members, ", \"version\": %d, ", target->table->version);
+	json_member_append(&members, "schema", batch_schema_path(target));
 	appendStringInfo(&members, ", \"first_id\": \"%s\", \"last_id\": \"%s\"", target->first_id,
 					 target->last_id);
 	send_of(batch, target, PIPE_DESCRIPTION, members.data, members.len, 0);
@@ -346,26 +344,19 @@ batch_put_event(Batch *batch, Target *target, int operation)
 /* ---- the batch object ---- */
 
 static void
-append_string(StringInfo buf, const char *name, const char *value)
+append_line(StringInfo buf, const char *name, const char *value)
 {
-	appendStringInfo(buf, "\"%s\": ", name);
-	if (value != NULL)
-		escape_json(buf, value);
-	else
-		appendStringInfoString(buf, "null");
+	json_member_append(buf, name, value);
 	appendStringInfoString(buf, ",\n  ");
 }
 
 static void
 append_gap(StringInfo buf, const CurrentGap *gap, const char *separator)
 {
-	appendStringInfo(buf, "%s\n    {\"table\": ", separator);
-	if (gap->table != NULL)
-		escape_json(buf, gap->table);
-	else
-		appendStringInfoString(buf, "null");
-	appendStringInfoString(buf, ", \"reason\": ");
-	escape_json(buf, gap->reason);
+	appendStringInfo(buf, "%s\n    {", separator);
+	json_member_append(buf, "table", gap->table);
+	appendStringInfoString(buf, ", ");
+	json_member_append(buf, "reason", gap->reason);
 	appendStringInfoChar(buf, '}');
 }
 
@@ -400,21 +391,20 @@ append_facts(StringInfo buf, const Batch *batch, XLogRecPtr end)
 	const Current *current = batch->current;
 	bool           any = batch->events > 0;
 
-	append_string(buf, "batch", batch->name);
-	append_string(buf, "previous", current->last_batch);
-	append_string(buf, "connector", current->connector->name);
+	append_line(buf, "batch", batch->name);
+	append_line(buf, "previous", current->last_batch);
+	append_line(buf, "connector", current->connector->name);
 	appendStringInfo(buf, "\"connector_id\": " INT64_FORMAT ",\n  ",
 					 current->connector->connector_id);
-	append_string(buf, "database", current->database);
-	append_string(buf, "publication", current->publication);
-	append_string(buf, "from_lsn",
-				  batch->start != InvalidXLogRecPtr
-					  ? psprintf("%X/%X", LSN_FORMAT_ARGS(batch->start))
-					  : NULL);
-	append_string(buf, "to_lsn", psprintf("%X/%X", LSN_FORMAT_ARGS(end)));
-	append_string(buf, "first_id", any ? batch->name : NULL);
-	append_string(buf, "last_id", any ? current_id(batch) : NULL);
-	append_string(buf, "committed_at", any ? timestamptz_to_str(batch->committed_at) : NULL);
+	append_line(buf, "database", current->database);
+	append_line(buf, "publication", current->publication);
+	append_line(buf, "from_lsn",
+				batch->start != InvalidXLogRecPtr ? psprintf("%X/%X", LSN_FORMAT_ARGS(batch->start))
+												  : NULL);
+	append_line(buf, "to_lsn", psprintf("%X/%X", LSN_FORMAT_ARGS(end)));
+	append_line(buf, "first_id", any ? batch->name : NULL);
+	append_line(buf, "last_id", any ? current_id(batch) : NULL);
+	append_line(buf, "committed_at", any ? timestamptz_to_str(batch->committed_at) : NULL);
 	appendStringInfo(buf, "\"events\": " UINT64_FORMAT ",\n  ", batch->events);
 }
 

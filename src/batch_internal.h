@@ -69,9 +69,10 @@ typedef struct Target
 	DestReceiver   *receiver;
 	StringInfoData  header;
 
-	/* ALTER TABLE's rewrite whose rows are being sent */
-	XLogRecPtr rewrite_lsn; /* its transaction */
-	Oid        rewrite;     /* DecodeChange's */
+	/* ALTER TABLE's rewrite whose rows came last */
+	XLogRecPtr rewrite_lsn;       /* its transaction */
+	Oid        rewrite;           /* DecodeChange's */
+	int        rewrite_operation; /* that its rows are; -1: they are no events */
 
 	/* the file that events go to; NULL: the next event begins one */
 	char      *file;

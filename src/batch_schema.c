@@ -23,6 +23,7 @@
 #include "utils/syscache.h"
 
 #include "batch_internal.h"
+#include "json_member.h"
 #include "path.h"
 
 bool
@@ -76,21 +77,20 @@ append_column(StringInfo columns, Form_pg_attribute attribute, bool in_key)
 					 attribute->attnotnull ? " not null" : "", in_key ? " key" : "");
 }
 
-/* Its first line is the table's name: see batch_schema_path(). */
+/* Its first line is the table's name, its last the format of the files, without a newline. */
 char *
 batch_describe_columns(const Batch *batch, Relation relation, const PublishedTable *published,
 					   const Bitmapset *key)
 {
-	const CurrentBatch *settings = batch->settings;
-	TupleDesc           desc = RelationGetDescr(relation);
-	StringInfoData      columns;
+	const CurrentFormat *format = &batch->settings->format;
+	TupleDesc            desc = RelationGetDescr(relation);
+	StringInfoData       columns;
 
 	initStringInfo(&columns);
-	appendStringInfo(&columns, "%s\n%c%s%s %s\n",
+	appendStringInfo(&columns, "%s\n%c\n",
 					 path_table(get_namespace_name(RelationGetNamespace(relation)),
 								RelationGetRelationName(relation)),
-					 relation->rd_rel->relreplident, settings->header ? " header" : "",
-					 settings->force_quote ? " quotes" : "", settings->null_print);
+					 relation->rd_rel->relreplident);
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(desc, i);
@@ -98,17 +98,17 @@ batch_describe_columns(const Batch *batch, Relation relation, const PublishedTab
 		if (batch_has_column(published, attribute))
 			append_column(&columns, attribute, bms_is_member(attribute->attnum, key));
 	}
+	appendStringInfo(&columns, "%s%s %s", format->header ? "header" : "",
+					 format->force_quote ? " quotes" : "", format->null_print);
 	return columns.data;
 }
 
-/* The second line without its first character is the format of the files. */
 bool
 batch_is_same_table(const char *before, const char *now)
 {
-	size_t common = strcspn(before, "\n") + 2;
+	size_t len = strrchr(now, '\n') - now;
 
-	return strncmp(before, now, common) == 0 &&
-		   strcmp(strchr(before + common, '\n'), strchr(now + common, '\n')) == 0;
+	return (size_t) (strrchr(before, '\n') - before) == len && strncmp(before, now, len) == 0;
 }
 
 /* The lines of the columns that are the key, in the current context. */
@@ -118,13 +118,13 @@ key_lines(const char *columns)
 	StringInfoData lines;
 
 	initStringInfo(&lines);
-	while (*columns != '\0')
+	/* The last line is none of a column. */
+	for (const char *end; (end = strchr(columns, '\n')) != NULL; columns = end + 1)
 	{
-		int len = (int) strcspn(columns, "\n");
+		int len = (int) (end - columns);
 
 		if (len > 4 && strncmp(columns + len - 4, " key", 4) == 0)
 			appendBinaryStringInfo(&lines, columns, len + 1);
-		columns += len + 1;
 	}
 	return lines.data;
 }
@@ -138,16 +138,6 @@ batch_is_same_key(const char *before, const char *now)
 }
 
 /* ---- for readers ---- */
-
-static void
-append_text(StringInfo buf, const char *name, const char *value)
-{
-	appendStringInfo(buf, "\"%s\": ", name);
-	if (value != NULL)
-		escape_json(buf, value);
-	else
-		appendStringInfoString(buf, "null");
-}
 
 /* The text of pg_attribute.attmissingval; NULL: it has none. */
 static char *
@@ -208,13 +198,13 @@ append_columns(StringInfo buf, const Target *target, Relation relation)
 			TupleDescAttr(RelationGetDescr(relation), target->attnums[i] - 1);
 
 		appendStringInfo(buf, "%s\n  {", i > 0 ? "," : "");
-		append_text(buf, "name", target->names[i]);
+		json_member_append(buf, "name", target->names[i]);
 		appendStringInfoString(buf, ", ");
-		append_text(buf, "column", NameStr(attribute->attname));
+		json_member_append(buf, "column", NameStr(attribute->attname));
 		appendStringInfo(buf, ", \"number\": %d, ", attribute->attnum);
-		append_text(buf, "type", type_name(attribute));
+		json_member_append(buf, "type", type_name(attribute));
 		appendStringInfo(buf, ", \"nullable\": %s, ", attribute->attnotnull ? "false" : "true");
-		append_text(buf, "missing", find_missing_value(relation, attribute));
+		json_member_append(buf, "missing", find_missing_value(relation, attribute));
 		appendStringInfoChar(buf, '}');
 	}
 	appendStringInfoChar(buf, ']');
@@ -258,16 +248,16 @@ identity_name(char identity)
 }
 
 static void
-append_csv(StringInfo buf, const CurrentBatch *settings)
+append_csv(StringInfo buf, const CurrentFormat *format)
 {
 	appendStringInfoString(buf, "\"csv\": {\"delimiter\": \",\", \"quote\": \"\\\"\", "
 								"\"escape\": \"\\\"\", ");
-	append_text(buf, "null", settings->null_print);
+	json_member_append(buf, "null", format->null_print);
 	appendStringInfo(buf,
 					 ", \"force_quote\": %s, \"header\": %s, \"encoding\": \"UTF8\","
 					 "\n  \"datestyle\": \"ISO\", \"timezone\": \"UTC\", \"intervalstyle\": "
 					 "\"postgres\", \"bytea_output\": \"hex\"}",
-					 settings->force_quote ? "true" : "false", settings->header ? "true" : "false");
+					 format->force_quote ? "true" : "false", format->header ? "true" : "false");
 }
 
 char *
@@ -277,17 +267,17 @@ batch_describe_schema(const Batch *batch, const Target *target, Relation relatio
 	StringInfoData buf;
 
 	initStringInfo(&buf);
-	append_text(&buf, "schema_name", get_namespace_name(RelationGetNamespace(relation)));
+	json_member_append(&buf, "schema_name", get_namespace_name(RelationGetNamespace(relation)));
 	appendStringInfoString(&buf, ",\n");
-	append_text(&buf, "table_name", RelationGetRelationName(relation));
+	json_member_append(&buf, "table_name", RelationGetRelationName(relation));
 	appendStringInfoString(&buf, ",\n");
-	append_text(&buf, "replica_identity", identity_name(relation->rd_rel->relreplident));
+	json_member_append(&buf, "replica_identity", identity_name(relation->rd_rel->relreplident));
 	appendStringInfoString(&buf, ",\n");
 	append_key(&buf, target, key);
 	appendStringInfoString(&buf, ",\n");
 	append_columns(&buf, target, relation);
 	appendStringInfoString(&buf, ",\n");
-	append_csv(&buf, batch->settings);
+	append_csv(&buf, &batch->settings->format);
 	return buf.data;
 }
 
@@ -306,14 +296,15 @@ batch_schema_object(const Target *target, const CurrentTable *previous, const ch
 
 	initStringInfo(&buf);
 	appendStringInfoString(&buf, "{\"format\": 1,\n");
-	append_text(&buf, "table", target->name);
+	json_member_append(&buf, "table", target->name);
 	appendStringInfo(&buf, ",\n\"version\": %d,\n", target->table->version);
-	append_text(&buf, "from_id", from_id);
+	json_member_append(&buf, "from_id", from_id);
 	appendStringInfoString(&buf, ",\n\"previous\": ");
 	if (previous->columns != NULL)
 	{
 		appendStringInfoChar(&buf, '{');
-		append_text(&buf, "table", pnstrdup(previous->columns, strcspn(previous->columns, "\n")));
+		json_member_append(&buf, "table",
+						   pnstrdup(previous->columns, strcspn(previous->columns, "\n")));
 		appendStringInfo(&buf, ", \"version\": %d}", previous->version);
 	}
 	else

@@ -315,3 +315,19 @@ catalog_int64(uint64 row, const char *column, bool *isnull)
 			return (int64) DatumGetObjectId(value);
 	}
 }
+
+List *
+catalog_oids(uint64 rows, const char *column, MemoryContext context)
+{
+	List *oids = NIL;
+
+	for (uint64 i = 0; i < rows; i++)
+	{
+		Oid           oid = (Oid) catalog_int64(i, column, NULL);
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		oids = lappend_oid(oids, oid);
+		MemoryContextSwitchTo(old);
+	}
+	return oids;
+}

@@ -90,4 +90,7 @@ extern char  *catalog_text(uint64 row, const char *column);
 extern bytea *catalog_bytea(uint64 row, const char *column);
 extern int64  catalog_int64(uint64 row, const char *column, bool *isnull);
 
+/* A column of OIDs of all "rows" result rows, as a list in "context". */
+extern List *catalog_oids(uint64 rows, const char *column, MemoryContext context);
+
 #endif /* S3EXPORT_CATALOG_H */

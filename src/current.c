@@ -146,6 +146,17 @@ read_launch(Current *current)
 	current->last_batch_at = catalog_int64(0, "last_batch_at", NULL);
 }
 
+/* Of the settings and of a batch. */
+static CurrentFormat
+read_format(void)
+{
+	return (CurrentFormat){
+		.header = catalog_int64(0, "header", NULL) != 0,
+		.null_print = catalog_text(0, "null_string"),
+		.force_quote = catalog_int64(0, "force_quote", NULL) != 0,
+	};
+}
+
 static void
 read_feed(Current *current)
 {
@@ -153,9 +164,7 @@ read_feed(Current *current)
 
 	current->feed = catalog_text(0, "feed");
 	current->local_only = strcmp(catalog_text(0, "origin"), "none") == 0;
-	current->header = catalog_int64(0, "header", NULL) != 0;
-	current->null_print = catalog_text(0, "null_string");
-	current->force_quote = catalog_int64(0, "force_quote", NULL) != 0;
+	current->format = read_format();
 	current->heartbeat = catalog_int64(0, "heartbeat", &none);
 	if (none)
 		current->heartbeat = -1;
@@ -229,20 +238,11 @@ read_batch_tables(int64 connector_id, MemoryContext context)
 static List *
 read_sendable(int64 connector_id, MemoryContext context)
 {
-	List  *relids = NIL;
 	uint64 rows = catalog_execute("SELECT unnest(sendable) AS relid FROM s3export.current_batch"
 								  " WHERE connector_id = $1",
 								  "i", connector_id);
 
-	for (uint64 i = 0; i < rows; i++)
-	{
-		Oid           relid = (Oid) catalog_int64(i, "relid", NULL);
-		MemoryContext old = MemoryContextSwitchTo(context);
-
-		relids = lappend_oid(relids, relid);
-		MemoryContextSwitchTo(old);
-	}
-	return relids;
+	return catalog_oids(rows, "relid", context);
 }
 
 /* Within a scope. */
@@ -268,9 +268,7 @@ read_batch(Current *current, MemoryContext context)
 		.events = (uint64) catalog_int64(0, "events", NULL),
 		.committed_at = catalog_int64(0, "committed_at", NULL),
 		.sender = (Oid) catalog_int64(0, "sender", NULL),
-		.header = catalog_int64(0, "header", NULL) != 0,
-		.null_print = catalog_text(0, "null_string"),
-		.force_quote = catalog_int64(0, "force_quote", NULL) != 0,
+		.format = read_format(),
 		.last_gap = catalog_int64(0, "last_gap", NULL),
 	};
 	batch->tables = read_batch_tables(connector_id, context);

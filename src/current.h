@@ -56,6 +56,14 @@ typedef struct CurrentTable
 	XLogRecPtr since_lsn; /* what commits from added_lsn to here is in the copy, and no event */
 } CurrentTable;
 
+/* How files are written, besides what all of them have in common. */
+typedef struct CurrentFormat
+{
+	bool  header;
+	char *null_print;
+	bool  force_quote; /* of all values that are not null */
+} CurrentFormat;
+
 /*
  * What decides which events are in which file.  Kept from before the first file of
  * a batch can appear until all of them are known to be in place, so that a batch
@@ -68,9 +76,7 @@ typedef struct CurrentBatch
 	int            open_files; /* files that are written to at the same time */
 	int            block_size; /* bytes of CSV */
 	CompressMethod compression;
-	bool           header; /* of each file */
-	char          *null_print;
-	bool           force_quote;
+	CurrentFormat  format;
 	int64          last_gap; /* of Current's gaps, that its object tells */
 	List          *tables;   /* of CurrentTable, as before the batch */
 	int            versions; /* given to columns of tables before the batch */
@@ -100,9 +106,7 @@ typedef struct Current
 	int64          drop_after; /* ms; -1: never */
 	char          *feed;       /* the folder within the connector's */
 	bool           local_only; /* nothing that was replicated from elsewhere */
-	bool           header;
-	char          *null_print;
-	bool           force_quote;
+	CurrentFormat  format;
 	int64          heartbeat; /* ms; -1: none */
 	int            versions;  /* given to columns of tables so far */
 

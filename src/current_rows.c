@@ -363,8 +363,8 @@ current_begin_batch(const Current *current, const CurrentBatch *batch)
 		"ilnnnttnizotbtbi", current->connector->connector_id, batch->end, batch->events_per_file,
 		batch->open_files, batch->block_size, compress_name(batch->compression),
 		current_tables_to_json(batch->tables), batch->versions, (int64) batch->events,
-		batch->committed_at, batch->sender, oids_to_text(batch->sendable), batch->header,
-		batch->null_print, batch->force_quote, batch->last_gap);
+		batch->committed_at, batch->sender, oids_to_text(batch->sendable), batch->format.header,
+		batch->format.null_print, batch->format.force_quote, batch->last_gap);
 	catalog_commit_transaction(&transaction);
 }
 

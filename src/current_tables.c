@@ -432,20 +432,11 @@ count_tables(const Current *current)
 static List *
 list_published(const Current *current, MemoryContext context)
 {
-	List  *relids = NIL;
 	uint64 rows = catalog_execute("SELECT relid FROM s3export.current_table"
 								  " WHERE connector_id = $1 AND gone_lsn IS NULL",
 								  "i", current->connector->connector_id);
 
-	for (uint64 i = 0; i < rows; i++)
-	{
-		Oid           relid = (Oid) catalog_int64(i, "relid", NULL);
-		MemoryContext old = MemoryContextSwitchTo(context);
-
-		relids = lappend_oid(relids, relid);
-		MemoryContextSwitchTo(old);
-	}
-	return relids;
+	return catalog_oids(rows, "relid", context);
 }
 
 /* Within a scope: a copy that a crash has interrupted is told once. */

@@ -64,9 +64,7 @@ delivery_choose_settings(const Current *current, uint64 backlog, CurrentBatch *s
 
 	memset(settings, 0, sizeof(*settings));
 	settings->compression = current->compression;
-	settings->header = current->header;
-	settings->null_print = current->null_print;
-	settings->force_quote = current->force_quote;
+	settings->format = current->format;
 	settings->last_gap = current->gaps != NIL ? ((CurrentGap *) llast(current->gaps))->gap_id : 0;
 	settings->tables = current->tables;
 	settings->versions = current->versions;
@@ -175,15 +173,14 @@ is_over(TimestampTz since, int ms)
 
 /* Before the position moves past them. */
 static void
-tell_withheld(Delivery *delivery)
+tell_missed(Delivery *delivery)
 {
 	List  *tables;
 	uint64 events = batch_take_withheld(delivery->batch, &tables);
 
 	if (events > 0)
 		current_withheld(delivery->current, tables, events);
-	else if (batch_gaps(delivery->batch) != NIL)
-		current_told_gaps(delivery->current, batch_gaps(delivery->batch));
+	current_told_gaps(delivery->current, batch_gaps(delivery->batch));
 }
 
 /*
@@ -320,7 +317,7 @@ run_batch(Delivery *delivery)
 	fill_batch(delivery, again ? &current->batch : NULL);
 	if (again)
 		require_same_events(delivery, &current->batch);
-	tell_withheld(delivery);
+	tell_missed(delivery);
 	sends = again || !batch_is_empty(delivery->batch) || owes_batch(current);
 	if (sends)
 		send_batch(delivery, &settings, again);
@@ -374,7 +371,7 @@ drop_events(Delivery *delivery)
 		forgotten = position;
 	}
 	events = batch_events(delivery->batch);
-	tell_withheld(delivery);
+	tell_missed(delivery);
 	batch_close(delivery->batch);
 	delivery->batch = NULL;
 	close_decoder(delivery);

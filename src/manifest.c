@@ -13,30 +13,19 @@
 #include "utils/json.h"
 
 #include "encoding.h"
+#include "json_member.h"
 #include "manifest.h"
 #include "path.h"
 
 #define MANIFEST_VERSION 1
 #define NAMED_FORMAT 1
 
-/* "name": "value", or null */
-static void
-append_text(StringInfo buf, const char *name, const char *value)
-{
-	escape_json(buf, name);
-	appendStringInfoString(buf, ": ");
-	if (value != NULL)
-		escape_json(buf, value);
-	else
-		appendStringInfoString(buf, "null");
-}
-
 static void
 append_char(StringInfo buf, const char *name, char value)
 {
 	char text[2] = {value, '\0'};
 
-	append_text(buf, name, text);
+	json_member_append(buf, name, text);
 	appendStringInfoString(buf, ", ");
 }
 
@@ -44,9 +33,9 @@ static void
 append_column(StringInfo buf, Form_pg_attribute column)
 {
 	appendStringInfoChar(buf, '{');
-	append_text(buf, "name", NameStr(column->attname));
+	json_member_append(buf, "name", NameStr(column->attname));
 	appendStringInfoString(buf, ", ");
-	append_text(buf, "type", format_type_with_typemod(column->atttypid, column->atttypmod));
+	json_member_append(buf, "type", format_type_with_typemod(column->atttypid, column->atttypmod));
 	appendStringInfoChar(buf, '}');
 }
 
@@ -80,13 +69,13 @@ manifest_describe(TupleDesc desc, const CsvOptions *csv, const CompressOptions *
 	append_char(&buf, "delimiter", csv->delimiter);
 	append_char(&buf, "quote", csv->quote);
 	append_char(&buf, "escape", csv->escape);
-	append_text(&buf, "null", csv->null_print);
+	json_member_append(&buf, "null", csv->null_print);
 	appendStringInfoString(&buf, ", ");
-	append_text(&buf, "encoding", pg_encoding_to_char(csv->encoding));
+	json_member_append(&buf, "encoding", pg_encoding_to_char(csv->encoding));
 	appendStringInfoString(&buf, ", ");
-	append_text(&buf, "header", header);
+	json_member_append(&buf, "header", header);
 	appendStringInfoString(&buf, ", ");
-	append_text(&buf, "compression", compress_name(compression->method));
+	json_member_append(&buf, "compression", compress_name(compression->method));
 	appendStringInfoString(&buf, ", \"partition_by\": ");
 	if (left_out >= 0)
 		append_column(&buf, TupleDescAttr(desc, left_out));
@@ -103,7 +92,7 @@ append_time(StringInfo buf, const char *name, pg_time_t time)
 
 	pg_strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ", pg_gmtime(&time));
 	appendStringInfoString(buf, "  ");
-	append_text(buf, name, stamp);
+	json_member_append(buf, name, stamp);
 	appendStringInfoString(buf, ",\n");
 }
 
@@ -114,7 +103,7 @@ append_partition(StringInfo buf, const char *folder)
 	char *column = path_hive_value(psprintf("=%.*s", (int) strcspn(folder, "="), folder));
 
 	appendStringInfoString(buf, ", \"partition\": {");
-	append_text(buf, column, path_hive_value(folder));
+	json_member_append(buf, column, path_hive_value(folder));
 	appendStringInfoChar(buf, '}');
 }
 
@@ -123,15 +112,15 @@ append_sums(StringInfo buf, const JobFile *file)
 {
 	appendStringInfo(buf, ", \"rows\": " UINT64_FORMAT ", \"bytes\": " UINT64_FORMAT ", ",
 					 file->rows, file->bytes);
-	append_text(buf, "etag", file->etag);
+	json_member_append(buf, "etag", file->etag);
 	appendStringInfoString(buf, ", ");
-	append_text(buf, "crc32c", file->crc32c);
+	json_member_append(buf, "crc32c", file->crc32c);
 }
 
 static void
 append_file(StringInfo buf, const JobFile *file)
 {
-	append_text(buf, "uri", file->uri);
+	json_member_append(buf, "uri", file->uri);
 	append_sums(buf, file);
 	if (files_folder(file) != NULL)
 		append_partition(buf, files_folder(file));
@@ -140,9 +129,9 @@ append_file(StringInfo buf, const JobFile *file)
 static void
 append_named_file(StringInfo buf, const JobFile *file)
 {
-	append_text(buf, "uri", file->uri);
+	json_member_append(buf, "uri", file->uri);
 	appendStringInfoString(buf, ", ");
-	append_text(buf, "path", files_folder(file));
+	json_member_append(buf, "path", files_folder(file));
 	if (files_description(file) != NULL)
 		appendStringInfo(buf, ", %s", files_description(file));
 	append_sums(buf, file);
@@ -185,7 +174,7 @@ manifest_make(const FilesOptions *options, const char *description, Files *files
 	initStringInfo(&buf);
 	appendStringInfo(&buf, "{\n  \"version\": %d,\n  \"job_id\": %s,\n  ", MANIFEST_VERSION,
 					 options->job_id != JOB_UNRECORDED ? options->label : "null");
-	append_text(&buf, "connector", options->connector->name);
+	json_member_append(&buf, "connector", options->connector->name);
 	appendStringInfoString(&buf, ",\n");
 	append_time(&buf, "started_at", (pg_time_t) options->started);
 	append_time(&buf, "finished_at", (pg_time_t) time(NULL));

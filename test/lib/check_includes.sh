@@ -38,7 +38,7 @@ ambient sts metadata
 session aws_config s3_xml json_text text_file
 http
 address socket_set
-sigv4 secret names path policy refusal wire pace crc32c
+sigv4 secret names path json_member policy refusal wire pace crc32c
 compat guc
 '
 
