@@ -78,6 +78,7 @@ OBJS = \
 	src/recovery.o \
 	src/manifest.o \
 	src/files.o \
+	src/files_end.o \
 	src/store.o \
 	src/probe.o \
 	src/policy.o \

@@ -1,0 +1,63 @@
+/*-------------------------------------------------------------------------
+ *
+ * files_internal.h
+ *	  What the files of the files module share.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef FILES_INTERNAL_H
+#define FILES_INTERNAL_H
+
+#include "lib/ilist.h"
+#include "utils/hsearch.h"
+
+#include "files.h"
+#include "upload.h"
+
+typedef struct Partition Partition;
+typedef struct File      File;
+
+struct File
+{
+	JobFile    row;
+	Partition *partition;
+	Upload    *upload;
+	dlist_node node; /* of the open files */
+	Files     *files;
+	File      *next; /* to appear when this one has; NULL: none */
+
+	/* of an object, the manifest too: all its bytes; NULL: they come in blocks */
+	const char *data;
+	size_t      len;
+};
+
+struct Partition
+{
+	const char *folder;      /* the hash table's key; NULL: there are no partitions */
+	int         files;       /* so far */
+	File       *open;        /* NULL: none */
+	char       *description; /* NULL: none */
+};
+
+struct Files
+{
+	FilesOptions   options;
+	MemoryContext  context;
+	HttpClient    *http;
+	UploadPool    *pool;
+	StringInfoData header;
+
+	HTAB      *partitions; /* NULL: there is one */
+	Partition  whole;      /* that one */
+	dlist_head open;       /* used last is first */
+	int        nopen;
+	int        max_open;
+
+	List *objects;     /* of File, in the order in which they came */
+	List *list;        /* of File, in the order of their numbers */
+	File *manifest;    /* NULL: none */
+	char *description; /* of the whole; NULL: none */
+	bool  completing;
+};
+
+#endif /* FILES_INTERNAL_H */
