@@ -318,6 +318,15 @@ deliver_loudly('keyless');
 sql('ALTER TABLE nk1 SET ACCESS METHOD heap2');
 is((deliver_loudly('keyless'))[0], '0', 'without a key: no event');
 is(gaps((batches(objects('keyless')))[-1]), 'public.nk: partition public.nk1 was rewritten', 'but a gap');
+sql('CREATE TABLE kt (id int, r int, v text, PRIMARY KEY (id, r)) PARTITION BY LIST (r); CREATE TABLE kt1 PARTITION OF kt FOR VALUES IN (1); CREATE TABLE kt2 PARTITION OF kt FOR VALUES IN (2)');
+flow('rekeyed', tables => '{kt}');
+launch($node, 'rekeyed');
+sql(q(INSERT INTO kt VALUES (1, 1, 'a'), (2, 1, 'b'), (3, 2, 'c'), (4, 2, 'd')));
+deliver_loudly('rekeyed');
+sql('ALTER TABLE kt ALTER id TYPE bigint USING id * 10');
+is((deliver_loudly('rekeyed'))[0], '5', 'a key that changes with the rewrite of all partitions');
+is(join(' ', map { "$_->{op}/" . ($_->{values}{id} // '-') } (all_events(files('rekeyed')))[ -5 .. -1 ]), 'snapshot/- copy/10 copy/20 copy/30 copy/40', 'is a snapshot with all rows');
+is_fine('rekeyed', 'a key that changes');
 # All that was owed is unknown when it is launched anew.
 sql(q(SELECT s3export.stop('gaps')));
 sql(q(INSERT INTO p VALUES (3, 'missed')));
@@ -441,6 +450,28 @@ TEXT
 	is_fine($database, "$encoding, keys");
 	$in->(q(SELECT s3export.drop_connector('bytes')));
 }
+
+# ---- a value that is too large for any file
+sql('CREATE TABLE big (id int PRIMARY KEY, v text, w text)');
+flow('big', tables => '{big}');
+launch($node, 'big');
+sql($_) foreach q(INSERT INTO big VALUES (1, repeat('x', 270000000), 'kept')), q(INSERT INTO big VALUES (2, 'small', 'kept'));
+my ($big_out, $big_err) = deliver_loudly('big');
+is($big_out, '2', 'a value that is too large: the others flow');
+like($big_err, qr/WARNING: .*readers of connector "big" miss changes of table public.big\nDETAIL: .*a value of column v was too large to be sent/, 'which is told');
+is(join('|', map { join '/', map { $_ // '-' } @{ $_->{values} }{qw(id v w _meta)} } events(files('big'))), '1/-/kept/{"unsent":["v"]}|2/small/kept/-', 'by the row');
+is(gaps((batches(objects('big')))[-1]), 'all: it was launched without the rows that were there|public.big: a value of column v was too large to be sent', 'and by the batch');
+
+# ---- commits of a delivery wait for a standby where those of users do
+$node->append_conf('postgresql.conf', q(synchronous_standby_names = 'nobody'));
+$node->reload;
+sql(q(SET synchronous_commit = local; INSERT INTO big VALUES (3, 'three', 'kept')));
+my $waiting = start_psql($node, q(SELECT events FROM s3export.deliver('big')));
+poll_until(sub { sql(q(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 's3export current' AND wait_event = 'SyncRep')) == 1 }, 'a delivery that waits for a standby');
+is((grep { $_->{values}{id} == 3 } events(files('big'))), 0, 'before any file of the batch is there');
+$node->append_conf('postgresql.conf', q(synchronous_standby_names = ''));
+$node->reload;
+is((finish_psql($waiting))[1], '1', 'and goes on when it need not');
 
 # ---- names with dots
 sql('CREATE SCHEMA "s.t"; CREATE TABLE "s.t".u (id int PRIMARY KEY); CREATE SCHEMA s; CREATE TABLE s."t.u" (id int PRIMARY KEY)');
