@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_class.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -205,34 +206,41 @@ put_truncation(Batch *batch, const Source *source, const DecodeChange *change)
 			 psprintf("partition %s was truncated", folder_name(change->relation)), false);
 }
 
+static void
+add_rewritten(Batch *batch, Target *target, Oid relid)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+
+	target->rewritten = lappend_oid(target->rewritten, relid);
+	MemoryContextSwitchTo(old);
+}
+
 /*
- * With the first row of a rewrite: which events its rows are, or -1: none.
+ * With the first row of a rewrite: are its rows events?
  *
- * The rows of a whole table are all that it has.  Those of one partition are not: where the key
- * is as before, they are updates.  Otherwise they are all rows only where the table has other
- * columns by now, as all of its partitions are rewritten then, one after the other.
+ * ALTER TABLE writes all partitions of a table anew, one after the other.  All of them together are
+ * what the table has: a snapshot comes before the first.  Another one begins where one is
+ * written once more, or where something has changed in between.
  */
-static int
+static bool
 begin_rewrite(Batch *batch, const Source *source, const DecodeChange *change)
 {
-	Target     *target = source->target;
-	bool        whole = target->relid == RelationGetRelid(change->relation);
-	const char *before = target->table->columns;
-	bool        same = before != NULL && batch_is_same_table(before, target->columns);
+	Target *target = source->target;
+	Oid     relid = RelationGetRelid(change->relation);
+	bool    same = target->table->columns != NULL &&
+				batch_is_same_table(target->table->columns, target->columns);
 
-	if (!whole && same && target->rewrite_lsn == change->transaction->lsn &&
-		target->rewrite_operation == OPERATION_COPY)
-		return OPERATION_COPY;
-	if (!whole && before != NULL && batch_is_same_key(before, target->columns))
-		return OPERATION_UPDATE;
-	if (!whole && same)
+	if (change->moves)
+		return false;
+	if (target->rewrite_lsn != change->transaction->lsn || !same ||
+		list_member_oid(target->rewritten, relid))
 	{
-		note_gap(batch, target->name,
-				 psprintf("partition %s was rewritten", folder_name(change->relation)), false);
-		return -1;
+		put_row(batch, source, OPERATION_SNAPSHOT, NULL, NULL);
+		list_free(target->rewritten);
+		target->rewritten = NIL;
 	}
-	put_row(batch, source, OPERATION_SNAPSHOT, NULL, NULL);
-	return OPERATION_COPY;
+	add_rewritten(batch, target, relid);
+	return true;
 }
 
 static void
@@ -242,23 +250,26 @@ put_rewrite(Batch *batch, const Source *source, const DecodeChange *change)
 
 	if (target->rewrite_lsn != change->transaction->lsn || target->rewrite != change->rewrite)
 	{
-		target->rewrite_operation = begin_rewrite(batch, source, change);
+		target->rewrite_sent = begin_rewrite(batch, source, change);
 		target->rewrite_lsn = change->transaction->lsn;
 		target->rewrite = change->rewrite;
 	}
-	if (target->rewrite_operation >= 0)
-		put_tuple(batch, source, target->rewrite_operation, change->relation, change->new_row);
+	if (target->rewrite_sent)
+		put_tuple(batch, source, OPERATION_COPY, change->relation, change->new_row);
 }
 
 /*
- * PostgreSQL refuses deletes without a replica identity in a table that publishes them.  But the
- * row may have been deleted before the table joined the publication, in a transaction that
- * committed afterwards.
+ * PostgreSQL refuses updates and deletes without a replica identity in a table that publishes
+ * them.  But the row may have been changed before the table joined the publication, in a
+ * transaction that committed afterwards.
  */
 static bool
-lacks_row(const DecodeChange *change)
+lacks_key(const Source *source, const DecodeChange *change)
 {
-	return change->operation == DECODE_DELETE && change->old_row == NULL;
+	if (change->operation == DECODE_DELETE && change->old_row == NULL)
+		return true;
+	return (change->operation == DECODE_UPDATE || change->operation == DECODE_DELETE) &&
+		   !source->identified;
 }
 
 static void
@@ -267,7 +278,9 @@ put_change(Batch *batch, const Source *source, const DecodeChange *change)
 	if (source->target == NULL || !is_published(source, change->operation) ||
 		is_in_copy(source->target, change->transaction->lsn))
 		return;
-	if (lacks_row(change))
+	if (change->operation != DECODE_REWRITE)
+		source->target->rewrite_lsn = InvalidXLogRecPtr;
+	if (lacks_key(source, change))
 	{
 		withhold(batch, change->relation);
 		return;
@@ -318,30 +331,71 @@ batch_put(Batch *batch, const DecodeChange *change)
 
 /* ---- columns that change without a row ---- */
 
-/* A table that has been sent before has other columns by now, and no event has told it. */
+/* The name that a table had when it was sent last; NULL: it was never sent. */
+static char *
+name_sent(const Batch *batch, Oid relid)
+{
+	const char *columns = batch_columns_sent(batch, relid);
+
+	return columns != NULL ? pnstrdup(columns, strcspn(columns, "\n")) : NULL;
+}
+
+/* A table that has been sent before is published otherwise by now, and no event has told it. */
 static void
-look_at_columns(Batch *batch, const DecodeTransaction *transaction, Oid relid)
+look_at_target(Batch *batch, const DecodeTransaction *transaction, Source *source)
+{
+	Target     *target = source->target;
+	const char *before = target->table->columns;
+	ListCell   *cell;
+
+	if (before == NULL || batch_is_same_table(before, target->columns) ||
+		is_in_copy(target, transaction->lsn))
+		return;
+	foreach (cell, batch_list_reasons(before, target->columns))
+		note_gap(batch, target->name, lfirst(cell), false);
+	put_row(batch, source, OPERATION_ALTER, NULL, NULL);
+}
+
+/* While it is unlogged, a partition's changes are nowhere. */
+static void
+look_at_unlogged(Batch *batch, Relation relation)
+{
+	Oid   root = InvalidOid;
+	char *name;
+
+	if (OidIsValid(batch->publication))
+		root = publication_root(batch->publication, relation);
+	name = OidIsValid(root) ? name_sent(batch, root) : NULL;
+	if (name != NULL)
+		note_gap(batch, name, psprintf("%s is unlogged", folder_name(relation)), false);
+}
+
+static void
+look_at(Batch *batch, const DecodeTransaction *transaction, Oid relid)
 {
 	Relation relation = RelationIdGetRelation(relid);
-	Source  *source;
-	Target  *target;
+	char    *name = name_sent(batch, relid);
+	Source  *source = RelationIsValid(relation) ? batch_find_source(batch, relation) : NULL;
 
-	if (!RelationIsValid(relation))
-		return;
-	source = batch_find_source(batch, relation);
-	target = source->target;
-	if (target != NULL && target->relid == relid && target->table->columns != NULL &&
-		!batch_is_same_table(target->table->columns, target->columns) &&
-		!is_in_copy(target, transaction->lsn))
-		put_row(batch, source, OPERATION_ALTER, NULL, NULL);
-	RelationClose(relation);
+	if (source != NULL && source->target != NULL)
+	{
+		if (source->target->relid == relid)
+			look_at_target(batch, transaction, source);
+	}
+	else if (source != NULL && relation->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED)
+		look_at_unlogged(batch, relation);
+	else if (name != NULL && (source == NULL || !source->withheld))
+		note_gap(batch, name,
+				 source == NULL ? "the table was dropped" : "the table has left the publication",
+				 true);
+	if (RelationIsValid(relation))
+		RelationClose(relation);
 }
 
 void
 batch_end(Batch *batch, const DecodeTransaction *transaction)
 {
 	MemoryContext caller;
-	List         *relids;
 	ListCell     *cell;
 	bool          looked = false;
 
@@ -349,12 +403,11 @@ batch_end(Batch *batch, const DecodeTransaction *transaction)
 		return;
 	caller = MemoryContextSwitchTo(batch->event_context);
 	MemoryContextReset(batch->event_context);
-	relids = batch_list_known(batch);
-	foreach (cell, relids)
+	foreach (cell, batch_list_known(batch))
 	{
 		if (!publication_has_changed(lfirst_oid(cell)))
 			continue;
-		look_at_columns(batch, transaction, lfirst_oid(cell));
+		look_at(batch, transaction, lfirst_oid(cell));
 		looked = true;
 	}
 	/* A transaction that was open meanwhile has changes from before, and comes later. */

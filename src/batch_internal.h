@@ -57,10 +57,10 @@ typedef struct Target
 	char        *schema;  /* the schema object, but for what is known with its first event */
 	TupleDesc    desc;    /* of its events */
 	int          ncolumns;
-	AttrNumber  *attnums;     /* of the columns in the table */
-	char       **names;       /* of the columns in events */
-	ExprState   *filter;      /* the publication's condition on rows; NULL: none */
-	char        *filter_text; /* what it is, for comparison; NULL: none */
+	AttrNumber  *attnums; /* of the columns in the table */
+	char       **names;   /* of the columns in events */
+	Bitmapset   *key;     /* of the table, as event_key() has it, or of its partitions */
+	ExprState   *filter;  /* the publication's condition on rows; NULL: none */
 	ExprContext *filter_context;
 	TupleTableSlot *filter_slot; /* a row of the table */
 
@@ -69,10 +69,12 @@ typedef struct Target
 	DestReceiver   *receiver;
 	StringInfoData  header;
 
-	/* ALTER TABLE's rewrite whose rows came last */
-	XLogRecPtr rewrite_lsn;       /* its transaction */
-	Oid        rewrite;           /* DecodeChange's */
-	int        rewrite_operation; /* that its rows are; -1: they are no events */
+	/* ALTER TABLE's rewrite whose rows came last; rewrite_lsn 0: something else came since */
+	XLogRecPtr rewrite_lsn;  /* its transaction */
+	Oid        rewrite;      /* DecodeChange's */
+	bool       rewrite_sent; /* its rows are events */
+	List      *rewritten;    /* OIDs of the relations that are sent since the snapshot */
+
 
 	/* the file that events go to; NULL: the next event begins one */
 	char      *file;
@@ -94,9 +96,10 @@ typedef struct Source
 	int         operations; /* that are events, OPERATION_BITs; 0: none, and there is no target */
 	bool        withheld;   /* they are not sent, and told of */
 	Target     *target;
-	AttrNumber *attnums; /* of the target table's columns, by their numbers there less 1, in this
+	AttrNumber *attnums;    /* of the target table's columns, by their numbers there less 1, in this
 						  * table; 0: it has none such */
-	Bitmapset  *key;     /* attribute numbers of what tells rows apart; NULL: all columns */
+	Bitmapset  *key;        /* attribute numbers of what tells rows apart; NULL: all columns */
+	bool        identified; /* updates and deletes say which row of the target they are of */
 } Source;
 
 struct Batch
@@ -168,8 +171,11 @@ extern void batch_make_sources(Batch *batch);
  */
 extern Source *batch_find_source(Batch *batch, Relation relation);
 
-/* OIDs of the tables that have been sent at some time. */
+/* OIDs of the tables that have been sent at some time, or are published with their partitions. */
 extern List *batch_list_known(const Batch *batch);
+
+/* The description of a table as it was sent last; NULL: it was never sent. */
+extern const char *batch_columns_sent(const Batch *batch, Oid relid);
 
 /* The target of a table: get makes one when there is none yet, find returns NULL. */
 extern Target *batch_get_target(Batch *batch, Oid relid);
@@ -183,14 +189,16 @@ extern Target *batch_find_target(const Batch *batch, Oid relid);
  */
 extern char *batch_describe_columns(const Batch *batch, Relation relation,
 									const PublishedTable *published, const Bitmapset *key);
-extern char *batch_describe_schema(const Batch *batch, const Target *target, Relation relation,
-								   const Bitmapset *key);
+extern char *batch_describe_schema(const Batch *batch, const Target *target, Relation relation);
 
-/* Are two such descriptions of one table with one name, columns and key?  The format may differ. */
+/* Are two such descriptions alike but for the format of the files? */
 extern bool batch_is_same_table(const char *before, const char *now);
 
-/* And have both the same key, which is not empty? */
-extern bool batch_is_same_key(const char *before, const char *now);
+/*
+ * Why rows that a reader has may not be as they would be sent now, though no event says so
+ * (sentences, char *): from one description of a table to the next.
+ */
+extern List *batch_list_reasons(const char *before, const char *now);
 
 /* Does an event have the column?  And how is it called there? */
 extern bool  batch_has_column(const PublishedTable *published, Form_pg_attribute attribute);

@@ -15,6 +15,9 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "nodes/nodes.h"
+#include "parser/parse_coerce.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
@@ -77,7 +80,18 @@ append_column(StringInfo columns, Form_pg_attribute attribute, bool in_key)
 					 attribute->attnotnull ? " not null" : "", in_key ? " key" : "");
 }
 
-/* Its first line is the table's name, its last the format of the files, without a newline. */
+static uint32
+hash_of(Node *filter)
+{
+	const char *text = filter != NULL ? nodeToString(filter) : "";
+
+	return hash_bytes((const unsigned char *) text, (int) strlen(text));
+}
+
+/*
+ * Its first line is the table's name, the second what is published of it, the last the format of
+ * the files, without a newline.
+ */
 char *
 batch_describe_columns(const Batch *batch, Relation relation, const PublishedTable *published,
 					   const Bitmapset *key)
@@ -87,10 +101,11 @@ batch_describe_columns(const Batch *batch, Relation relation, const PublishedTab
 	StringInfoData       columns;
 
 	initStringInfo(&columns);
-	appendStringInfo(&columns, "%s\n%c\n",
+	appendStringInfo(&columns, "%s\n%c %d %d %u\n",
 					 path_table(get_namespace_name(RelationGetNamespace(relation)),
 								RelationGetRelationName(relation)),
-					 relation->rd_rel->relreplident);
+					 relation->rd_rel->relreplident, published->operations,
+					 published->columns != NULL, hash_of(published->filter));
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(desc, i);
@@ -111,30 +126,110 @@ batch_is_same_table(const char *before, const char *now)
 	return (size_t) (strrchr(before, '\n') - before) == len && strncmp(before, now, len) == 0;
 }
 
-/* The lines of the columns that are the key, in the current context. */
-static char *
-key_lines(const char *columns)
+/* The second line of a description. */
+typedef struct PublishedBefore
 {
-	StringInfoData lines;
+	int    operations;
+	int    listed; /* there is a column list */
+	uint32 filter;
+} PublishedBefore;
 
-	initStringInfo(&lines);
-	/* The last line is none of a column. */
-	for (const char *end; (end = strchr(columns, '\n')) != NULL; columns = end + 1)
-	{
-		int len = (int) (end - columns);
+static PublishedBefore
+parse_published(const char *columns)
+{
+	PublishedBefore published = {0};
 
-		if (len > 4 && strncmp(columns + len - 4, " key", 4) == 0)
-			appendBinaryStringInfo(&lines, columns, len + 1);
-	}
-	return lines.data;
+	if (sscanf(strchr(columns, '\n') + 1, "%*c %d %d %u", &published.operations, &published.listed,
+			   &published.filter) != 3)
+		elog(ERROR, "unexpected description of a table");
+	return published;
 }
 
-bool
-batch_is_same_key(const char *before, const char *now)
+/* The next line of a column, from "*line" on; false: there is none. */
+static bool
+next_column(const char **line, int *attnum, Oid *type)
 {
-	char *key = key_lines(now);
+	const char *end;
 
-	return key[0] != '\0' && strcmp(key_lines(before), key) == 0;
+	while ((end = strchr(*line, '\n')) != NULL)
+	{
+		bool found = sscanf(*line, "%d %u ", attnum, type) == 2;
+
+		*line = end + 1;
+		if (found)
+			return true;
+	}
+	return false;
+}
+
+static const char *
+first_column(const char *columns)
+{
+	return strchr(strchr(columns, '\n') + 1, '\n') + 1;
+}
+
+/* The type of a column; 0: there is none of this number. */
+static Oid
+find_type(const char *columns, int wanted)
+{
+	const char *line = first_column(columns);
+	int         attnum;
+	Oid         type;
+
+	while (next_column(&line, &attnum, &type))
+	{
+		if (attnum == wanted)
+			return type;
+	}
+	return InvalidOid;
+}
+
+static bool
+is_time(Oid type)
+{
+	return type == TIMESTAMPOID || type == TIMESTAMPTZOID;
+}
+
+/* May values have another text by now, though their rows were not written anew? */
+static bool
+changes_text(Oid before, Oid now)
+{
+	if (before == now ||
+		(TypeCategory(before) == TYPCATEGORY_STRING && TypeCategory(now) == TYPCATEGORY_STRING))
+		return false;
+	return IsBinaryCoercible(before, now) || (is_time(before) && is_time(now));
+}
+
+List *
+batch_list_reasons(const char *before, const char *now)
+{
+	PublishedBefore earlier = parse_published(before);
+	PublishedBefore later = parse_published(now);
+	const char     *line = first_column(now);
+	bool            joins = false;
+	bool            changes = false;
+	List           *reasons = NIL;
+	int             attnum;
+	Oid             type;
+
+	while (next_column(&line, &attnum, &type))
+	{
+		Oid type_before = find_type(before, attnum);
+
+		if (OidIsValid(type_before))
+			changes |= changes_text(type_before, type);
+		else
+			joins |= earlier.listed || later.listed;
+	}
+	if (earlier.operations & ~later.operations)
+		reasons = lappend(reasons, "some operations are not published any more");
+	if (earlier.filter != later.filter)
+		reasons = lappend(reasons, "the row filter has changed");
+	if (joins)
+		reasons = lappend(reasons, "columns have joined the column list");
+	if (changes)
+		reasons = lappend(reasons, "a column's type has changed, and no row was written anew");
+	return reasons;
 }
 
 /* ---- for readers ---- */
@@ -188,9 +283,21 @@ find_missing_value(Relation relation, Form_pg_attribute attribute)
 	return NULL;
 }
 
+/* Columns that join a list, or that a list has left out, have had values before. */
+static bool
+is_listed(const Target *target)
+{
+	const char *before = target->table->columns;
+
+	return parse_published(target->columns).listed ||
+		   (before != NULL && parse_published(before).listed);
+}
+
 static void
 append_columns(StringInfo buf, const Target *target, Relation relation)
 {
+	bool listed = is_listed(target);
+
 	appendStringInfoString(buf, "\"columns\": [");
 	for (int i = 0; i < target->ncolumns; i++)
 	{
@@ -204,7 +311,7 @@ append_columns(StringInfo buf, const Target *target, Relation relation)
 		appendStringInfo(buf, ", \"number\": %d, ", attribute->attnum);
 		json_member_append(buf, "type", type_name(attribute));
 		appendStringInfo(buf, ", \"nullable\": %s, ", attribute->attnotnull ? "false" : "true");
-		json_member_append(buf, "missing", find_missing_value(relation, attribute));
+		json_member_append(buf, "missing", listed ? NULL : find_missing_value(relation, attribute));
 		appendStringInfoChar(buf, '}');
 	}
 	appendStringInfoChar(buf, ']');
@@ -212,7 +319,7 @@ append_columns(StringInfo buf, const Target *target, Relation relation)
 
 /* Null also where events do not have all of its columns. */
 static void
-append_key(StringInfo buf, const Target *target, const Bitmapset *key)
+append_key(StringInfo buf, const Target *target)
 {
 	StringInfoData names;
 	int            found = 0;
@@ -220,12 +327,12 @@ append_key(StringInfo buf, const Target *target, const Bitmapset *key)
 	initStringInfo(&names);
 	for (int i = 0; i < target->ncolumns; i++)
 	{
-		if (!bms_is_member(target->attnums[i], key))
+		if (!bms_is_member(target->attnums[i], target->key))
 			continue;
 		appendStringInfoString(&names, found++ > 0 ? ", " : "");
 		escape_json(&names, target->names[i]);
 	}
-	if (found > 0 && found == bms_num_members(key))
+	if (found > 0 && found == bms_num_members(target->key))
 		appendStringInfo(buf, "\"key\": [%s]", names.data);
 	else
 		appendStringInfoString(buf, "\"key\": null");
@@ -261,8 +368,7 @@ append_csv(StringInfo buf, const CurrentFormat *format)
 }
 
 char *
-batch_describe_schema(const Batch *batch, const Target *target, Relation relation,
-					  const Bitmapset *key)
+batch_describe_schema(const Batch *batch, const Target *target, Relation relation)
 {
 	StringInfoData buf;
 
@@ -273,7 +379,7 @@ batch_describe_schema(const Batch *batch, const Target *target, Relation relatio
 	appendStringInfoString(&buf, ",\n");
 	json_member_append(&buf, "replica_identity", identity_name(relation->rd_rel->relreplident));
 	appendStringInfoString(&buf, ",\n");
-	append_key(&buf, target, key);
+	append_key(&buf, target);
 	appendStringInfoString(&buf, ",\n");
 	append_columns(&buf, target, relation);
 	appendStringInfoString(&buf, ",\n");

@@ -10,6 +10,8 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "utils/builtins.h"
@@ -123,10 +125,8 @@ set_filter(Target *target, const PublishedTable *published, TupleDesc table)
 	EState *estate;
 
 	target->filter = NULL;
-	target->filter_text = NULL;
 	if (published->filter == NULL)
 		return;
-	target->filter_text = nodeToString(published->filter);
 	estate = CreateExecutorState();
 	target->filter_context = GetPerTupleExprContext(estate);
 	/* Its constants must live as long as the target does. */
@@ -151,7 +151,8 @@ set_target(Target *target, Relation relation, const PublishedTable *published, c
 	target->name = pnstrdup(columns, strcspn(columns, "\n"));
 	set_columns(target, published, RelationGetDescr(relation));
 	set_filter(target, published, RelationGetDescr(relation));
-	target->schema = batch_describe_schema(target->batch, target, relation, key);
+	target->key = bms_copy(key);
+	target->schema = batch_describe_schema(target->batch, target, relation);
 	target->desc = make_event_desc(target, RelationGetDescr(relation));
 	target->slot = MakeSingleTupleTableSlot(target->desc, &TTSOpsVirtual);
 	initStringInfo(&target->meta);
@@ -159,37 +160,6 @@ set_target(Target *target, Relation relation, const PublishedTable *published, c
 	target->receiver = NULL;
 	MemoryContextSwitchTo(old);
 }
-
-static bool
-has_filter(const Target *target, Node *filter)
-{
-	if (filter == NULL || target->filter_text == NULL)
-		return filter == NULL && target->filter_text == NULL;
-	return strcmp(target->filter_text, nodeToString(filter)) == 0;
-}
-
-/* Has the table the description and the condition that it had? */
-static bool
-is_as_before(const Target *target, const PublishedTable *published, const char *columns)
-{
-	return target->context != NULL && strcmp(target->columns, columns) == 0 &&
-		   has_filter(target, published->filter);
-}
-
-static void
-refresh_target(Target *target, Relation relation, const PublishedTable *published)
-{
-	Bitmapset *key = event_key(relation);
-	char      *columns = batch_describe_columns(target->batch, relation, published, key);
-
-	if (is_as_before(target, published, columns))
-		return;
-	if (target->context != NULL)
-		batch_end_file(target);
-	set_target(target, relation, published, columns, key);
-}
-
-/* ---- sources ---- */
 
 /* The target table's columns by their names: a partition may have them in another order. */
 static AttrNumber *
@@ -210,6 +180,83 @@ map_columns(TupleDesc table, TupleDesc source)
 	return attnums;
 }
 
+/* A partition's key, by the numbers of the table's columns. */
+static Bitmapset *
+map_key(Relation table, Relation partition)
+{
+	AttrNumber *attnums = map_columns(RelationGetDescr(table), RelationGetDescr(partition));
+	Bitmapset  *theirs = event_key(partition);
+	Bitmapset  *key = NULL;
+
+	for (int i = 0; i < RelationGetDescr(table)->natts; i++)
+	{
+		if (attnums[i] != 0 && bms_is_member(attnums[i], theirs))
+			key = bms_add_member(key, i + 1);
+	}
+	return key;
+}
+
+/*
+ * What tells the table's rows apart.  A partitioned table may have no key where its partitions
+ * do: it has that of the first then.
+ */
+static Bitmapset *
+find_key(Relation table)
+{
+	Bitmapset *key = event_key(table);
+	ListCell  *cell;
+
+	if (key != NULL || table->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		return key;
+	foreach (cell, find_all_inheritors(RelationGetRelid(table), NoLock, NULL))
+	{
+		Relation partition = RelationIdGetRelation(lfirst_oid(cell));
+
+		if (!RelationIsValid(partition))
+			continue;
+		if (partition->rd_rel->relkind == RELKIND_RELATION)
+			key = map_key(table, partition);
+		RelationClose(partition);
+		if (key != NULL)
+			break;
+	}
+	return key;
+}
+
+static void
+refresh_target(Target *target, Relation relation, const PublishedTable *published)
+{
+	Bitmapset *key = find_key(relation);
+	char      *columns = batch_describe_columns(target->batch, relation, published, key);
+
+	if (target->context != NULL && strcmp(target->columns, columns) == 0)
+		return;
+	if (target->context != NULL)
+		batch_end_file(target);
+	set_target(target, relation, published, columns, key);
+}
+
+/* ---- sources ---- */
+
+/*
+ * Does the old row, as far as the WAL has it, have the key by which readers find a row?  That
+ * of a partition may be another than that of its table.
+ */
+static bool
+is_identified(const Source *source, const Target *target, Relation relation)
+{
+	int attnum = -1;
+
+	if (relation->rd_rel->relreplident == REPLICA_IDENTITY_FULL)
+		return true;
+	while ((attnum = bms_next_member(target->key, attnum)) >= 0)
+	{
+		if (!bms_is_member(source->attnums[attnum - 1], source->key))
+			return false;
+	}
+	return target->key != NULL;
+}
+
 static void
 use_target(Batch *batch, Source *source, Relation relation, Relation table,
 		   const PublishedTable *published, MemoryContext context)
@@ -222,6 +269,7 @@ use_target(Batch *batch, Source *source, Relation relation, Relation table,
 	source->attnums = map_columns(RelationGetDescr(table), RelationGetDescr(relation));
 	source->key = event_key(relation);
 	MemoryContextSwitchTo(old);
+	source->identified = is_identified(source, source->target, relation);
 }
 
 /* What it allocates for good is in "context"; the current context is for what may go. */
@@ -256,6 +304,16 @@ refresh_source(Batch *batch, Source *source, Relation relation, Oid publication,
 	}
 }
 
+const char *
+batch_columns_sent(const Batch *batch, Oid relid)
+{
+	const Target       *target = batch_find_target(batch, relid);
+	const CurrentTable *table =
+		target != NULL ? target->table : find_table(batch->settings->tables, relid);
+
+	return table != NULL ? table->columns : NULL;
+}
+
 List *
 batch_list_known(const Batch *batch)
 {
@@ -270,9 +328,11 @@ batch_list_known(const Batch *batch)
 			relids = lappend_oid(relids, table->relid);
 	}
 	foreach (cell, batch->targets)
-		relids = list_append_unique_oid(relids, ((Target *) lfirst(cell))->relid);
+		relids = lappend_oid(relids, ((Target *) lfirst(cell))->relid);
+	relids = list_concat(relids, batch->settings->sendable);
 	/* A batch that is written again knows them in another order. */
 	list_sort(relids, list_oid_cmp);
+	list_deduplicate_oid(relids);
 	return relids;
 }
 

@@ -342,7 +342,7 @@ record_changes(const Current *current, List *changes)
 	current_record(current->connector, "tables_changed", current->state, &detail);
 }
 
-/* NULL: readers find the change in the events, or miss nothing. */
+/* NULL: the decoder finds the change at its place in the WAL, or readers miss nothing. */
 static const char *
 reason_of(const TableChange *change)
 {
@@ -350,13 +350,10 @@ reason_of(const TableChange *change)
 
 	if (strcmp(change->change, "attached") == 0)
 		return psprintf("%s was attached with rows in it", what);
-	if (strcmp(change->change, "dropped") == 0)
+	if (strcmp(change->change, "dropped") == 0 && change->partition)
 		return psprintf("%s was dropped", what);
-	if (strcmp(change->change, "removed") == 0)
-		return change->partition ? psprintf("%s was detached", what)
-								 : "the table has left the publication";
-	if (strcmp(change->change, "unlogged") == 0)
-		return psprintf("%s is unlogged now", what);
+	if (strcmp(change->change, "removed") == 0 && change->partition)
+		return psprintf("%s was detached", what);
 	if (strcmp(change->change, "added") == 0 && change->listed && !change->partition)
 		return "the table has joined the publication without the rows that it had";
 	return NULL;

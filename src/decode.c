@@ -94,15 +94,21 @@ plugin_begin(LogicalDecodingContext *context, ReorderBufferTXN *txn)
 		decoder->sink != NULL && decoder->sink->begin(decoder->sink->arg, &decoder->transaction);
 }
 
-/* The transient table that ALTER TABLE fills has the columns that its table has by now. */
+/*
+ * The transient table that ALTER TABLE fills has the columns that its table has by now.  What
+ * else it has comes to the table when it is full.
+ */
 static void
 pass_rewrite(Decoder *decoder, DecodeChange *change)
 {
-	Relation table = RelationIdGetRelation(change->relation->rd_rel->relrewrite);
+	Form_pg_class transient = change->relation->rd_rel;
+	Relation      table = RelationIdGetRelation(transient->relrewrite);
 
 	if (!RelationIsValid(table))
 		return;
 	change->rewrite = RelationGetRelid(change->relation);
+	change->moves = table->rd_rel->relpersistence != transient->relpersistence ||
+					table->rd_rel->relam != transient->relam;
 	change->relation = table;
 	change->operation = DECODE_REWRITE;
 	decoder->sink->change(decoder->sink->arg, change);

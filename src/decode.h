@@ -32,7 +32,7 @@ typedef enum DecodeOperation
 	DECODE_UPDATE,
 	DECODE_DELETE,
 	DECODE_TRUNCATE,
-	DECODE_REWRITE /* a row that ALTER TABLE has written anew, as all others of its table */
+	DECODE_REWRITE /* a row that ALTER TABLE has written anew, as all others of its relation */
 } DecodeOperation;
 
 typedef struct DecodeChange
@@ -40,9 +40,10 @@ typedef struct DecodeChange
 	const DecodeTransaction *transaction;
 	DecodeOperation          operation;
 	Relation                 relation;
-	HeapTuple                old_row;   /* NULL: the WAL has none */
-	HeapTuple                new_row;   /* NULL: the WAL has none */
-	Oid                      rewrite;   /* one rewrite of one table; 0: it is none */
+	HeapTuple                old_row; /* NULL: the WAL has none */
+	HeapTuple                new_row; /* NULL: the WAL has none */
+	Oid                      rewrite; /* one rewrite of one relation; 0: it is none */
+	bool                     moves; /* the rewrite is of this relation alone, and changes no row */
 	const Oid               *truncated; /* all relations that are truncated with this one */
 	int                      ntruncated;
 } DecodeChange;

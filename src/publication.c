@@ -34,6 +34,17 @@ static uint64 generation = 1;
 static Oid changed[MAX_CHANGED];
 static int nchanged = 0; /* MAX_CHANGED: they may be any */
 
+bool
+publication_has_changed(Oid relid)
+{
+	for (int i = 0; i < nchanged && nchanged < MAX_CHANGED; i++)
+	{
+		if (changed[i] == relid)
+			return true;
+	}
+	return nchanged == MAX_CHANGED;
+}
+
 static void
 relation_changes(Datum arg pg_attribute_unused(), Oid relid)
 {
@@ -50,17 +61,6 @@ bool
 publication_anything_changed(void)
 {
 	return nchanged > 0;
-}
-
-bool
-publication_has_changed(Oid relid)
-{
-	for (int i = 0; i < nchanged && nchanged < MAX_CHANGED; i++)
-	{
-		if (changed[i] == relid)
-			return true;
-	}
-	return nchanged == MAX_CHANGED;
 }
 
 static void
@@ -216,6 +216,15 @@ read_lists(Oid oid, PublishedTable *published)
 	if (!isnull)
 		published->filter = stringToNode(TextDatumGetCString(value));
 	ReleaseSysCache(tuple);
+}
+
+Oid
+publication_root(Oid oid, Relation relation)
+{
+	const Publication *publication = GetPublication(oid);
+	Oid                member = find_member(publication, relation);
+
+	return OidIsValid(member) && !publication->pubviaroot ? RelationGetRelid(relation) : member;
 }
 
 void

@@ -51,6 +51,12 @@ extern Oid publication_owner(Oid oid);
 extern void publication_describe(Oid oid, Oid sender, Relation relation, PublishedTable *published);
 
 /*
+ * The table that changes of "relation" would be changes of if it was permanent: itself, or an
+ * ancestor by which it is published.  InvalidOid: publication "oid", which exists, has neither.
+ */
+extern Oid publication_root(Oid oid, Relation relation);
+
+/*
  * Changes whenever the process hears of a change in the catalogs that
  * publication_describe, or the names and columns of tables, may depend on.
  */
