@@ -55,8 +55,9 @@ note_gap(Batch *batch, const char *table, const char *reason, bool told)
 	MemoryContextSwitchTo(old);
 }
 
+/* Readers know the changes of a partition as those of its table. */
 static void
-withhold(Batch *batch, Relation relation)
+withhold(Batch *batch, const Source *source, Relation relation)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->context);
 	char     *name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(relation)),
@@ -74,7 +75,8 @@ withhold(Batch *batch, Relation relation)
 	else
 		pfree(name);
 	MemoryContextSwitchTo(old);
-	note_gap(batch, folder_name(relation), "changes were withheld", true);
+	note_gap(batch, source->target != NULL ? source->target->name : folder_name(relation),
+			 "changes were withheld", true);
 }
 
 /* ---- changes ---- */
@@ -282,7 +284,7 @@ put_change(Batch *batch, const Source *source, const DecodeChange *change)
 		source->target->rewrite_lsn = InvalidXLogRecPtr;
 	if (lacks_key(source, change))
 	{
-		withhold(batch, change->relation);
+		withhold(batch, source, change->relation);
 		return;
 	}
 	switch (change->operation)
@@ -325,7 +327,7 @@ batch_put(Batch *batch, const DecodeChange *change)
 	if (!source->withheld)
 		put_change(batch, source, change);
 	else if (is_published(source, change->operation))
-		withhold(batch, change->relation);
+		withhold(batch, source, change->relation);
 	MemoryContextSwitchTo(caller);
 }
 

@@ -392,6 +392,12 @@ extern void current_failed(const Current *current, const ErrorData *error, bool 
 /* A delivery has met it in a state in which nothing is sent. */
 extern void current_skipped(const Current *current);
 
+/* A batch that was interrupted, and has no events, is not to be written again. */
+extern void current_forget_batch(const Current *current);
+
+/* The next batch is to tell readers of gaps (CurrentGap *) that this delivery has found. */
+extern void current_keep_gaps(const Current *current, List *gaps);
+
 /* Readers are told of gaps (CurrentGap *) by the batch; this tells whoever is here. */
 extern void current_told_gaps(const Current *current, List *gaps);
 

@@ -645,6 +645,31 @@ current_skipped(const Current *current)
 }
 
 void
+current_forget_batch(const Current *current)
+{
+	CatalogTransaction transaction;
+
+	catalog_begin_transaction(&transaction);
+	forget_batch(current);
+	catalog_commit_transaction(&transaction);
+}
+
+void
+current_keep_gaps(const Current *current, List *gaps)
+{
+	CatalogTransaction transaction;
+	ListCell          *cell;
+
+	if (gaps == NIL)
+		return;
+	catalog_begin_transaction(&transaction);
+	foreach (cell, gaps)
+		current_add_gap(current, ((CurrentGap *) lfirst(cell))->table,
+						((CurrentGap *) lfirst(cell))->reason);
+	catalog_commit_transaction(&transaction);
+}
+
+void
 current_told_gaps(const Current *current, List *gaps)
 {
 	ListCell *cell;

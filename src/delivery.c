@@ -336,6 +336,12 @@ drop_batch(Delivery *delivery)
 {
 	Current *current = delivery->current;
 
+	/* A gap, or a heartbeat: there is nothing to drop, and the next batch tells the same. */
+	if (current->batch.events == 0)
+	{
+		current_forget_batch(current);
+		return;
+	}
 	if (current->batch.committed_at >= delivery->cutoff)
 	{
 		delivery->beyond = true;
@@ -372,6 +378,7 @@ drop_events(Delivery *delivery)
 	}
 	events = batch_events(delivery->batch);
 	tell_missed(delivery);
+	current_keep_gaps(current, batch_gaps(delivery->batch));
 	batch_close(delivery->batch);
 	delivery->batch = NULL;
 	close_decoder(delivery);

@@ -6,7 +6,7 @@ not applied yet, and ends.  Needs Python 3.9, boto3, which takes the keys of S3 
 
 Each batch is one transaction of the copy, and so is the name of the last batch: whatever ends the program, nothing
 is lost, and nothing is applied twice.  A table public.orders becomes "public.orders", with columns of type text.
-A table that was dropped stays in the copy.
+A table that was dropped stays in the copy.  Names have at most 63 bytes.
 """
 import gzip
 import json
@@ -115,6 +115,8 @@ def apply(sql, schema, event):
     key = meta.get("old_key") or {column: row[column] for column in schema["key"] or row}
     key = {column: "\\x" + value["bytes"] if isinstance(value, dict) else value for column, value in key.items()}
     where = " AND ".join(name(column) + (" = %s" if schema["key"] else " IS NOT DISTINCT FROM %s") for column in key)
+    if op in ("insert", "copy") and not row:
+        return sql(f"INSERT INTO {table} DEFAULT VALUES")
     if op in ("insert", "copy"):
         return sql(f"INSERT INTO {table} ({', '.join(map(name, row))}) VALUES ({', '.join(['%s'] * len(row))})",
                    *row.values())
