@@ -662,7 +662,6 @@ CREATE TABLE s3export.current_table (
 	relid oid NOT NULL,
 	schema_name text COLLATE "C" NOT NULL,
 	table_name text COLLATE "C" NOT NULL,
-	root oid,                    -- the published table that it is a partition of, or itself
 	version integer NOT NULL DEFAULT 0,
 	columns text,
 	added_lsn pg_lsn,            -- what commits from there

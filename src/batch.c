@@ -32,9 +32,8 @@ folder_name(Relation relation)
 					  RelationGetRelationName(relation));
 }
 
-/* Once for each table and reason. */
-static void
-note_gap(Batch *batch, const char *table, const char *reason, bool told)
+void
+batch_note_gap(Batch *batch, const char *table, const char *reason, bool told)
 {
 	MemoryContext old;
 	CurrentGap   *gap;
@@ -75,8 +74,8 @@ withhold(Batch *batch, const Source *source, Relation relation)
 	else
 		pfree(name);
 	MemoryContextSwitchTo(old);
-	note_gap(batch, source->target != NULL ? source->target->name : folder_name(relation),
-			 "changes were withheld", true);
+	batch_note_gap(batch, source->target != NULL ? source->target->name : folder_name(relation),
+				   "changes were withheld", true);
 }
 
 /* ---- changes ---- */
@@ -103,10 +102,10 @@ check_values(Batch *batch, Target *target)
 	ListCell *cell;
 
 	foreach (cell, event_check_values(target))
-		note_gap(batch, target->name,
-				 psprintf("a value of column %s was too large to be sent",
-						  quote_identifier(lfirst(cell))),
-				 false);
+		batch_note_gap(batch, target->name,
+					   psprintf("a value of column %s was too large to be sent",
+								quote_identifier(lfirst(cell))),
+					   false);
 }
 
 static void
@@ -129,8 +128,9 @@ static void
 put_incoming(Batch *batch, const Source *source, const EventRow *row)
 {
 	if (event_lacks_values(source->target, source, row))
-		note_gap(batch, source->target->name,
-				 "the row filter let in a row of which the WAL does not have all values", false);
+		batch_note_gap(batch, source->target->name,
+					   "the row filter let in a row of which the WAL does not have all values",
+					   false);
 	put_row(batch, source, OPERATION_INSERT, row, NULL);
 }
 
@@ -204,8 +204,8 @@ put_truncation(Batch *batch, const Source *source, const DecodeChange *change)
 		if (change->truncated[i] == target->relid)
 			return;
 	}
-	note_gap(batch, target->name,
-			 psprintf("partition %s was truncated", folder_name(change->relation)), false);
+	batch_note_gap(batch, target->name,
+				   psprintf("partition %s was truncated", folder_name(change->relation)), false);
 }
 
 static void
@@ -312,8 +312,8 @@ batch_begin(Batch *batch, const DecodeTransaction *transaction)
 {
 	batch->transaction = *transaction;
 	batch->number = 0;
-	/* What has been heard before is nothing that the transaction has changed. */
-	publication_forget_changes();
+	if (!batch->counts && transaction->nchanged > 0)
+		batch_begin_members(batch, transaction);
 }
 
 void
@@ -324,7 +324,9 @@ batch_put(Batch *batch, const DecodeChange *change)
 
 	MemoryContextReset(batch->event_context);
 	source = batch_find_source(batch, change->relation);
-	if (!source->withheld)
+	if (source->operations == 0)
+		source->missed = true;
+	else if (!source->withheld)
 		put_change(batch, source, change);
 	else if (is_published(source, change->operation))
 		withhold(batch, source, change->relation);
@@ -332,15 +334,6 @@ batch_put(Batch *batch, const DecodeChange *change)
 }
 
 /* ---- columns that change without a row ---- */
-
-/* The name that a table had when it was sent last; NULL: it was never sent. */
-static char *
-name_sent(const Batch *batch, Oid relid)
-{
-	const char *columns = batch_columns_sent(batch, relid);
-
-	return columns != NULL ? pnstrdup(columns, strcspn(columns, "\n")) : NULL;
-}
 
 /* A table that has been sent before is published otherwise by now, and no event has told it. */
 static void
@@ -354,44 +347,8 @@ look_at_target(Batch *batch, const DecodeTransaction *transaction, Source *sourc
 		is_in_copy(target, transaction->lsn))
 		return;
 	foreach (cell, batch_list_reasons(before, target->columns))
-		note_gap(batch, target->name, lfirst(cell), false);
+		batch_note_gap(batch, target->name, lfirst(cell), false);
 	put_row(batch, source, OPERATION_ALTER, NULL, NULL);
-}
-
-/* While it is unlogged, a partition's changes are nowhere. */
-static void
-look_at_unlogged(Batch *batch, Relation relation)
-{
-	Oid   root = InvalidOid;
-	char *name;
-
-	if (OidIsValid(batch->publication))
-		root = publication_root(batch->publication, relation);
-	name = OidIsValid(root) ? name_sent(batch, root) : NULL;
-	if (name != NULL)
-		note_gap(batch, name, psprintf("%s is unlogged", folder_name(relation)), false);
-}
-
-static void
-look_at(Batch *batch, const DecodeTransaction *transaction, Oid relid)
-{
-	Relation relation = RelationIdGetRelation(relid);
-	char    *name = name_sent(batch, relid);
-	Source  *source = RelationIsValid(relation) ? batch_find_source(batch, relation) : NULL;
-
-	if (source != NULL && source->target != NULL)
-	{
-		if (source->target->relid == relid)
-			look_at_target(batch, transaction, source);
-	}
-	else if (source != NULL && relation->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED)
-		look_at_unlogged(batch, relation);
-	else if (name != NULL && (source == NULL || !source->withheld))
-		note_gap(batch, name,
-				 source == NULL ? "the table was dropped" : "the table has left the publication",
-				 true);
-	if (RelationIsValid(relation))
-		RelationClose(relation);
 }
 
 void
@@ -399,22 +356,21 @@ batch_end(Batch *batch, const DecodeTransaction *transaction)
 {
 	MemoryContext caller;
 	ListCell     *cell;
-	bool          looked = false;
 
-	if (batch->counts || !publication_anything_changed())
+	if (batch->counts || transaction->nchanged == 0)
 		return;
 	caller = MemoryContextSwitchTo(batch->event_context);
 	MemoryContextReset(batch->event_context);
-	foreach (cell, batch_list_known(batch))
+	foreach (cell, batch_end_members(batch, transaction))
 	{
-		if (!publication_has_changed(lfirst_oid(cell)))
-			continue;
-		look_at(batch, transaction, lfirst_oid(cell));
-		looked = true;
+		Relation relation = RelationIdGetRelation(lfirst_oid(cell));
+		Source  *source = RelationIsValid(relation) ? batch_find_source(batch, relation) : NULL;
+
+		if (source != NULL && source->target != NULL)
+			look_at_target(batch, transaction, source);
+		if (RelationIsValid(relation))
+			RelationClose(relation);
 	}
-	/* A transaction that was open meanwhile has changes from before, and comes later. */
-	if (looked)
-		decode_forget_catalogs();
 	MemoryContextSwitchTo(caller);
 }
 
@@ -502,6 +458,8 @@ batch_open_to_count(const Current *current, const CurrentBatch *settings)
 		AllocSetContextCreate(CurrentMemoryContext, "s3export batch", ALLOCSET_DEFAULT_SIZES);
 	batch->event_context =
 		AllocSetContextCreate(batch->context, "s3export event", ALLOCSET_DEFAULT_SIZES);
+	batch->members_context =
+		AllocSetContextCreate(batch->context, "s3export members", ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(batch->context);
 	batch_make_sources(batch);
 	for (size_t i = 0; i < lengthof(operations); i++)

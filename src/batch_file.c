@@ -46,6 +46,7 @@ open_pipe(Batch *batch)
 		.on_empty = ON_EMPTY_SKIP,
 		.partitioned = true,
 		.named = true,
+		.proven = current->last_batch != NULL && current->failures == 0,
 		.max_open = batch->settings->open_files,
 		.manifest_name = psprintf("_batches/%s.json", batch->name),
 	};

@@ -100,6 +100,10 @@ typedef struct Source
 						  * table; 0: it has none such */
 	Bitmapset  *key;        /* attribute numbers of what tells rows apart; NULL: all columns */
 	bool        identified; /* updates and deletes say which row of the target they are of */
+
+	/* while it is not published: rows are there for which there was no event */
+	bool born;   /* it has been made since the batch began */
+	bool missed; /* and changed */
 } Source;
 
 struct Batch
@@ -120,6 +124,10 @@ struct Batch
 	int           versions;         /* given to columns of tables so far */
 	Oid           publication;      /* 0: there was none at this place of the WAL */
 	uint64        publication_seen; /* publication_generation() that this is of */
+
+	/* batch_members.c: those of the transaction, by their OIDs */
+	MemoryContext members_context;
+	List         *members; /* of Member */
 
 	List  *withheld_tables; /* names (char *) */
 	uint64 withheld;
@@ -161,6 +169,20 @@ typedef struct EventRow
 	bool  *missing; /* stored out of line and unchanged: the WAL does not have the value */
 } EventRow;
 
+/* ---- batch.c ---- */
+
+/* Readers of a table miss something, which they are told once for each reason. */
+extern void batch_note_gap(Batch *batch, const char *table, const char *reason, bool told);
+
+/* ---- batch_members.c ---- */
+
+/*
+ * Before the first change of a transaction, and after its last: what it makes readers miss is
+ * gaps.  The second returns the OIDs of the tables that it has changed, and that are published.
+ */
+extern void  batch_begin_members(Batch *batch, const DecodeTransaction *transaction);
+extern List *batch_end_members(Batch *batch, const DecodeTransaction *transaction);
+
 /* ---- batch_source.c ---- */
 
 extern void batch_make_sources(Batch *batch);
@@ -171,11 +193,18 @@ extern void batch_make_sources(Batch *batch);
  */
 extern Source *batch_find_source(Batch *batch, Relation relation);
 
-/* OIDs of the tables that have been sent at some time, or are published with their partitions. */
-extern List *batch_list_known(const Batch *batch);
+/* What is remembered of a relation's changes: peek returns NULL where it is nothing. */
+extern Source *batch_enter_source(Batch *batch, Oid relid);
+extern Source *batch_peek_source(const Batch *batch, Oid relid);
 
-/* The description of a table as it was sent last; NULL: it was never sent. */
-extern const char *batch_columns_sent(const Batch *batch, Oid relid);
+/* The publication of this place in the WAL; 0: there is none. */
+extern Oid batch_find_publication(Batch *batch);
+
+/* A table as its last event has left it; NULL: nothing is known of it. */
+extern const CurrentTable *batch_find_table(const Batch *batch, Oid relid);
+
+/* The name that a table had when it was sent last; NULL: it was never sent. */
+extern char *batch_name_sent(const Batch *batch, Oid relid);
 
 /* The target of a table: get makes one when there is none yet, find returns NULL. */
 extern Target *batch_get_target(Batch *batch, Oid relid);

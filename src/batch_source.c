@@ -304,36 +304,22 @@ refresh_source(Batch *batch, Source *source, Relation relation, Oid publication,
 	}
 }
 
-const char *
-batch_columns_sent(const Batch *batch, Oid relid)
+const CurrentTable *
+batch_find_table(const Batch *batch, Oid relid)
 {
-	const Target       *target = batch_find_target(batch, relid);
-	const CurrentTable *table =
-		target != NULL ? target->table : find_table(batch->settings->tables, relid);
+	const Target *target = batch_find_target(batch, relid);
 
-	return table != NULL ? table->columns : NULL;
+	return target != NULL ? target->table : find_table(batch->settings->tables, relid);
 }
 
-List *
-batch_list_known(const Batch *batch)
+char *
+batch_name_sent(const Batch *batch, Oid relid)
 {
-	List     *relids = NIL;
-	ListCell *cell;
+	const CurrentTable *table = batch_find_table(batch, relid);
 
-	foreach (cell, batch->settings->tables)
-	{
-		const CurrentTable *table = lfirst(cell);
-
-		if (table->columns != NULL)
-			relids = lappend_oid(relids, table->relid);
-	}
-	foreach (cell, batch->targets)
-		relids = lappend_oid(relids, ((Target *) lfirst(cell))->relid);
-	relids = list_concat(relids, batch->settings->sendable);
-	/* A batch that is written again knows them in another order. */
-	list_sort(relids, list_oid_cmp);
-	list_deduplicate_oid(relids);
-	return relids;
+	if (table == NULL || table->columns == NULL)
+		return NULL;
+	return pnstrdup(table->columns, strcspn(table->columns, "\n"));
 }
 
 void
@@ -376,10 +362,11 @@ batch_forget_sources(Batch *batch)
 	batch_make_sources(batch);
 }
 
-/* The publication of this place in the WAL. */
-static Oid
-find_publication(Batch *batch, uint64 generation)
+Oid
+batch_find_publication(Batch *batch)
 {
+	uint64 generation = publication_generation();
+
 	if (batch->publication_seen != generation)
 		batch->publication =
 			publication_resolve(batch->current->publication_oid,
@@ -401,12 +388,9 @@ find_sender(const Batch *batch, Oid relid)
 	return list_member_oid(settings->sendable, relid) ? InvalidOid : settings->sender;
 }
 
-/* What has been heard so far is noted before, as the look-up may hear of more. */
 Source *
-batch_find_source(Batch *batch, Relation relation)
+batch_enter_source(Batch *batch, Oid relid)
 {
-	Oid     relid = RelationGetRelid(relation);
-	uint64  generation = publication_generation();
 	bool    found;
 	Source *source;
 
@@ -415,15 +399,30 @@ batch_find_source(Batch *batch, Relation relation)
 	source = hash_search(batch->sources, &relid, HASH_ENTER, &found);
 	if (!found)
 	{
-		source->seen = 0;
-		source->attnums = NULL;
-		source->key = NULL;
+		memset(source, 0, sizeof(*source));
+		source->relid = relid;
 	}
+	return source;
+}
+
+Source *
+batch_peek_source(const Batch *batch, Oid relid)
+{
+	return hash_search(batch->sources, &relid, HASH_FIND, NULL);
+}
+
+/* What has been heard so far is noted before, as the look-up may hear of more. */
+Source *
+batch_find_source(Batch *batch, Relation relation)
+{
+	Source *source = batch_enter_source(batch, RelationGetRelid(relation));
+	uint64  generation = publication_generation();
+
 	if (source->seen != generation)
 	{
 		source->seen = 0;
-		refresh_source(batch, source, relation, find_publication(batch, generation),
-					   find_sender(batch, relid), batch->sources_context);
+		refresh_source(batch, source, relation, batch_find_publication(batch),
+					   find_sender(batch, source->relid), batch->sources_context);
 		source->seen = generation;
 	}
 	return source;

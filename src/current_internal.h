@@ -71,9 +71,9 @@ extern Oid current_require_publication(const Current *current);
 
 /*
  * The relations that the publication $1 has, but for the extension's own, and the partitions
- * below them, for an SQL statement: published (relid, parent, root, schema_name, table_name,
- * relkind, relpersistence, relowner, relreplident).  "parent" is 0 for what is no partition of
- * another one; "root" is the topmost that is published.
+ * below them, for an SQL statement: published (relid, parent, schema_name, table_name, relkind,
+ * relpersistence, relowner, relreplident).  "parent" is 0 for what is no partition of another
+ * one.
  */
 #define CURRENT_PUBLISHED                                                                      \
 	"WITH RECURSIVE member AS ("                                                               \
@@ -85,17 +85,16 @@ extern Oid current_require_publication(const Current *current);
 	" AND c.relnamespace <> 's3export'::regnamespace"                                          \
 	" AND (p.puballtables OR EXISTS (SELECT FROM pg_publication_namespace s"                   \
 	" WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace))),"                              \
-	" tree (relid, parent, root, depth) AS ("                                                  \
-	"SELECT relid, 0::oid, relid, 0 FROM member"                                               \
+	" tree (relid, parent) AS ("                                                               \
+	"SELECT relid, 0::oid FROM member"                                                         \
 	" UNION "                                                                                  \
-	"SELECT i.inhrelid, i.inhparent, t.root, t.depth + 1 FROM tree t"                          \
+	"SELECT i.inhrelid, i.inhparent FROM tree t"                                               \
 	" JOIN pg_inherits i ON i.inhparent = t.relid"                                             \
 	" JOIN pg_class c ON c.oid = i.inhrelid WHERE c.relispartition),"                          \
 	" published AS ("                                                                          \
-	"SELECT c.oid AS relid, t.parent, t.root, n.nspname AS schema_name,"                       \
+	"SELECT c.oid AS relid, t.parent, n.nspname AS schema_name,"                               \
 	" c.relname AS table_name, c.relkind, c.relpersistence, c.relowner, c.relreplident"        \
-	" FROM (SELECT relid, max(parent) AS parent,"                                              \
-	" (array_agg(root ORDER BY depth DESC))[1] AS root FROM tree GROUP BY relid) t"            \
+	" FROM (SELECT relid, max(parent) AS parent FROM tree GROUP BY relid) t"                   \
 	" JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace) "
 
 /* ---- slots: current_slot.c ---- */

@@ -192,19 +192,6 @@ current_is_stored_in(Oid relid, Oid filenode)
 
 /* ---- changes of the publication ---- */
 
-/*
- * A partition came with its rows if it was a table before it was attached: then the catalog's
- * row that makes it a partition is of another transaction than that of its column "ctid", which
- * never changes; or of the command that has changed the rows of its columns.  Recovery forgets
- * commands: a partition that was made just before a crash counts as attached.
- */
-#define IS_ATTACHED                                                                      \
-	"(p.parent <> 0 AND p.relkind = 'r' AND pg_relation_size(p.relid) > 0 AND EXISTS ("  \
-	"SELECT FROM pg_inherits i JOIN pg_attribute a ON a.attrelid = i.inhrelid"           \
-	" WHERE i.inhrelid = p.relid AND i.inhparent = p.parent AND CASE WHEN a.attnum = -1" \
-	" THEN a.xmin::text <> i.xmin::text"                                                 \
-	" ELSE a.attnum > 0 AND (a.xmin::text, a.cmin::text) = (i.xmin::text, i.cmin::text) END))"
-
 /* Has another table the name that the table had, and is not published? */
 #define HAS_NAMESAKE                                                                 \
 	"t.relid IS NOT NULL AND t.gone_lsn IS NULL AND EXISTS (SELECT FROM pg_class c"  \
@@ -212,21 +199,9 @@ current_is_stored_in(Oid relid, Oid filenode)
 	" AND c.relname = t.table_name"                                                  \
 	" AND NOT EXISTS (SELECT FROM published o WHERE o.relid = c.oid))"
 
-/* The table that readers know: the root, where changes of partitions are the root's. */
-#define OF_READERS                                                           \
-	"coalesce(r.schema_name, p.schema_name, t.schema_name) AS root_schema,"  \
-	" coalesce(r.table_name, p.table_name, t.table_name) AS root_table,"     \
-	" r.relid IS NOT NULL AS partition, coalesce(p.relid IN (SELECT prrelid" \
-	" FROM pg_publication_rel WHERE prpubid = $1), false) AS listed"
-#define ROOT_OF_READERS                                                                 \
-	" LEFT JOIN s3export.current_table r ON r.connector_id = $2"                        \
-	" AND r.relid = coalesce(p.root, t.root) AND r.relid <> coalesce(p.relid, t.relid)" \
-	" AND (SELECT pubviaroot FROM pg_publication WHERE oid = $1)"
-
 #define CHANGES                                                                           \
 	CURRENT_PUBLISHED                                                                     \
-	"SELECT CASE WHEN t.relid IS NULL OR t.gone_lsn IS NOT NULL"                          \
-	" THEN CASE WHEN " IS_ATTACHED " THEN 'attached' ELSE 'added' END"                    \
+	"SELECT CASE WHEN t.relid IS NULL OR t.gone_lsn IS NOT NULL THEN 'added'"             \
 	" WHEN p.relid IS NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = t.relid)" \
 	" THEN 'dropped'"                                                                     \
 	" WHEN p.relid IS NULL AND EXISTS (SELECT FROM pg_class c WHERE c.oid = t.relid"      \
@@ -236,9 +211,9 @@ current_is_stored_in(Oid relid, Oid filenode)
 	" coalesce(p.table_name, t.table_name)) AS name,"                                     \
 	" CASE WHEN t.relid IS NOT NULL"                                                      \
 	" THEN format('%I.%I', t.schema_name, t.table_name) END AS old_name,"                 \
-	" " HAS_NAMESAKE " AS namesake, " OF_READERS                                          \
+	" " HAS_NAMESAKE " AS namesake"                                                       \
 	" FROM published p FULL JOIN (SELECT * FROM s3export.current_table"                   \
-	" WHERE connector_id = $2) t ON t.relid = p.relid" ROOT_OF_READERS                    \
+	" WHERE connector_id = $2) t ON t.relid = p.relid"                                    \
 	" WHERE (t.relid IS NULL OR p.relid IS NULL OR t.gone_lsn IS NOT NULL"                \
 	" OR (t.schema_name, t.table_name) <> (p.schema_name, p.table_name))"                 \
 	" AND (p.relid IS NOT NULL OR t.gone_lsn IS NULL) ORDER BY change, name"
@@ -246,14 +221,10 @@ current_is_stored_in(Oid relid, Oid filenode)
 /* A table that came or went. */
 typedef struct TableChange
 {
-	char *change; /* "added", "attached", "dropped", "removed", "renamed", "unlogged" */
+	char *change; /* "added", "dropped", "removed", "renamed", "unlogged" */
 	char *name;
-	char *old_name;    /* where it is renamed */
-	bool  namesake;    /* another table has the old name now, and is not published */
-	char *root_schema; /* of the table that readers know */
-	char *root_table;
-	bool  partition; /* that is another one */
-	bool  listed;    /* the publication has the table by its own name */
+	char *old_name; /* where it is renamed */
+	bool  namesake; /* another table has the old name now, and is not published */
 } TableChange;
 
 /* Within a scope; what it returns is in "context". */
@@ -273,10 +244,6 @@ find_changes(const Current *current, Oid publication, MemoryContext context)
 			.name = catalog_text(i, "name"),
 			.old_name = catalog_text(i, "old_name"),
 			.namesake = catalog_int64(i, "namesake", NULL) != 0,
-			.root_schema = catalog_text(i, "root_schema"),
-			.root_table = catalog_text(i, "root_table"),
-			.partition = catalog_int64(i, "partition", NULL) != 0,
-			.listed = catalog_int64(i, "listed", NULL) != 0,
 		};
 		changes = lappend(changes, change);
 		MemoryContextSwitchTo(old);
@@ -291,11 +258,11 @@ put_published(const Current *current, Oid publication)
 	(void) catalog_execute(
 		CURRENT_PUBLISHED
 		"INSERT INTO s3export.current_table AS t"
-		" (connector_id, relid, schema_name, table_name, root)"
-		" SELECT $2, relid, schema_name, table_name, root FROM published"
+		" (connector_id, relid, schema_name, table_name)"
+		" SELECT $2, relid, schema_name, table_name FROM published"
 		" ON CONFLICT (connector_id, relid) DO UPDATE SET schema_name = excluded.schema_name,"
-		" table_name = excluded.table_name, root = excluded.root, gone_lsn = NULL"
-		" WHERE t.gone_lsn IS NOT NULL OR t.root IS DISTINCT FROM excluded.root"
+		" table_name = excluded.table_name, gone_lsn = NULL"
+		" WHERE t.gone_lsn IS NOT NULL"
 		" OR (t.schema_name, t.table_name) <> (excluded.schema_name, excluded.table_name)",
 		"oi", publication, current->connector->connector_id);
 	(void) catalog_execute(
@@ -332,47 +299,13 @@ say_changes(StringInfo detail, List *changes, const char *kind)
 static void
 record_changes(const Current *current, List *changes)
 {
-	static const char *const kinds[] = {"added",   "attached", "dropped",
-										"removed", "renamed",  "unlogged"};
+	static const char *const kinds[] = {"added", "dropped", "removed", "renamed", "unlogged"};
 	StringInfoData           detail;
 
 	initStringInfo(&detail);
 	for (size_t i = 0; i < lengthof(kinds); i++)
 		say_changes(&detail, changes, kinds[i]);
 	current_record(current->connector, "tables_changed", current->state, &detail);
-}
-
-/* NULL: the decoder finds the change at its place in the WAL, or readers miss nothing. */
-static const char *
-reason_of(const TableChange *change)
-{
-	const char *what = change->partition ? psprintf("partition %s", change->name) : "the table";
-
-	if (strcmp(change->change, "attached") == 0)
-		return psprintf("%s was attached with rows in it", what);
-	if (strcmp(change->change, "dropped") == 0 && change->partition)
-		return psprintf("%s was dropped", what);
-	if (strcmp(change->change, "removed") == 0 && change->partition)
-		return psprintf("%s was detached", what);
-	if (strcmp(change->change, "added") == 0 && change->listed && !change->partition)
-		return "the table has joined the publication without the rows that it had";
-	return NULL;
-}
-
-/* Within a scope: what readers of the files would not know. */
-static void
-put_gaps(const Current *current, List *changes)
-{
-	ListCell *cell;
-
-	foreach (cell, changes)
-	{
-		const TableChange *change = lfirst(cell);
-		const char        *reason = reason_of(change);
-
-		if (reason != NULL)
-			current_add_gap(current, path_table(change->root_schema, change->root_table), reason);
-	}
 }
 
 /* Only of what a reader of the files will miss, and cannot know from the publication. */
@@ -399,13 +332,6 @@ warn_of_change(const Current *current, const TableChange *change)
 		ereport(WARNING,
 				(errmsg("table %s of connector \"%s\" is unlogged now", change->name, connector),
 				 errdetail("Its changes are not in the WAL, and are not sent.")));
-	else if (strcmp(change->change, "attached") == 0)
-		ereport(WARNING,
-				(errmsg("table %s of connector \"%s\" was attached as a partition with rows in it",
-						change->name, connector),
-				 errdetail("Changes from then on are sent.  The rows that it had before are not."),
-				 errhint("Send them with s3export.copy_to(), or launch the connector again with "
-						 "copy_existing => true.")));
 	else if (strcmp(change->change, "renamed") == 0 && change->namesake)
 		ereport(WARNING, (errmsg("table %s of connector \"%s\" is called %s now", change->old_name,
 								 connector, change->name),
@@ -540,10 +466,7 @@ current_check(Current *current, bool first)
 	if (changes != NIL)
 		put_published(current, current->published);
 	if (changes != NIL && !first)
-	{
 		record_changes(current, changes);
-		put_gaps(current, changes);
-	}
 	if (!first)
 		forget_interrupted_copies(current, &interrupted, context);
 	current->ntables = count_tables(current);

@@ -32,6 +32,9 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
+#include "lib/qunique.h"
+#include "storage/sinval.h"
+
 #include "catalog.h"
 #include "compat.h"
 #include "decode.h"
@@ -45,6 +48,7 @@ struct Decoder
 	MemoryContext           memory; /* the reader's buffers grow in the current context */
 	const DecodeSink       *sink;
 	DecodeTransaction       transaction; /* that is being replayed */
+	Oid                    *changed;     /* its; NULL: none yet */
 	bool                    wanted;
 	List                   *history;      /* of the server's timelines */
 	TimestampTz             committed_at; /* in the commit record that has been read last */
@@ -80,6 +84,55 @@ plugin_startup(LogicalDecodingContext *context, OutputPluginOptions *options, bo
 	context->output_plugin_private = active;
 }
 
+static int
+compare_oids(const void *a, const void *b)
+{
+	Oid left = *(const Oid *) a;
+	Oid right = *(const Oid *) b;
+
+	return (left > right) - (left < right);
+}
+
+/* What the transaction has the server forget of relations has been read with it. */
+static void
+list_changed(Decoder *decoder, const ReorderBufferTXN *txn)
+{
+	DecodeTransaction *transaction = &decoder->transaction;
+	int                n = 0;
+
+	if (decoder->changed != NULL)
+		pfree(decoder->changed);
+	decoder->changed = NULL;
+	if (txn->ninvalidations > 0)
+		decoder->changed =
+			MemoryContextAllocHuge(decoder->memory, txn->ninvalidations * sizeof(Oid));
+	for (uint32 i = 0; i < txn->ninvalidations; i++)
+	{
+		if (txn->invalidations[i].id == SHAREDINVALRELCACHE_ID)
+			decoder->changed[n++] = txn->invalidations[i].rc.relId;
+	}
+	if (n > 0)
+		qsort(decoder->changed, n, sizeof(Oid), compare_oids);
+	transaction->changed = decoder->changed;
+	transaction->nchanged =
+		n > 0 ? (int) qunique(decoder->changed, n, sizeof(Oid), compare_oids) : 0;
+}
+
+bool
+decode_is_of(const DecodeTransaction *transaction, TransactionId xid)
+{
+	dlist_iter iter;
+
+	if (transaction->txn->xid == xid)
+		return true;
+	dlist_foreach (iter, &transaction->txn->subtxns)
+	{
+		if (dlist_container(ReorderBufferTXN, node, iter.cur)->xid == xid)
+			return true;
+	}
+	return false;
+}
+
 static void
 plugin_begin(LogicalDecodingContext *context, ReorderBufferTXN *txn)
 {
@@ -87,6 +140,8 @@ plugin_begin(LogicalDecodingContext *context, ReorderBufferTXN *txn)
 
 	if (decoder == NULL)
 		elog(ERROR, "no changes are expected here");
+	decoder->transaction.txn = txn;
+	list_changed(decoder, txn);
 	decoder->transaction.lsn = txn->final_lsn;
 	decoder->transaction.timeline = tliOfPointInHistory(txn->final_lsn, decoder->history);
 	decoder->transaction.committed_at = decoder->committed_at;
@@ -421,6 +476,8 @@ decode_close(Decoder *decoder)
 {
 	FreeDecodingContext(decoder->context);
 	active = NULL;
+	if (decoder->changed != NULL)
+		pfree(decoder->changed);
 	pfree(decoder);
 	InvalidateSystemCaches();
 }

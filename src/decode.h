@@ -15,6 +15,7 @@
 #define S3EXPORT_DECODE_H
 
 #include "access/htup.h"
+#include "access/transam.h"
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 #include "utils/relcache.h"
@@ -24,6 +25,12 @@ typedef struct DecodeTransaction
 	XLogRecPtr  lsn;          /* of its commit record */
 	TimeLineID  timeline;     /* that the record is on */
 	TimestampTz committed_at; /* on this server, also where it was replicated from another */
+
+	/* Relations whose rows in the catalogs it changes, ascending, once each; if 0 is first: all */
+	const Oid *changed;
+	int        nchanged;
+
+	struct ReorderBufferTXN *txn; /* the server's, while it is replayed */
 } DecodeTransaction;
 
 typedef enum DecodeOperation
@@ -63,6 +70,9 @@ typedef struct DecodeSink
 } DecodeSink;
 
 typedef struct Decoder Decoder;
+
+/* Is a transaction ID that of the transaction that is replayed, or of a subtransaction of it? */
+extern bool decode_is_of(const DecodeTransaction *transaction, TransactionId xid);
 
 typedef enum DecodeSlot
 {

@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
+#include "catalog/catalog.h"
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
@@ -28,39 +30,10 @@
 
 static uint64 generation = 1;
 
-/* More are all: one transaction seldom changes so many tables. */
-#define MAX_CHANGED 64
-
-static Oid changed[MAX_CHANGED];
-static int nchanged = 0; /* MAX_CHANGED: they may be any */
-
-bool
-publication_has_changed(Oid relid)
-{
-	for (int i = 0; i < nchanged && nchanged < MAX_CHANGED; i++)
-	{
-		if (changed[i] == relid)
-			return true;
-	}
-	return nchanged == MAX_CHANGED;
-}
-
 static void
-relation_changes(Datum arg pg_attribute_unused(), Oid relid)
+relation_changes(Datum arg pg_attribute_unused(), Oid relid pg_attribute_unused())
 {
 	generation++;
-	if (nchanged == MAX_CHANGED || publication_has_changed(relid))
-		return;
-	if (OidIsValid(relid))
-		changed[nchanged++] = relid;
-	else
-		nchanged = MAX_CHANGED;
-}
-
-bool
-publication_anything_changed(void)
-{
-	return nchanged > 0;
 }
 
 static void
@@ -98,13 +71,6 @@ publication_generation(void)
 {
 	listen_once();
 	return generation;
-}
-
-void
-publication_forget_changes(void)
-{
-	listen_once();
-	nchanged = 0;
 }
 
 /* ---- the publication ---- */
@@ -166,13 +132,12 @@ is_member(Oid oid, Oid relid)
 
 /* The table itself or the ancestor by which it is in the publication, the topmost first. */
 static Oid
-find_member(const Publication *publication, Relation relation)
+find_member(const Publication *publication, Oid relid, bool partition)
 {
-	Oid relid = RelationGetRelid(relation);
 	Oid member = publication->alltables || is_member(publication->oid, relid) ? relid : InvalidOid;
 	ListCell *cell;
 
-	if (!relation->rd_rel->relispartition)
+	if (!partition)
 		return member;
 	foreach (cell, get_partition_ancestors(relid))
 	{
@@ -180,6 +145,21 @@ find_member(const Publication *publication, Relation relation)
 			member = lfirst_oid(cell);
 	}
 	return member;
+}
+
+/*
+ * The extension's own tables tell where secrets are, and change with each delivery.  Without
+ * "publish_via_partition_root" the rows are those of the partitions.
+ */
+static bool
+may_publish(const Publication *publication, Oid relid, Form_pg_class relation)
+{
+	if (IsCatalogRelationOid(relid) || relid < FirstNormalObjectId ||
+		relation->relpersistence != RELPERSISTENCE_PERMANENT ||
+		relation->relnamespace == get_namespace_oid("s3export", true))
+		return false;
+	return relation->relkind == RELKIND_RELATION ||
+		   (relation->relkind == RELKIND_PARTITIONED_TABLE && publication->pubviaroot);
 }
 
 static bool
@@ -219,12 +199,20 @@ read_lists(Oid oid, PublishedTable *published)
 }
 
 Oid
-publication_root(Oid oid, Relation relation)
+publication_find_table(Oid oid, Oid relid)
 {
 	const Publication *publication = GetPublication(oid);
-	Oid                member = find_member(publication, relation);
+	HeapTuple          tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Form_pg_class      relation;
+	Oid                table = InvalidOid;
 
-	return OidIsValid(member) && !publication->pubviaroot ? RelationGetRelid(relation) : member;
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	relation = (Form_pg_class) GETSTRUCT(tuple);
+	if (may_publish(publication, relid, relation))
+		table = find_member(publication, relid, relation->relispartition);
+	ReleaseSysCache(tuple);
+	return OidIsValid(table) && !publication->pubviaroot ? relid : table;
 }
 
 void
@@ -232,21 +220,17 @@ publication_describe(Oid oid, Oid sender, Relation relation, PublishedTable *pub
 {
 	const Publication *publication = GetPublication(oid);
 	Oid                owner = publication_owner(oid);
+	Oid                relid = RelationGetRelid(relation);
 	Oid                member;
 
 	memset(published, 0, sizeof(*published));
-	/* The extension's own tables tell where secrets are, and change with each delivery. */
-	if (!is_publishable_relation(relation) ||
-		RelationGetNamespace(relation) == get_namespace_oid("s3export", true))
+	if (!may_publish(publication, relid, relation->rd_rel))
 		return;
-	/* Without "publish_via_partition_root" the rows are those of the partitions. */
-	if (relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE && !publication->pubviaroot)
-		return;
-	member = find_member(publication, relation);
+	member = find_member(publication, relid, relation->rd_rel->relispartition);
 	if (!OidIsValid(member))
 		return;
 	published->operations = operations_of(&publication->pubactions);
-	published->relid = publication->pubviaroot ? member : RelationGetRelid(relation);
+	published->relid = publication->pubviaroot ? member : relid;
 	published->generated = compat_publishes_generated(publication);
 	published->withheld =
 		(OidIsValid(sender) && !has_privs_of_role(sender, owner)) || !is_owned_by(member, owner);

@@ -51,24 +51,16 @@ extern Oid publication_owner(Oid oid);
 extern void publication_describe(Oid oid, Oid sender, Relation relation, PublishedTable *published);
 
 /*
- * The table that changes of "relation" would be changes of if it was permanent: itself, or an
- * ancestor by which it is published.  InvalidOid: publication "oid", which exists, has neither.
+ * The table whose changes those of relation "relid" are, as publication "oid", which exists, has
+ * it: the relation itself, or an ancestor.  InvalidOid: they are not published, or there is no
+ * such relation.
  */
-extern Oid publication_root(Oid oid, Relation relation);
+extern Oid publication_find_table(Oid oid, Oid relid);
 
 /*
  * Changes whenever the process hears of a change in the catalogs that
  * publication_describe, or the names and columns of tables, may depend on.
  */
 extern uint64 publication_generation(void);
-
-/*
- * Which relations the process has heard of since publication_forget_changes, which it calls
- * first: is there any, and is it this one?  The second may be true of any, where they were
- * too many.
- */
-extern void publication_forget_changes(void);
-extern bool publication_anything_changed(void);
-extern bool publication_has_changed(Oid relid);
 
 #endif /* S3EXPORT_PUBLICATION_H */

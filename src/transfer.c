@@ -352,6 +352,8 @@ check_destinations(Transfer *transfer)
 {
 	bool overwrite = transfer->request->overwrite;
 
+	if (transfer->request->proven)
+		return;
 	check_destination(transfer, first_key(transfer), overwrite || transfer->options.partitioned);
 	if (wants_manifest(transfer) && !overwrite)
 		check_destination(transfer, files_manifest_key(&transfer->options), false);
@@ -666,6 +668,7 @@ transfer_serialize(StringInfo buf, const TransferRequest *request)
 	wire_put_int64(buf, request->header_once);
 	wire_put_int64(buf, request->partitioned);
 	wire_put_int64(buf, request->named);
+	wire_put_int64(buf, request->proven);
 	wire_put_int64(buf, request->max_open);
 	wire_put_int64(buf, (int64) request->max_file_size);
 	wire_put_int64(buf, (int64) request->rows_per_file);
@@ -689,6 +692,7 @@ transfer_deserialize(StringInfo buf, TransferRequest *request)
 	request->header_once = wire_get_int64(buf) != 0;
 	request->partitioned = wire_get_int64(buf) != 0;
 	request->named = wire_get_int64(buf) != 0;
+	request->proven = wire_get_int64(buf) != 0;
 	request->max_open = (int) wire_get_int64(buf);
 	request->max_file_size = (uint64) wire_get_int64(buf);
 	request->rows_per_file = (uint64) wire_get_int64(buf);

@@ -32,6 +32,7 @@ typedef struct TransferRequest
 	bool            header_once;   /* if there is one, in the first file alone */
 	bool            partitioned;   /* blocks name their partitions */
 	bool            named;         /* or, of these, the rest of their files' names */
+	bool            proven;        /* the place: nothing is asked of S3 before there are rows */
 	int             max_open;      /* files_max_open of those who name them; 0: our own */
 	uint64          max_file_size; /* bytes as stored; 0: no limit */
 	uint64          rows_per_file; /* at most; 0: no limit */

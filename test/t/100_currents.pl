@@ -590,7 +590,7 @@ TEXT
 	sql('CREATE TABLE held (id int, note text)');
 	flow('held', '{held}', operations => '{insert}');
 	launch($node, 'held');
-	sql(q(INSERT INTO held SELECT i, repeat('y', 100) FROM generate_series(1, 60000) i));
+	sql(q(INSERT INTO held SELECT i, repeat('y', 100) FROM generate_series(1, 200000) i));
 	my $delivery = start_psql($node, q(SELECT events FROM s3export.deliver('held')));
 	my $uploader = worker_pid($node, 's3export uploader');
 
@@ -611,7 +611,7 @@ TEXT
 	is(current_of($node, 'held', 'state, suspended_at, error_code'), 'running||', 'which is no failure');
 	is(send_changes('held')->{state}, 'running', 'the next one goes on');
 	my @events = events(files('held'));
-	is(scalar(@events), 60000, 'with every event');
+	is(scalar(@events), 200000, 'with every event');
 	fine('held', 'a delivery after one that was cancelled');
 }
 

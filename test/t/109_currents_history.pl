@@ -184,12 +184,12 @@ foreach my $case ([ 'cut', 1 ], [ 'whole', 0 ])
 }
 
 # ---- a batch that is written again has what it had
-sql('CREATE TABLE n (v text); CREATE TABLE y (id int PRIMARY KEY); CREATE TABLE z (id int PRIMARY KEY); CREATE PUBLICATION py FOR TABLE y');
+sql('CREATE TABLE n (v text); CREATE TABLE y (id int PRIMARY KEY); CREATE TABLE z (id int PRIMARY KEY); CREATE PUBLICATION py FOR TABLE y, z WHERE (id > 1000)');
 flow('same', publication => 'py');
 launch($node, 'same');
 # Without an event so far the position moves past the change of the publication, before this commits.
 $open = open_transaction(1.5, 'INSERT INTO z VALUES (200)');
-sql($_) foreach 'ALTER PUBLICATION py ADD TABLE z WHERE (id > 100)', 'INSERT INTO z VALUES (1)', 'INSERT INTO n SELECT repeat(md5(i::text), 30) FROM generate_series(1, 8000) i';
+sql($_) foreach 'ALTER PUBLICATION py SET TABLE y, z WHERE (id > 100)', 'INSERT INTO z VALUES (1)', 'INSERT INTO n SELECT repeat(md5(i::text), 30) FROM generate_series(1, 8000) i';
 finish_psql($open);
 sql('INSERT INTO z VALUES (201), (2)');
 refusing('same', sub { deliver_loudly('same') });
@@ -320,7 +320,7 @@ sql('INSERT INTO h DEFAULT VALUES');
 sql(q(SELECT count(pg_logical_emit_message(false, 'quiet', repeat('x', 1000000))) FROM generate_series(1, 70)));
 sql($_) foreach 'DROP PUBLICATION beyond', 'CREATE PUBLICATION beyond FOR TABLE h', 'INSERT INTO h DEFAULT VALUES';
 is((deliver_loudly('beyond'))[0], '2', 'a publication that is replaced after much WAL without events');
-is(events_of('beyond'), 'launched publication_replaced', 'of which no table has come or gone');
+is(events_of('beyond'), 'launched publication_replaced gap', 'of which no table has come or gone, though one was in neither for a moment');
 sql(q(SELECT s3export.drop_connector('beyond'); DROP PUBLICATION beyond));
 
 # ---- rows that the publication's owner may not send
@@ -497,7 +497,7 @@ SQL
 	is("$exit $rows", '0 usable', "a delivery$what that somebody cancels leaves the session usable") or diag($messages);
 }
 $s3->call('clear_faults');
-is((deliver_loudly('block'))[1], '', 'the next delivery');
+like((deliver_loudly('block'))[1], qr/\A[^\n]*WARNING: [^\n]*miss changes of table public\.o\n(?:(?!WARNING).)*\z/s, 'the next delivery warns of nothing but a table that came without its rows');
 is(current_of($node, 'block', 'state, failures, events_sent'), 'running|0|6', 'has all of it');
 is(short('block', 'public.m'), join(', ', map { "insert $_" } 1 .. 6), 'each event once');
 is(join(' ', wrong_files(files('block'))), '', 'in files as they should be');

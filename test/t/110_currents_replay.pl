@@ -485,13 +485,12 @@ sub keep_reading
 	return;
 }
 
-# A copy of the table that comes and goes may be interrupted.  And recovery forgets whether a partition of a moment ago
-# came with rows.
+# A copy of the table that comes and goes may be interrupted.
 sub may_be
 {
 	my ($table, $gap) = @_;
 
-	return $table eq 'public.coming' || $table eq 'public.parted' && $gap =~ /was attached with rows in it$/;
+	return $table eq 'public.coming';
 }
 
 sub none

@@ -288,7 +288,7 @@ deliver_loudly('gaps');
 is(gaps((batches(objects('gaps')))[-1]), '', 'a root that is truncated is none');
 is(short('gaps'), 'insert 2, truncate -', 'but an event');
 foreach my $case (
-	[ 'ALTER TABLE p ATTACH PARTITION p3 FOR VALUES FROM (20) TO (30)', 'partition public.p3 was attached with rows in it' ],
+	[ 'ALTER TABLE p ATTACH PARTITION p3 FOR VALUES FROM (20) TO (30)', 'partition public.p3 has joined without the rows that it had' ],
 	[ 'ALTER TABLE p DETACH PARTITION p3', 'partition public.p3 was detached' ],
 	[ 'DROP TABLE p2', 'partition public.p2 was dropped' ],
 	[ 'CREATE TABLE p4 PARTITION OF p FOR VALUES FROM (30) TO (40)', undef ])
@@ -345,12 +345,23 @@ launch($node, 'back', copy_existing => 1);
 sql($_) foreach q(INSERT INTO back VALUES (1, 'a', now())), 'INSERT INTO pu VALUES (1)';
 deliver_loudly('back');
 foreach my $case (
-	[ 'public.back: the table has left the publication', 'ALTER PUBLICATION back DROP TABLE back', 'ALTER PUBLICATION back ADD TABLE back' ],
+	[ 'public.back: the table has joined the publication without the rows that it had|public.back: the table has left the publication', 'ALTER PUBLICATION back DROP TABLE back', 'ALTER PUBLICATION back ADD TABLE back' ],
 	[ 'public.back: some operations are not published any more|public.pu: some operations are not published any more', q(ALTER PUBLICATION back SET (publish = 'insert')), q(ALTER PUBLICATION back SET (publish = 'insert, update, delete, truncate')) ],
 	[ 'public.back: the row filter has changed', 'ALTER PUBLICATION back SET TABLE back WHERE (id > 5), pu', 'ALTER PUBLICATION back SET TABLE back, pu' ],
 	[ 'public.back: columns have joined the column list', 'ALTER PUBLICATION back SET TABLE back (id, v), pu', 'ALTER PUBLICATION back SET TABLE back, pu' ],
 	[ "public.back: a column's type has changed, and no row was written anew", q(SET timezone = 'UTC'; ALTER TABLE back ALTER t TYPE timestamp) ],
-	[ 'public.pu: public.pu1 is unlogged', 'ALTER TABLE pu1 SET UNLOGGED', 'INSERT INTO pu VALUES (2)', 'ALTER TABLE pu1 SET LOGGED' ])
+	[ 'public.pu: partition public.pu1 has joined without the rows that it had|public.pu: public.pu1 is unlogged', 'ALTER TABLE pu1 SET UNLOGGED', 'INSERT INTO pu VALUES (2)', 'ALTER TABLE pu1 SET LOGGED' ],
+	[ '', 'CREATE TABLE pu2 (LIKE pu INCLUDING ALL)', 'ALTER TABLE pu ATTACH PARTITION pu2 FOR VALUES FROM (10) TO (20)', 'INSERT INTO pu VALUES (11)' ],
+	[ 'public.pu: partition public.pu2 was detached', 'ALTER TABLE pu DETACH PARTITION pu2' ],
+	[ 'public.pu: partition public.pu2 has joined without the rows that it had|public.pu: partition public.pu2 was detached', 'ALTER TABLE pu ATTACH PARTITION pu2 FOR VALUES FROM (10) TO (20)', 'ALTER TABLE pu DETACH PARTITION pu2', 'DELETE FROM pu2', 'DROP TABLE pu2' ],
+	[ '', 'CREATE TABLE pu2 PARTITION OF pu FOR VALUES FROM (10) TO (20)' ],
+	[ '', 'BEGIN; ALTER TABLE pu DETACH PARTITION pu2; ALTER TABLE pu ATTACH PARTITION pu2 FOR VALUES FROM (10) TO (20); COMMIT' ],
+	[ 'public.pu: partition public.pu2 has joined without the rows that it had', 'BEGIN; ALTER TABLE pu DETACH PARTITION pu2; INSERT INTO pu2 VALUES (12); ALTER TABLE pu ATTACH PARTITION pu2 FOR VALUES FROM (10) TO (20); COMMIT' ],
+	[ 'public.pu: partition public.pu3 was dropped', 'CREATE TABLE pu3 PARTITION OF pu FOR VALUES FROM (20) TO (30)', 'INSERT INTO pu VALUES (21)', 'DROP TABLE pu3' ],
+	[ 'public.pu: partition public.tree1 has joined without the rows that it had', 'CREATE TABLE tree (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE tree1 PARTITION OF tree FOR VALUES FROM (30) TO (35); CREATE TABLE tree2 PARTITION OF tree FOR VALUES FROM (35) TO (40); INSERT INTO tree VALUES (31)', 'ALTER TABLE pu ATTACH PARTITION tree FOR VALUES FROM (30) TO (40)', 'INSERT INTO pu VALUES (36)' ],
+	[ 'public.pu: partition public.tree1 was detached|public.pu: partition public.tree2 was detached', 'ALTER TABLE pu DETACH PARTITION tree' ],
+	[ 'public.back: the table has joined the publication without the rows that it had', 'BEGIN; ALTER PUBLICATION back DROP TABLE back; UPDATE back SET v = v; ALTER PUBLICATION back ADD TABLE back; COMMIT' ],
+	[ join('|', sort map { ("public.$_: the table has joined the publication without the rows that it had", "public.$_: the table has left the publication") } 'pu', 'pu1', 'pu2'), 'ALTER PUBLICATION back SET (publish_via_partition_root = false)', 'INSERT INTO pu VALUES (3), (13)', 'ALTER PUBLICATION back SET (publish_via_partition_root = true)' ])
 {
 	my ($gaps, @statements) = @$case;
 	my $count = names('back');
