@@ -18,6 +18,7 @@
 #include "access/table.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_class.h"
+#include "catalog/partition.h"
 #include "catalog/pg_inherits.h"
 #include "storage/smgr.h"
 #include "utils/fmgroids.h"
@@ -31,18 +32,24 @@
 #include "path.h"
 #include "publication.h"
 
-/* A relation that was published before the transaction. */
+/* A relation that was there before the transaction. */
 typedef struct Member
 {
 	Oid   relid;
-	Oid   table; /* whose changes its were */
-	char *name;  /* as folders have it */
+	Oid   table; /* whose changes its were; 0: it was not published */
+	char *name;  /* as folders have it, if it was */
 } Member;
 
 static char *
 name_of(Oid relid)
 {
 	return path_table(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+}
+
+static bool
+exists(Oid relid)
+{
+	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid));
 }
 
 /* ---- before ---- */
@@ -92,30 +99,59 @@ add_member(Batch *batch, Oid relid, Oid table)
 	MemoryContext old = MemoryContextSwitchTo(batch->members_context);
 	Member       *member = palloc(sizeof(Member));
 
-	*member = (Member){.relid = relid, .table = table, .name = name_of(relid)};
+	*member = (Member){.relid = relid, .table = table};
+	if (OidIsValid(table))
+		member->name = name_of(relid);
 	batch->members = lappend(batch->members, member);
 	MemoryContextSwitchTo(old);
+}
+
+/* Is there a table among the relations, other than temporary ones? */
+static bool
+has_table(List *relids)
+{
+	ListCell *cell;
+
+	foreach (cell, relids)
+	{
+		char kind = get_rel_relkind(lfirst_oid(cell));
+
+		if ((kind == RELKIND_RELATION || kind == RELKIND_PARTITIONED_TABLE) &&
+			get_rel_persistence(lfirst_oid(cell)) != RELPERSISTENCE_TEMP)
+			return true;
+	}
+	return false;
+}
+
+static void
+add_members(Batch *batch, List *relids)
+{
+	ListCell *cell;
+
+	foreach (cell, relids)
+	{
+		if (exists(lfirst_oid(cell)))
+			add_member(batch, lfirst_oid(cell), find_table(batch, lfirst_oid(cell)));
+	}
 }
 
 void
 batch_begin_members(Batch *batch, const DecodeTransaction *transaction)
 {
 	MemoryContext caller = MemoryContextSwitchTo(batch->event_context);
-	ListCell     *cell;
+	List         *relids;
 
 	MemoryContextReset(batch->members_context);
 	MemoryContextReset(batch->event_context);
 	batch->members = NIL;
-	foreach (cell, list_changed(transaction))
+	relids = list_changed(transaction);
+	if (has_table(relids))
 	{
-		Oid table = find_table(batch, lfirst_oid(cell));
-
-		if (OidIsValid(table))
-			add_member(batch, lfirst_oid(cell), table);
-	}
-	/* The transaction may have begun before others that have been decoded. */
-	if (batch->members != NIL)
+		/* What is cached is of others, which may have begun after the transaction. */
 		decode_forget_catalogs();
+		add_members(batch, relids);
+		decode_forget_catalogs();
+	}
 	MemoryContextSwitchTo(caller);
 }
 
@@ -143,19 +179,24 @@ find_member(const Batch *batch, Oid relid)
 
 /* ---- rows that are no events ---- */
 
+/* Has the transaction written the row of the catalogs, which is released?  There may be none. */
+static bool
+is_written(const DecodeTransaction *transaction, HeapTuple tuple)
+{
+	bool found =
+		HeapTupleIsValid(tuple) && decode_is_of(transaction, HeapTupleHeaderGetXmin(tuple->t_data));
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return found;
+}
+
 /* No command changes the row of the column "ctid" after it has made the table. */
 static bool
 is_new(const DecodeTransaction *transaction, Oid relid)
 {
-	HeapTuple tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid),
-									  Int16GetDatum(SelfItemPointerAttributeNumber));
-	bool      found;
-
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	found = decode_is_of(transaction, HeapTupleHeaderGetXmin(tuple->t_data));
-	ReleaseSysCache(tuple);
-	return found;
+	return is_written(transaction, SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid),
+												   Int16GetDatum(SelfItemPointerAttributeNumber)));
 }
 
 /*
@@ -233,15 +274,9 @@ any_has_rows(Batch *batch, const DecodeTransaction *transaction, Oid table)
 typedef struct Change
 {
 	Oid           relid;
-	const Member *before; /* NULL: it was not published */
+	const Member *before; /* NULL: it was not there */
 	Oid           after;  /* the table whose changes its are now; 0: it is not published */
 } Change;
-
-static bool
-exists(Oid relid)
-{
-	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid));
-}
 
 static bool
 is_unlogged(Oid relid)
@@ -280,6 +315,54 @@ tell_gone(Batch *batch, const Change *change)
 	batch_note_gap(batch, table, reason, !is_unlogged(change->relid));
 }
 
+static bool
+is_attached_here(const DecodeTransaction *transaction, Oid relid)
+{
+	Relation    pg_inherits = table_open(InheritsRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple   tuple;
+	bool        found;
+
+	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(relid));
+	scan = systable_beginscan(pg_inherits, InheritsRelidSeqnoIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	found =
+		HeapTupleIsValid(tuple) && decode_is_of(transaction, HeapTupleHeaderGetXmin(tuple->t_data));
+	systable_endscan(scan);
+	table_close(pg_inherits, AccessShareLock);
+	return found;
+}
+
+/*
+ * Is it the transaction that has a relation published?  Another one may have made the relation
+ * after this one had begun, and before it came to change it.
+ */
+static bool
+is_published_here(Batch *batch, const DecodeTransaction *transaction, Oid relid)
+{
+	Datum     publication = ObjectIdGetDatum(batch_find_publication(batch));
+	List     *relids = list_make1_oid(relid);
+	ListCell *cell;
+
+	if (is_written(transaction, SearchSysCache1(PUBLICATIONOID, publication)))
+		return true;
+	if (get_rel_relispartition(relid))
+		relids = list_concat(relids, get_partition_ancestors(relid));
+	foreach (cell, relids)
+	{
+		Datum table = ObjectIdGetDatum(lfirst_oid(cell));
+		Datum schema = ObjectIdGetDatum(get_rel_namespace(lfirst_oid(cell)));
+
+		if (is_attached_here(transaction, lfirst_oid(cell)) ||
+			is_written(transaction, SearchSysCache2(PUBLICATIONRELMAP, table, publication)) ||
+			is_written(transaction, SearchSysCache2(PUBLICATIONNAMESPACEMAP, schema, publication)))
+			return true;
+	}
+	return false;
+}
+
 static void
 tell_come(Batch *batch, const DecodeTransaction *transaction, const Change *change)
 {
@@ -287,6 +370,8 @@ tell_come(Batch *batch, const DecodeTransaction *transaction, const Change *chan
 	Source *source = batch_peek_source(batch, change->relid);
 
 	if (is_copied(batch, transaction, change->after) ||
+		(change->before == NULL && !is_new(transaction, change->relid) &&
+		 !is_published_here(batch, transaction, change->relid)) ||
 		!any_has_rows(batch, transaction, change->relid))
 		return;
 	batch_note_gap(batch, name_of(change->after),
@@ -348,7 +433,8 @@ list_changes(Batch *batch, const DecodeTransaction *transaction)
 		*change = (Change){.relid = lfirst_oid(cell),
 						   .before = find_member(batch, lfirst_oid(cell)),
 						   .after = find_table(batch, lfirst_oid(cell))};
-		if (change->before != NULL || OidIsValid(change->after))
+		if (OidIsValid(change->after) ||
+			(change->before != NULL && OidIsValid(change->before->table)))
 			changes = lappend(changes, change);
 		else
 		{

@@ -370,6 +370,14 @@ foreach my $case (
 	deliver_loudly('back');
 	is(join('|', sort split /\|/, gaps((batches(objects('back')))[ $count .. $#{ [ names('back') ] } ])), $gaps, "$statements[0]: the gap");
 }
+# A transaction whose first change was before a partition was made, and that changes it.
+my $before = names('back');
+my $early = start_psql($node, q(BEGIN), q(INSERT INTO back VALUES (99)), q(SELECT pg_sleep(1)), q(ALTER TABLE pu ADD n int), q(COMMIT));
+poll_until(sub { sql(q(SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep')) }, 'the open transaction');
+sql($_) foreach 'CREATE TABLE pu9 PARTITION OF pu FOR VALUES FROM (90) TO (100)', 'INSERT INTO pu VALUES (91)';
+is((finish_psql($early))[0], 0, 'a partition is made while a transaction is open that changes it');
+deliver_loudly('back');
+is(gaps((batches(objects('back')))[ $before .. $#{ [ names('back') ] } ]), '', 'its rows were events');
 is((grep { defined $_->{missing} } @{ schema_of('back', 'public.back')->{columns} }), 0, 'columns that join a list have no value that rows lack');
 is_fine('back', 'back');
 # All that was owed is unknown when it is launched anew.
