@@ -163,6 +163,20 @@ connector_new_credential_id(void)
 	return credential_id;
 }
 
+/* What others have committed meanwhile counts as well. */
+static bytea *
+seal(const char *secret, const char *token, int64 credential_id)
+{
+	CatalogScope scope;
+	bytea       *stored = NULL;
+
+	catalog_enter(&scope);
+	if (catalog_execute_latest("SELECT sealed FROM s3export.secret LIMIT 1", "") > 0)
+		stored = catalog_bytea(0, "sealed");
+	catalog_leave(&scope);
+	return secret_seal(secret, token, credential_id, stored);
+}
+
 void
 connector_use_keys(Connector *connector, const char *access_key_id, const char *secret,
 				   const char *token)
@@ -173,7 +187,7 @@ connector_use_keys(Connector *connector, const char *access_key_id, const char *
 	memset(credentials, 0, sizeof(*credentials));
 	credentials->credential_id = connector->credential_id;
 	credentials->access_key_id = pstrdup(access_key_id);
-	credentials->sealed = secret_seal(secret, token, connector->credential_id);
+	credentials->sealed = seal(secret, token, connector->credential_id);
 	credentials->sts_endpoint_url = sts_endpoint_url;
 }
 
@@ -390,7 +404,7 @@ connector_set_identity(const char *access_key_id, const char *secret, const char
 	credential_id = catalog_int64(0, "credential_id", NULL);
 	catalog_leave(&scope);
 
-	sealed = secret_seal(secret, token, credential_id);
+	sealed = seal(secret, token, credential_id);
 
 	catalog_enter(&scope);
 	save_credential(credential_id, scope.userid, access_key_id, NULL, new);

@@ -9,8 +9,9 @@
  *
  * Version, key id and the credential's id are authenticated with it.  The key
  * id, the first bytes of the key's SHA-256, tells a key file that was replaced
- * from a secret that was damaged.  Within the ciphertext are the secret and,
- * if there is one, the session token, each with a NUL at its end.
+ * from a secret that was damaged.  People are shown it in hex: sha256sum of the
+ * right file begins with it.  Within the ciphertext are the secret and, if there
+ * is one, the session token, each with a NUL at its end.
  *
  * The key file is read each time and the key wiped after use: seals and opens
  * are rare, and so no process keeps the key.
@@ -95,13 +96,26 @@ key_file_path(void)
 	return guc_key_file[0] != '\0' ? guc_key_file : psprintf("%s/%s", DataDir, DEFAULT_KEY_FILE);
 }
 
+/* What sha256sum of the key file that a sealed secret needs begins with. */
+static const char *
+key_name(const unsigned char *sealed)
+{
+	const unsigned char *id = sealed + 1;
+
+	return psprintf("%02x%02x%02x%02x", id[0], id[1], id[2], id[3]);
+}
+
+static const char *
+command_to_make_key(const char *path)
+{
+	return psprintf("openssl rand -out \"%s\" %d && chmod 600 \"%s\"", path, KEY_LEN, path);
+}
+
 static int
 hint_make_key(const char *path)
 {
-	return errhint(
-		"As the user that runs the server, make one with: openssl rand -out \"%s\" %d && "
-		"chmod 600 \"%s\"",
-		path, KEY_LEN, path);
+	return errhint("As the user that runs the server, make one with: %s",
+				   command_to_make_key(path));
 }
 
 /* Writes a new file that only its owner may read; returns false with errno set. */
@@ -157,13 +171,46 @@ create_key_file(const char *path)
 	pfree(temporary);
 }
 
-static int
-hint_missing_key_file(const char *path)
+/* "sealed" is a secret that needs the file; NULL: there is none. */
+static void
+report_missing_key_file(const char *path, const unsigned char *sealed)
 {
-	if (guc_key_file[0] != '\0')
-		return hint_make_key(path);
-	return errhint("Put the file back in its place (on a standby, a copy of the primary's), or "
-				   "store the secrets again with s3export.set_credentials().");
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_UNDEFINED_FILE), errmsg("key file \"%s\" does not exist", path),
+		 sealed != NULL ? errdetail("Stored secrets are encrypted with the key that it held: "
+									"\"sha256sum\" of the file begins with %s.",
+									key_name(sealed))
+						: errdetail("It is to hold the key that secrets are encrypted with."),
+		 RecoveryInProgress() ? errhint("Copy the file from the primary to this place.")
+		 : sealed != NULL
+			 ? errhint("Copy the file to this place: after pg_upgrade from the old data directory, "
+					   "else from a backup.  If it is lost, make another one with: %s, and store "
+					   "each secret again.",
+					   command_to_make_key(path))
+			 : hint_make_key(path)));
+}
+
+/*
+ * As the server does with the key of its certificate: a file of the server's user
+ * is for that user alone, and one of root's may be lent to a group.
+ */
+static void
+check_key_file_access(const char *path, const struct stat *st)
+{
+	if (st->st_uid != geteuid() && st->st_uid != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("key file \"%s\" must be owned by the database user or root", path)));
+	if ((st->st_uid == geteuid() && (st->st_mode & (S_IRWXG | S_IRWXO)) != 0) ||
+		(st->st_uid == 0 && (st->st_mode & (S_IWGRP | S_IXGRP | S_IRWXO)) != 0))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_CONFIG_FILE_ERROR),
+			 errmsg("key file \"%s\" has group or world access", path),
+			 errdetail("File must have permissions u=rw (0600) or less if owned by the database "
+					   "user, or permissions u=rw,g=r (0640) or less if owned by root."),
+			 errhint("Run: chmod 600 \"%s\"", path)));
 }
 
 static void
@@ -178,11 +225,7 @@ check_key_file(const char *path, int fd)
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),
 				 errmsg("key file \"%s\" is not a regular file", path),
 				 errhint("Set s3export.key_file to a file that holds %d random bytes.", KEY_LEN)));
-	if (st.st_mode & (S_IRWXG | S_IRWXO))
-		ereport(ERROR, (errcode(ERRCODE_CONFIG_FILE_ERROR),
-						errmsg("key file \"%s\" has group or world access", path),
-						errdetail("File must have permissions u=rw (0600) or less."),
-						errhint("Run: chmod 600 \"%s\"", path)));
+	check_key_file_access(path, &st);
 	if (st.st_size != KEY_LEN)
 		ereport(ERROR, (errcode(ERRCODE_CONFIG_FILE_ERROR),
 						errmsg("key file \"%s\" does not hold a key", path),
@@ -191,44 +234,60 @@ check_key_file(const char *path, int fd)
 						hint_make_key(path)));
 }
 
+static void
+read_open_file(const char *path, int fd, unsigned char *key)
+{
+	ssize_t len = read(fd, key, KEY_LEN);
+
+	if (len == KEY_LEN)
+		return;
+	if (len >= 0)
+		errno = EIO;
+	ereport(ERROR, (errcode_for_file_access(), errmsg("could not read file \"%s\": %m", path)));
+}
+
+/* Without asking anybody only where it does no harm. */
+static bool
+may_create_key_file(const unsigned char *sealed)
+{
+	return sealed == NULL &&          /* they would have to do without theirs */
+		   guc_key_file[0] == '\0' && /* an administrator who names a file means that one */
+		   !RecoveryInProgress();     /* a standby's has to be the primary's */
+}
+
 /*
- * Reads the key, and makes the file first where that does no harm: only to seal,
- * since a new key opens nothing; only in the default place, since an
- * administrator who names another file means that file; and not on a standby,
- * where the key has to be the primary's.
+ * "sealed" is a secret that is stored, of which the right file is known; NULL:
+ * there is none.
  */
 static void
-read_key(const char *path, bool sealing, unsigned char *key)
+read_key(const char *path, const unsigned char *sealed, unsigned char *key)
 {
-	ssize_t len;
-	int     fd;
+	int fd;
 
 	/* O_NONBLOCK: opening a FIFO would wait for its writer */
 	fd = OpenTransientFile(path, O_RDONLY | O_NONBLOCK | PG_BINARY);
-	if (fd < 0 && errno == ENOENT && sealing && guc_key_file[0] == '\0' && !RecoveryInProgress())
+	if (fd < 0 && errno == ENOENT)
 	{
+		if (!may_create_key_file(sealed))
+			report_missing_key_file(path, sealed);
 		create_key_file(path);
 		fd = OpenTransientFile(path, O_RDONLY | O_NONBLOCK | PG_BINARY);
 	}
 	if (fd < 0)
-	{
-		bool missing = (errno == ENOENT);
-
 		ereport(ERROR,
 				(errcode_for_file_access(), errmsg("could not open key file \"%s\": %m", path),
-				 errdetail("It holds the key that stored secrets are encrypted with."),
-				 missing ? hint_missing_key_file(path) : 0));
-	}
-	check_key_file(path, fd);
-
-	len = read(fd, key, KEY_LEN);
-	if (len != KEY_LEN)
+				 errdetail("It holds the key that stored secrets are encrypted with.")));
+	/* The uploader raises errors outside of transactions, which would close it. */
+	PG_TRY();
 	{
-		if (len >= 0)
-			errno = EIO;
-		ereport(ERROR, (errcode_for_file_access(), errmsg("could not read file \"%s\": %m", path)));
+		check_key_file(path, fd);
+		read_open_file(path, fd, key);
 	}
-	CloseTransientFile(fd);
+	PG_FINALLY();
+	{
+		CloseTransientFile(fd);
+	}
+	PG_END_TRY();
 }
 
 /* What is authenticated beside the ciphertext; its first PREFIX_LEN bytes are stored. */
@@ -271,7 +330,7 @@ run_cipher(bool encrypt, const unsigned char *key, const unsigned char *nonce,
 }
 
 bytea *
-secret_seal(const char *secret, const char *token, int64 credential_id)
+secret_seal(const char *secret, const char *token, int64 credential_id, const bytea *stored)
 {
 	size_t         secret_size = strlen(secret) + 1;
 	size_t         token_size = token ? strlen(token) + 1 : 0;
@@ -280,15 +339,18 @@ secret_seal(const char *secret, const char *token, int64 credential_id)
 	unsigned char *prefix = (unsigned char *) VARDATA(sealed);
 	unsigned char *nonce = prefix + PREFIX_LEN;
 	unsigned char *text = nonce + NONCE_LEN;
+	unsigned char *needs_key = NULL;
 	unsigned char  key[KEY_LEN];
 	unsigned char  aad[AAD_LEN];
 	bool           ok;
 
+	if (stored != NULL && VARSIZE_ANY_EXHDR(stored) > OVERHEAD)
+		needs_key = (unsigned char *) VARDATA_ANY(stored);
 	SET_VARSIZE(sealed, VARHDRSZ + OVERHEAD + len);
 	if (!pg_strong_random(nonce, NONCE_LEN))
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate a random nonce")));
-	read_key(key_file_path(), true, key);
+	read_key(key_file_path(), needs_key, key);
 
 	/* encrypted in place, so that no other copy needs wiping */
 	memcpy(text, secret, secret_size);
@@ -341,7 +403,7 @@ secret_open(MemoryContext parent, const bytea *sealed, int64 credential_id)
 	result = MemoryContextAlloc(context, sizeof(Secret));
 	result->secret = alloc_wiped(context, len);
 
-	read_key(path, false, key);
+	read_key(path, prefix, key);
 	ok = make_aad(aad, key, credential_id);
 	key_matches = ok && memcmp(prefix, aad, PREFIX_LEN) == 0;
 	ok = key_matches && run_cipher(false, key, nonce, aad, text, (int) len,
@@ -356,7 +418,9 @@ secret_open(MemoryContext parent, const bytea *sealed, int64 credential_id)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("cannot decrypt a stored secret"),
-			 errdetail("It was encrypted with another key than the one in \"%s\".", path),
+			 errdetail("It was encrypted with another key than the one in \"%s\": \"sha256sum\" of "
+					   "the right file begins with %s.",
+					   path, key_name(prefix)),
 			 errhint("Put the earlier key file back in its place, or store the secret again with "
 					 "s3export.set_credentials() or s3export.set_identity().")));
 	if (!ok)

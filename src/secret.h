@@ -10,11 +10,15 @@
 
 /*
  * A sealed secret is bound to a credential's id, so that a blob moved to
- * another row does not open.  Sealing makes the key file (mode 0600) when the
- * default one does not exist yet, but not on a standby.  Both raise errors that
- * say which file is at fault and never what was in it.
+ * another row does not open.  "stored" is any secret that is stored already, not
+ * toasted; NULL: there is none.  Without one, sealing makes the key file (mode
+ * 0600) when the default one does not exist yet, but not on a standby: a new key
+ * beside secrets that need the old one would have to be replaced, and take its own
+ * secrets along.  Sealing and opening raise errors that say which file is at fault,
+ * what sha256sum says of the right one, and never what was in it.
  */
-extern bytea *secret_seal(const char *secret, const char *token, int64 credential_id);
+extern bytea *
+secret_seal(const char *secret, const char *token, int64 credential_id, const bytea *stored);
 
 typedef struct Secret
 {

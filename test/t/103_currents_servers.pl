@@ -4,6 +4,8 @@
 use strict;
 use warnings;
 use lib 'test/lib';
+use Cwd qw(abs_path);
+use File::Basename qw(dirname);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use S3Currents;
@@ -246,7 +248,15 @@ SKIP:
 	my $directory = PostgreSQL::Test::Utils::tempdir();
 	chdir $directory or die "could not enter $directory: $!";
 	command_ok([ 'pg_upgrade', '--no-sync', '-d', $old->data_dir, '-D', $new->data_dir, '-b', $bin, '-B', $bin, '-s', $new->host, '-p', $old->port, '-P', $new->port ], 'pg_upgrade');
-	PostgreSQL::Test::Utils::system_or_bail('cp', '-p', $old->data_dir . '/s3export.key', $new->data_dir);
+	$new->start;
+	my %missing = (sqlstate => '58P01', message => qr/^key file ".*" does not exist$/, detail => qr/sha256sum/, hint => qr/pg_upgrade/);
+	error_like($new, q(SELECT s3export.set_credentials('flow', 'AKIAXXXXXXXXXXXXXXXX', 'x', validate => false)), \%missing, 'after pg_upgrade no new key is made');
+	$new->stop;
+	{
+		local @ENV{qw(OLD_DATA NEW_DATA)} = ($old->data_dir, $new->data_dir);
+		my ($step) = slurp_file(dirname(abs_path(__FILE__)) . '/../../README.md') =~ /^### pg_upgrade\n.*?^ *```sh\n(.*?)^ *```/ms;
+		PostgreSQL::Test::Utils::system_or_bail('sh', '-c', $step);
+	}
 	$new->start;
 	my @before = events(files_in_scripted($s3, $folder));
 	if ($new->pg_version < 17)
