@@ -14,19 +14,23 @@ typedef struct Groups
 {
 	const char *data;
 	int         count;
-	int         weight; /* of the first, as a power of 10,000 */
+	int         weight;  /* of the first, as a power of 10,000 */
+	bool        damaged; /* one was more than four digits */
 } Groups;
 
 /* The group at an index from the first one, in which there may be no digits. */
 static inline uint32
-group(const Groups *groups, int index)
+group(Groups *groups, int index)
 {
 	uint16 digits;
 
 	if (index < 0 || index >= groups->count)
 		return 0;
 	memcpy(&digits, groups->data + 2 * index, 2);
-	return digits;
+	if (likely(digits <= 9999))
+		return digits;
+	groups->damaged = true;
+	return 0;
 }
 
 char *
@@ -41,7 +45,7 @@ csv_put_numeric(char *dst, const char *data, size_t len)
 	{
 		negative = (header & CSV_NUMERIC_SHORT_NEGATIVE) != 0;
 		scale = CSV_NUMERIC_SHORT_SCALE(header);
-		groups = (Groups){data + 2, (int) (len - 2) / 2, CSV_NUMERIC_SHORT_WEIGHT(header)};
+		groups = (Groups){data + 2, (int) (len - 2) / 2, CSV_NUMERIC_SHORT_WEIGHT(header), false};
 	}
 	else if (CSV_NUMERIC_KIND(header) == CSV_NUMERIC_KIND_SPECIAL)
 		return NULL;
@@ -49,7 +53,7 @@ csv_put_numeric(char *dst, const char *data, size_t len)
 	{
 		negative = CSV_NUMERIC_KIND(header) == CSV_NUMERIC_KIND_NEGATIVE;
 		scale = CSV_NUMERIC_LONG_SCALE(header);
-		groups = (Groups){data + 4, (int) (len - 4) / 2, (int16) csv_numeric_word(data + 2)};
+		groups = (Groups){data + 4, (int) (len - 4) / 2, (int16) csv_numeric_word(data + 2), false};
 	}
 	if (4 * Max(groups.weight + 1, 1) + scale > CSV_NUMERIC_WIDTH - 8)
 		return NULL;
@@ -66,5 +70,5 @@ csv_put_numeric(char *dst, const char *data, size_t len)
 			csv_put_quad(dst + i, group(&groups, groups.weight + 1 + i / 4));
 		dst += scale;
 	}
-	return dst;
+	return groups.damaged ? NULL : dst;
 }

@@ -28,7 +28,8 @@
 
 /*
  * The text of a numeric, as stored: "data" is what follows the length.  NULL
- * for NaN and infinities, and if it takes more than CSV_NUMERIC_WIDTH bytes.
+ * for NaN and infinities, if it takes more than CSV_NUMERIC_WIDTH bytes, and if a
+ * damaged page has more than four digits in a group.
  */
 extern char *csv_put_numeric(char *dst, const char *data, size_t len);
 
@@ -39,6 +40,15 @@ csv_numeric_word(const char *src)
 
 	memcpy(&word, src, 2);
 	return word;
+}
+
+/* Is one of four groups more than 9999? */
+static inline bool
+csv_numeric_is_damaged(uint64 groups)
+{
+	uint64 low = (groups & UINT64CONST(0x7FFF7FFF7FFF7FFF)) + UINT64CONST(0x58F058F058F058F0);
+
+	return ((low | groups) & UINT64CONST(0x8000800080008000)) != 0;
 }
 
 /*
@@ -62,6 +72,8 @@ csv_put_numeric_within(char *dst, const char *data, size_t len)
 		memcpy(&groups, data + len - 8, 8);
 		groups = groups >> 1 >> (79 - 8 * len);
 		groups <<= 16 * (2 - before);
+		if (unlikely(csv_numeric_is_damaged(groups)))
+			return NULL;
 		*dst = '-';
 		dst += (header & CSV_NUMERIC_SHORT_NEGATIVE) != 0;
 		dst = csv_put_quads_head(dst, groups & 0xFFFF, groups >> 16 & 0xFFFF);

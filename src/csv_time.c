@@ -229,10 +229,19 @@ csv_write_timestamptz(char *dst, Datum value, void *state)
 	return dst + span->len;
 }
 
+/* Anything else is of a damaged page. */
+static inline bool
+is_time_of_day(int64 micros)
+{
+	return micros >= 0 && micros <= USECS_PER_DAY;
+}
+
 char *
 csv_write_time(char *dst, Datum value, void *state pg_attribute_unused())
 {
-	return put_clock(dst, DatumGetTimeADT(value));
+	TimeADT micros = DatumGetTimeADT(value);
+
+	return likely(is_time_of_day(micros)) ? put_clock(dst, micros) : NULL;
 }
 
 char *
@@ -240,6 +249,9 @@ csv_write_timetz(char *dst, Datum value, void *state pg_attribute_unused())
 {
 	const TimeTzADT *time = DatumGetTimeTzADTP(value);
 
+	if (unlikely(!is_time_of_day(time->time) || time->zone <= -100 * SECS_PER_HOUR ||
+				 time->zone >= 100 * SECS_PER_HOUR))
+		return NULL;
 	return put_offset(put_clock(dst, time->time), -time->zone);
 }
 

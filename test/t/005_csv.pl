@@ -117,6 +117,20 @@ like($node->safe_psql('utf8', "SET search_path = mine, public, pg_catalog;
 	SELECT csv_probe('SELECT ''abc''', '$dir/upper.csv', false, NULL, NULL, NULL, NULL, NULL, 'LATIN2', 64);
 	SELECT pg_read_file('$dir/upper.csv')"), qr/ABC/, 'the conversion was called');
 
+# What no function makes, and a damaged page may hold: groups of more than four
+# digits, and times that are none.
+$node->safe_psql('utf8', q{
+	CREATE CAST (bytea AS numeric) WITHOUT FUNCTION;
+	CREATE CAST (bigint AS time) WITHOUT FUNCTION;
+	CREATE TABLE damaged (i serial, n numeric, t time);
+	INSERT INTO damaged (n, t) SELECT decode(header || digits, 'hex')::numeric, time::time
+	  FROM unnest('{8080,0081,0181,008c,7f80,00000000,00020000,01400100}'::text[]) header,
+		unnest('{ffff,1027,ff7f,0080,0100ffff,010001001027,0100010001000f27,ffffffffffffffff}'::text[]) digits,
+		unnest('{-1,0,86400000000,86400000001,9223372036854775807,-9223372036854775808,3600000000000000}'::bigint[]) time;
+	INSERT INTO queries VALUES ('damaged', 'SELECT n FROM damaged'), ('damaged', 'SELECT i, n, t FROM damaged ORDER BY i'), ('damaged', 'SELECT t FROM damaged'),
+		('damaged', 'TABLE damaged'), ('damaged', 'SELECT ARRAY[n], ARRAY[t], ROW(n, t) FROM damaged')});
+compare('utf8', 'damaged', 'plain');
+
 foreach my $encoding (qw(LATIN1 SQL_ASCII))
 {
 	my $name = lc $encoding;
