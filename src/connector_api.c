@@ -242,6 +242,7 @@ s3export_create_connector(PG_FUNCTION_ARGS)
 	int                 role_wait;
 	ConnectorValidation validation;
 
+	PreventCommandIfParallelMode("s3export.create_connector()");
 	PreventCommandDuringRecovery("s3export.create_connector()");
 	args_set_name(connector, "name", args_required_text(fcinfo, ARG_NAME, "name"));
 	read_connector(connector, &credentials, fcinfo);
@@ -265,6 +266,7 @@ s3export_create_connector(PG_FUNCTION_ARGS)
 static Connector *
 lock_connector(FunctionCallInfo fcinfo, const char *function, bool missing_ok)
 {
+	PreventCommandIfParallelMode(function);
 	PreventCommandDuringRecovery(function);
 	return connector_lock(args_required_text(fcinfo, 0, "connector"), missing_ok);
 }
@@ -397,6 +399,7 @@ s3export_set_identity(PG_FUNCTION_ARGS)
 {
 	CredentialArgs keys;
 
+	PreventCommandIfParallelMode("s3export.set_identity()");
 	PreventCommandDuringRecovery("s3export.set_identity()");
 	if (!superuser())
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -471,10 +474,12 @@ Datum
 s3export_test_credentials(PG_FUNCTION_ARGS)
 {
 	int        role_wait = args_role_wait(fcinfo, TEST_ARG_ROLE_WAIT);
-	Connector *connector =
-		PG_ARGISNULL(TEST_ARG_CONNECTOR) ? unsaved_connector(fcinfo) : saved_connector(fcinfo);
-	char *region;
+	Connector *connector;
+	char      *region;
 
+	PreventCommandIfParallelMode("s3export.test_credentials()");
+	connector =
+		PG_ARGISNULL(TEST_ARG_CONNECTOR) ? unsaved_connector(fcinfo) : saved_connector(fcinfo);
 	connector_require_credentials(connector);
 	return_checks(fcinfo, uploader_check(connector, role_wait, &region));
 	return (Datum) 0;

@@ -116,8 +116,11 @@ s3export_copy_to(PG_FUNCTION_ARGS)
 {
 	CopyArguments  arguments;
 	TransferTotals totals = {0};
-	bool           wait = copy_args_wait(fcinfo);
+	bool           wait;
 
+	/* A function that calls this may be marked wrongly. */
+	PreventCommandIfParallelMode("s3export.copy_to()");
+	wait = copy_args_wait(fcinfo);
 	if (!wait)
 		check_queueing();
 

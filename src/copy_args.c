@@ -169,6 +169,18 @@ refuse_path(const char *path, const char *detail, const char *hint)
 					errdetail("%s", detail), errhint("%s", hint)));
 }
 
+/* Whoever finds a file by such a name takes it for what it is not. */
+static void
+refuse_foreign_format(const char *path)
+{
+	const char *format = path_foreign_format(path);
+
+	if (format != NULL)
+		refuse_path(path, psprintf("Files named .%s are no CSV, and s3export writes CSV.", format),
+					"Choose a name such as \"orders.csv\", or with \".gz\", \".zst\" or \".lz4\" "
+					"added for a compressed file.");
+}
+
 /*
  * The path below the folder.  The whole key is what S3 limits, and is looked at
  * as that of the first job's first file.
@@ -186,6 +198,7 @@ path_argument(FunctionCallInfo fcinfo, const Connector *connector)
 	wrong = path_check(path);
 	if (wrong != NULL)
 		refuse_path(path, wrong, PATH_PLACEHOLDERS);
+	refuse_foreign_format(path);
 	key = path_expand(path, &fields);
 	if (connector->folder_path[0])
 		key = psprintf("%s/%s", connector->folder_path, key);

@@ -114,6 +114,7 @@ s3export_launch(PG_FUNCTION_ARGS)
 	DeliveryOutcome outcome = {0};
 	bool            copy_existing;
 
+	PreventCommandIfParallelMode("s3export.launch()");
 	PreventCommandDuringRecovery("s3export.launch()");
 	connector = connector_load(args_required_text(fcinfo, 0, "connector"), CONNECTOR_OWNER);
 	copy_existing = args_required_bool(fcinfo, 1, "copy_existing");
@@ -138,6 +139,7 @@ s3export_add_table(PG_FUNCTION_ARGS)
 	const Current  *current;
 	DeliveryOutcome outcome = {0};
 
+	PreventCommandIfParallelMode("s3export.add_table()");
 	PreventCommandDuringRecovery("s3export.add_table()");
 	connector = connector_load(args_required_text(fcinfo, 0, "connector"), CONNECTOR_OWNER);
 	if (PG_ARGISNULL(1))
@@ -171,6 +173,7 @@ lock_argument(FunctionCallInfo fcinfo, const char *function)
 {
 	Connector *connector;
 
+	PreventCommandIfParallelMode(function);
 	PreventCommandDuringRecovery(function);
 	connector = connector_lock(args_required_text(fcinfo, 0, "connector"), false);
 	require_currents(connector);
@@ -441,6 +444,7 @@ s3export_deliver(PG_FUNCTION_ARGS)
 	DeliveryOutcome outcome = {0};
 	Undelivered     undelivered = {0};
 
+	PreventCommandIfParallelMode("s3export.deliver()");
 	PreventCommandDuringRecovery("s3export.deliver()");
 	require_unlocked();
 	InitMaterializedSRF(fcinfo, 0);

@@ -17,6 +17,7 @@
 #include "access/xlog.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
+#include "nodes/nodeFuncs.h"
 #include "nodes/parsenodes.h"
 #include "parser/parse_relation.h"
 #include "tcop/tcopprot.h"
@@ -89,6 +90,19 @@ refuse(const char *detail)
 			 errhint("Give one SELECT, VALUES or TABLE statement, or the name of a table.")));
 }
 
+/* Does it lock rows, itself or in a part of it, be that a view's? */
+static bool
+locks_rows(Node *node, void *context)
+{
+	Query *query = (Query *) node;
+
+	if (node == NULL)
+		return false;
+	if (!IsA(node, Query))
+		return expression_tree_walker(node, locks_rows, context);
+	return query->rowMarks != NIL || query_tree_walker(query, locks_rows, context, 0);
+}
+
 /* An export must change nothing, and must know its rows before it starts. */
 static void
 check_plan(SPIPlanPtr plan)
@@ -111,7 +125,7 @@ check_plan(SPIPlanPtr plan)
 		refuse("SELECT INTO makes a table.");
 	if (query->hasModifyingCTE)
 		refuse("A WITH clause in it modifies data.");
-	if (query->rowMarks != NIL)
+	if (locks_rows((Node *) query, NULL))
 		refuse("It locks rows with FOR UPDATE or FOR SHARE.");
 }
 

@@ -140,6 +140,12 @@ typedef struct JobRemains
 } JobRemains;
 
 /*
+ * In the caller's transaction: is there a job that this role sees?  InvalidOid:
+ * any at all.
+ */
+extern bool job_any_of(Oid role);
+
+/*
  * The ids (a list of int64 *) of this server's jobs that may have left something:
  * those that have not ended, of which some may live, and those that have ended
  * with an upload left or a file in doubt.

@@ -180,6 +180,7 @@ s3export_wait(PG_FUNCTION_ARGS)
 	TimestampTz deadline = deadline_argument(fcinfo);
 	JobStatus   status;
 
+	PreventCommandIfParallelMode("s3export.wait()");
 	if (queue_is_of_transaction(job_id))
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("cannot wait for job " INT64_FORMAT, job_id),
@@ -217,6 +218,7 @@ s3export_cancel(PG_FUNCTION_ARGS)
 	JobStatus status;
 	bool      interrupted;
 
+	PreventCommandIfParallelMode("s3export.cancel()");
 	PreventCommandDuringRecovery("s3export.cancel()");
 	get_status(job_id, &status);
 	if (is_queued(&status))

@@ -39,6 +39,20 @@ job_writing_to(int64 connector_id, const char *uri, int64 job_id)
 	return other;
 }
 
+bool
+job_any_of(Oid role)
+{
+	CatalogScope scope;
+	bool         any;
+
+	catalog_enter(&scope);
+	any = catalog_execute_latest("SELECT FROM s3export.job"
+								 " WHERE $1 = 0::oid OR pg_has_role($1, owner, 'USAGE') LIMIT 1",
+								 "o", role) > 0;
+	catalog_leave(&scope);
+	return any;
+}
+
 List *
 job_find_remains(const JobScope *scope)
 {

@@ -147,6 +147,38 @@ extension_at(const char *path)
 	return name - path + len;
 }
 
+/* Which of "list" a name's extension is, in any case; a name is more than that.  NULL: none. */
+static const char *
+find_extension(const char *name, size_t len, const char *const *list)
+{
+	for (; *list != NULL; list++)
+	{
+		size_t extension_len = strlen(*list);
+
+		if (len > extension_len + 1 && name[len - extension_len - 1] == '.' &&
+			pg_strncasecmp(name + len - extension_len, *list, extension_len) == 0)
+			return *list;
+	}
+	return NULL;
+}
+
+const char *
+path_foreign_format(const char *path)
+{
+	static const char *const compressed[] = {"gz", "zst", "lz4", NULL};
+	static const char *const foreign[] = {
+		"parquet", "orc", "avro", "arrow", "feather", "json", "jsonl", "ndjson", "xml",
+		"sql",     "xls", "xlsx", "ods",   "bz2",     "xz",   "lzma",  "br",     "sz",
+		"snappy",  "lzo", "z",    "zip",   "7z",      "tar",  "tgz",   NULL};
+	const char *name = path_name(path);
+	size_t      len = strlen(name);
+	const char *ours = find_extension(name, len, compressed);
+
+	if (ours != NULL)
+		len -= strlen(ours) + 1;
+	return find_extension(name, len, foreign);
+}
+
 char *
 path_expand(const char *path, const PathFields *fields)
 {

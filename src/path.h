@@ -35,6 +35,12 @@ typedef struct PathFields
 extern const char *path_check(const char *path);
 
 /*
+ * The format of files, other than CSV and what CSV can be compressed with, that the
+ * extension of a path's name stands for, such as "parquet"; NULL: none.
+ */
+extern const char *path_foreign_format(const char *path);
+
+/*
  * Fills in the placeholders of a path that path_check found right.  Where it
  * has no {part}, "_part2" and so on goes before the extension of all files but
  * the first.

@@ -9,9 +9,11 @@
 
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "tcop/utility.h"
 #include "utils/builtins.h"
 
 #include "compat.h"
+#include "job.h"
 #include "queue.h"
 #include "uploader.h"
 
@@ -37,11 +39,17 @@ put_row(ReturnSetInfo *rsinfo, const RecoveryRow *row)
 Datum
 s3export_recover(PG_FUNCTION_ARGS)
 {
+	Oid       role = superuser() ? InvalidOid : GetUserId();
 	ListCell *cell;
 
+	PreventCommandIfParallelMode("s3export.recover()");
 	PreventCommandDuringRecovery("s3export.recover()");
 	InitMaterializedSRF(fcinfo, 0);
-	foreach (cell, uploader_recover(superuser() ? InvalidOid : GetUserId()))
+
+	/* Everybody may call this: who has nothing to recover starts no process. */
+	if (!job_any_of(role))
+		return (Datum) 0;
+	foreach (cell, uploader_recover(role))
 		put_row((ReturnSetInfo *) fcinfo->resultinfo, lfirst(cell));
 	queue_start();
 	return (Datum) 0;

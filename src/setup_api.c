@@ -10,6 +10,7 @@
 #include "access/htup_details.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
@@ -44,6 +45,7 @@ ask_identity(FunctionCallInfo fcinfo, int elevel)
 {
 	Connector *identity;
 
+	PreventCommandIfParallelMode("a request for the base identity");
 	if (!connector_may_create())
 	{
 		ereport(

@@ -32,6 +32,24 @@ refuses(const char *path, const char *phrase)
 }
 
 static void
+test_formats(void)
+{
+	static const char *const ours[] = {
+		"a.csv",     "a.csv.gz", "a.csv.zst", "a.CSV.LZ4",  "a",        "a.txt",
+		"a.tsv.gz",  "parquet",  ".json",     "json/a.csv", "a.json/b", "a.gz",
+		"a.zip.csv", "",         ".",         "a.parquetx", "xjson.gz"};
+	static const char *const foreign[][2] = {
+		{"a.parquet", "parquet"}, {"a/b.JSON", "json"},         {"a.json.gz", "json"},
+		{"a.csv.bz2", "bz2"},     {"a.Parquet.ZST", "parquet"}, {"a.zip", "zip"},
+		{"a.csv.Z", "z"},         {"{job}.xlsx", "xlsx"}};
+
+	for (size_t i = 0; i < lengthof(ours); i++)
+		is(path_foreign_format(ours[i]), NULL, "\"%s\" names no format that is not ours", ours[i]);
+	for (size_t i = 0; i < lengthof(foreign); i++)
+		is(path_foreign_format(foreign[i][0]), foreign[i][1], "\"%s\" does", foreign[i][0]);
+}
+
+static void
 test_placeholders(void)
 {
 	expands("a.csv", 1, "a.csv");
@@ -137,6 +155,7 @@ int
 main(void)
 {
 	test_placeholders();
+	test_formats();
 	test_numbers();
 	test_hive();
 	test_tables();
