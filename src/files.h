@@ -115,8 +115,13 @@ extern uint64 files_bytes_sent(const Files *files);
 /* Of what was put; where there are several files, the URI is that of their folder. */
 extern void files_get_totals(const Files *files, JobTotals *totals);
 
-/* Aborts what is not in place, as upload_pool_abort does. */
-extern void files_abort(Files *files, int timeout);
+/*
+ * The two halves of undoing, as upload_pool_stop and upload_pool_abort.  Between
+ * them, files_unrecorded has the files with an upload and without a row.
+ */
+extern void  files_stop(Files *files, int timeout, int shutdown_timeout);
+extern List *files_unrecorded(const Files *files);
+extern void  files_abort(Files *files);
 
 /*
  * After it: the files and objects that are in place, and how many of them are

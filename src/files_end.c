@@ -261,11 +261,42 @@ files_bytes_sent(const Files *files)
 /* ---- undoing ---- */
 
 void
-files_abort(Files *files, int timeout)
+files_stop(Files *files, int timeout, int shutdown_timeout)
 {
 	ListCell *cell;
 
-	upload_pool_abort(files->pool, timeout);
+	upload_pool_stop(files->pool, timeout, shutdown_timeout);
+	foreach (cell, files_list(files))
+	{
+		File *file = lfirst(cell);
+
+		file->row.upload_id = upload_id(file->upload);
+	}
+}
+
+List *
+files_unrecorded(const Files *files)
+{
+	List     *unrecorded = NIL;
+	List     *list = files_list(files);
+	ListCell *cell;
+
+	foreach (cell, list)
+	{
+		File *file = lfirst(cell);
+
+		if (file->row.upload_id != NULL && !file->row.begun)
+			unrecorded = lappend(unrecorded, file);
+	}
+	return unrecorded;
+}
+
+void
+files_abort(Files *files)
+{
+	ListCell *cell;
+
+	upload_pool_abort(files->pool);
 
 	/* Some are in place of which nobody has asked since. */
 	foreach (cell, files_in_place(files))

@@ -14,6 +14,7 @@
 #include "common/pg_prng.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
+#include "storage/procsignal.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
@@ -447,6 +448,9 @@ http_drive(HttpClient *client, long timeout)
 	if (timeout != 0 && client->ended == ended)
 		wait_for_events(client, time_to_wait(client, timeout));
 	CHECK_FOR_INTERRUPTS();
+	/* Whoever holds interrupts back while requests end must not keep all others waiting. */
+	if (ProcSignalBarrierPending)
+		ProcessProcSignalBarrier();
 	if (client->watch != NULL)
 		client->watch(client->watch_arg);
 

@@ -123,7 +123,8 @@ extern void http_cancel(HttpClient *client, HttpRequest *request);
  * Works on what is due and returns; with nothing due, waits at most "timeout"
  * ms (-1: for ever, 0: not at all) for sockets, back-offs or the process latch.
  * Returns without waiting when a request came to its end.  Resets the latch if
- * it waited; always checks for interrupts and calls the watch, once.
+ * it waited; always checks for interrupts and calls the watch, once.  What the
+ * server asks of all processes (barriers) is done even with interrupts held.
  */
 extern void http_drive(HttpClient *client, long timeout);
 

@@ -84,18 +84,6 @@ put_file(int64 job_id, JobFile *file, const char *state)
 	file->begun = true;
 }
 
-void
-job_file_begin(int64 job_id, JobFile *file)
-{
-	CatalogTransaction transaction;
-
-	if (job_id == JOB_UNRECORDED)
-		return;
-	catalog_begin_transaction(&transaction);
-	put_file(job_id, file, "uploading");
-	catalog_commit_transaction(&transaction);
-}
-
 static void
 put_files(int64 job_id, List *files, const char *state)
 {
@@ -103,6 +91,24 @@ put_files(int64 job_id, List *files, const char *state)
 
 	foreach (cell, files)
 		put_file(job_id, lfirst(cell), state);
+}
+
+void
+job_files_begin(int64 job_id, List *files)
+{
+	CatalogTransaction transaction;
+
+	if (job_id == JOB_UNRECORDED)
+		return;
+	catalog_begin_transaction(&transaction);
+	put_files(job_id, files, "uploading");
+	catalog_commit_transaction(&transaction);
+}
+
+void
+job_file_begin(int64 job_id, JobFile *file)
+{
+	job_files_begin(job_id, list_make1(file));
 }
 
 void

@@ -79,6 +79,9 @@ extern void job_begin(int64 job_id, const JobRequest *request, const char *uri);
 /* Committed before the first part is sent, so that a crash leaves its trace. */
 extern void job_file_begin(int64 job_id, JobFile *file);
 
+/* The same of several (a list of JobFile). */
+extern void job_files_begin(int64 job_id, List *files);
+
 /* From here on the files (a list of JobFile) may appear at any moment. */
 extern void job_set_completing(int64 job_id, List *files);
 

@@ -19,6 +19,10 @@
 #define CLASS_PATH 0x5302
 #define CLASS_QUEUE 0x5303
 #define CLASS_CURRENT 0x5304
+#define CLASS_PATH_MARK 0x5305
+
+/* Of a lock that others hold no longer than it takes to find it free. */
+#define MARK_TRIES 100
 
 static LOCKTAG
 make_tag(uint64 id, uint16 lock_class)
@@ -37,11 +41,11 @@ job_tag(int64 job_id)
 
 /* Of two paths with the same 64 bits one would have to wait, which is no harm. */
 static LOCKTAG
-path_tag(int64 connector_id, const char *key)
+path_tag(int64 connector_id, const char *key, uint16 lock_class)
 {
 	return make_tag(
 		hash_bytes_extended((const unsigned char *) key, (int) strlen(key), (uint64) connector_id),
-		CLASS_PATH);
+		lock_class);
 }
 
 static bool
@@ -85,22 +89,54 @@ lease_release(int64 job_id)
 bool
 lease_try_path(int64 connector_id, const char *key)
 {
-	return try_lock(path_tag(connector_id, key), ExclusiveLock);
+	return try_lock(path_tag(connector_id, key, CLASS_PATH), ExclusiveLock);
+}
+
+static bool
+is_free(LOCKTAG tag)
+{
+	if (!try_lock(tag, ShareLock))
+		return false;
+	unlock(tag, ShareLock);
+	return true;
+}
+
+bool
+lease_mark_path(int64 connector_id, const char *key)
+{
+	LOCKTAG mark = path_tag(connector_id, key, CLASS_PATH_MARK);
+
+	for (int i = 0; i < MARK_TRIES; i++)
+	{
+		if (try_lock(mark, ExclusiveLock))
+			return true;
+		pg_usleep(1000);
+	}
+	return false;
+}
+
+void
+lease_unmark_path(int64 connector_id, const char *key)
+{
+	unlock(path_tag(connector_id, key, CLASS_PATH_MARK), ExclusiveLock);
+}
+
+bool
+lease_path_is_marked(int64 connector_id, const char *key)
+{
+	return !is_free(path_tag(connector_id, key, CLASS_PATH_MARK));
 }
 
 void
 lease_release_path(int64 connector_id, const char *key)
 {
-	unlock(path_tag(connector_id, key), ExclusiveLock);
+	unlock(path_tag(connector_id, key, CLASS_PATH), ExclusiveLock);
 }
 
 bool
 lease_path_is_free(int64 connector_id, const char *key)
 {
-	if (!try_lock(path_tag(connector_id, key), ShareLock))
-		return false;
-	unlock(path_tag(connector_id, key), ShareLock);
-	return true;
+	return is_free(path_tag(connector_id, key, CLASS_PATH));
 }
 
 bool

@@ -7,8 +7,8 @@
  * none, whichever way it dies, and a server that crashes forgets them all.
  * They look like advisory locks (pg_locks shows them so), with a class that
  * pg_advisory_lock cannot name.  They belong to this database on this server, so
- * that no copy of either shares them.  None of these functions waits; all of
- * them work within a transaction, without one, and on a standby.
+ * that no copy of either shares them.  None of these functions waits, but for an
+ * instant; all of them work within a transaction, without one, and on a standby.
  *
  *-------------------------------------------------------------------------
  */
@@ -41,6 +41,15 @@ extern bool lease_is_held_by(int64 job_id, int pid);
  */
 extern bool lease_try_path(int64 connector_id, const char *key);
 extern void lease_release_path(int64 connector_id, const char *key);
+
+/*
+ * Who has the path marks it as one that will be released soon, since nothing is
+ * left to be done but to clean up.  The mark goes after the path; false: it could not
+ * be made.
+ */
+extern bool lease_mark_path(int64 connector_id, const char *key);
+extern void lease_unmark_path(int64 connector_id, const char *key);
+extern bool lease_path_is_marked(int64 connector_id, const char *key);
 
 /* Has nobody the path now?  For whoever would rather wait. */
 extern bool lease_path_is_free(int64 connector_id, const char *key);

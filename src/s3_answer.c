@@ -141,8 +141,10 @@ is_passing(const S3Call *call)
 	/* a PutObject that met another one; an upload would have to begin anew */
 	if (s3_error_is(error, "ConditionalRequestConflict"))
 		return call->verb == S3_PUT_OBJECT;
-	return error->http_status < 300 || error->http_status == 500 || error->http_status == 502 ||
-		   error->http_status == 504 || error->http_status == 408 || is_one_of(error->code, codes);
+	if (error->http_status < 300 && error->code[0] == '\0')
+		return true;
+	return error->http_status == 500 || error->http_status == 502 || error->http_status == 504 ||
+		   error->http_status == 408 || is_one_of(error->code, codes);
 }
 
 static bool
@@ -256,12 +258,15 @@ static void
 set_error(S3Call *call, const HttpResponse *response)
 {
 	S3CallState *state = call->state;
+	const char  *principal;
 
 	if (state->gave_up && state->credential_failure != NULL)
 		s3_error_set_credentials(&call->error, state->credential_failure, state->resource);
 	else
 		s3_error_set(&call->error, response, state->http.method, state->action, state->resource);
-	call->error.principal = credentials_assumed_arn(state->session->credentials);
+	principal = credentials_assumed_arn(state->session->credentials);
+	if (principal != NULL)
+		s3_clean_text(call->error.principal, sizeof(call->error.principal), principal);
 	if (call->verb == S3_PUT_OBJECT || call->verb == S3_CREATE_UPLOAD)
 		call->error.encryption = state->session->config->server_side_encryption;
 	if (call->verb == S3_PUT_OBJECT || call->verb == S3_UPLOAD_PART)
@@ -276,6 +281,8 @@ static HttpVerdict
 judge_answer(S3Call *call, const HttpResponse *response)
 {
 	S3CallState *state = call->state;
+	HttpVerdict  verdict;
+	bool         refused; /* by a code, whatever the status */
 
 	call->attempts = response->attempts;
 	state->unanswered = false;
@@ -299,9 +306,11 @@ judge_answer(S3Call *call, const HttpResponse *response)
 		return HTTP_DONE;
 	}
 	set_error(call, response);
-	call->in_doubt = call->in_doubt || response->status < 300 || response->status == 500 ||
-					 response->status == 502 || response->status == 504;
-	return judge_refusal(call, response);
+	verdict = judge_refusal(call, response);
+	refused = verdict == HTTP_DONE && call->error.code[0] != '\0';
+	call->in_doubt = call->in_doubt || (response->status < 300 && !refused) ||
+					 response->status == 500 || response->status == 502 || response->status == 504;
+	return verdict;
 }
 
 HttpVerdict

@@ -290,6 +290,12 @@ s3_error_is(const S3Error *error, const char *code)
 	return strcmp(error->code, code) == 0;
 }
 
+bool
+s3_error_is_precondition(const S3Error *error)
+{
+	return error->http_status == 412 || s3_error_is(error, "PreconditionFailed");
+}
+
 /* Was it who was to give us keys, and not S3? */
 static bool
 is_session_error(const S3Error *error)
@@ -332,7 +338,7 @@ s3_error_sqlstate(const S3Error *error)
 		return ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
 	if (s3_error_is(error, "NoSuchBucket"))
 		return ERRCODE_UNDEFINED_OBJECT;
-	if (error->http_status == 412)
+	if (s3_error_is_precondition(error))
 		return ERRCODE_DUPLICATE_OBJECT;
 	if (s3_error_is(error, "BadDigest") || s3_error_is(error, "XAmzContentSHA256Mismatch"))
 		return ERRCODE_IO_ERROR;
@@ -395,7 +401,7 @@ access_denied_hint(const S3Error *error)
 					 "Check that the policies of the user or role and of the bucket allow %s "
 					 "on \"arn:aws:s3:::%.*s%s\" to ",
 					 error->action, len, error->resource, slash ? "*" : "");
-	if (error->principal != NULL)
+	if (error->principal[0] != '\0')
 		appendStringInfo(&buf, "\"%s\".", error->principal);
 	else
 		appendStringInfoString(&buf, "the owner of the access key.");
@@ -445,7 +451,7 @@ refusal_hint(const S3Error *error)
 		return access_denied_hint(error);
 	if (error->refusal == REFUSAL_KEYS)
 		return pstrdup("Check the access key ID and the secret access key.");
-	if (error->principal != NULL)
+	if (error->principal[0] != '\0')
 		return pstrdup(
 			"The role's session was renewed and is refused all the same: check the clocks "
 			"of the servers.");
@@ -527,7 +533,7 @@ s3_report(int elevel, const S3Error *error, const char *what)
 {
 	char *detail = s3_error_detail(error);
 	char *hint = s3_error_hint(error);
-	bool  exists = error->http_status == 412;
+	bool  exists = s3_error_is_precondition(error);
 
 	if (is_session_error(error))
 		what = "could not get credentials for object";

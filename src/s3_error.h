@@ -21,7 +21,6 @@ typedef struct S3Error
 	int         attempts;          /* requests sent */
 	const char *service;           /* that was asked for credentials; NULL: S3 was asked */
 	const char *action;            /* IAM's name of what was asked: "s3:PutObject" */
-	const char *principal;         /* the role's session that asked; NULL: not a role */
 	const char *encryption;        /* the encryption asked for; NULL: none */
 	bool        exhausted;         /* no memory or file descriptor was left */
 	Refusal     refusal;           /* of the credentials, in an error document of the service's */
@@ -29,6 +28,7 @@ typedef struct S3Error
 	bool        unsigned_body;     /* one was sent to a store that may not take it */
 	char        code[128];         /* S3's or STS's, or made from the status of S3's; "": none */
 	char        message[1024 + 1]; /* S3's, or the transport's; "": none */
+	char        principal[256];    /* the role's session that asked; "": not a role */
 	char        request_id[128];
 	char        host_id[128];
 	char        region[64];                  /* the bucket's, when S3 named one; a valid region */
@@ -45,6 +45,9 @@ extern void
 s3_error_set_credentials(S3Error *error, const CredentialFailure *failure, const char *resource);
 
 extern bool s3_error_is(const S3Error *error, const char *code);
+
+/* There is an object where none must be, whatever the status of the answer that says so. */
+extern bool s3_error_is_precondition(const S3Error *error);
 
 extern int s3_error_sqlstate(const S3Error *error);
 

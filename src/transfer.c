@@ -43,8 +43,8 @@
 #define ABORT_TIMEOUT_PER_FILE 20 /* more, after an error */
 
 /*
- * How long an export waits for its path: one that was cancelled a moment ago is
- * aborting its upload.  ms
+ * How long an export waits for a path that another one writes to.  One that has
+ * failed and is aborting its uploads is waited for until it has.  ms
  */
 #define PATH_PATIENCE 2000
 #define PATH_INTERVAL 50
@@ -60,6 +60,7 @@ typedef struct Transfer
 	int64                  job_id;
 	bool                   leased;   /* the job's lease is held */
 	bool                   claimed;  /* so is the path */
+	bool                   marked;   /* as one that is released soon */
 	bool                   recorded; /* the job has a row */
 	char                  *label;    /* what names call the job: its id, if it has one */
 	char                  *key;      /* of the first file, or the folder of partitions; UTF-8 */
@@ -192,7 +193,8 @@ claim_path(Transfer *transfer)
 
 	while (!lease_try_path(connector_id, transfer->key))
 	{
-		if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(), PATH_PATIENCE))
+		if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(), PATH_PATIENCE) &&
+			!lease_path_is_marked(connector_id, transfer->key))
 		{
 			int64 other = job_writing_to(connector_id, transfer->uri, transfer->job_id);
 
@@ -216,6 +218,8 @@ release(const Transfer *transfer)
 {
 	if (transfer->claimed)
 		lease_release_path(transfer->connector->connector_id, transfer->key);
+	if (transfer->marked)
+		lease_unmark_path(transfer->connector->connector_id, transfer->key);
 	if (transfer->leased)
 		lease_leave(transfer->job_id);
 }
@@ -483,19 +487,74 @@ perform(Transfer *transfer, void (*begun)(Pipe *pipe))
 	finish_files(transfer);
 }
 
+/* Ends an attempt to write rows that is not the error to be reported. */
+static void
+log_failed_write(MemoryContext context)
+{
+	MemoryContextSwitchTo(context);
+	EmitErrorReport();
+	FlushErrorState();
+	AbortOutOfAnyTransaction();
+}
+
+/*
+ * Their ids have come when nobody asked for them any more.  An upload that cannot
+ * be aborted now is found by its row.
+ */
+static void
+record_uploads(const Transfer *transfer)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List         *files = files_unrecorded(transfer->files);
+
+	if (files == NIL)
+		return;
+	PG_TRY();
+	{
+		job_files_begin(transfer->job_id, files);
+	}
+	PG_CATCH();
+	{
+		log_failed_write(context);
+	}
+	PG_END_TRY();
+}
+
+/* "error" is to name the uploads that are left, and that no row names. */
+static void
+name_uploads_left(const Transfer *transfer, ErrorData *error)
+{
+	List     *left = transfer->files != NULL ? files_left(transfer->files) : NIL;
+	ListCell *cell;
+
+	foreach (cell, left)
+	{
+		const JobFile *file = lfirst(cell);
+
+		if (transfer->recorded && (file->begun || file->upload_id == NULL))
+			continue;
+		error->detail =
+			psprintf("%s%sUpload \"%s\" could not be aborted and is left in the bucket.",
+					 error->detail ? error->detail : "", error->detail ? "  " : "",
+					 file->upload_id ? file->upload_id : "(unknown)");
+	}
+}
+
 /* Leaves nothing behind in the store but files that are in place; the error says which. */
 static void
 abort_files(Transfer *transfer, ErrorData *error)
 {
 	Files *files = transfer->files;
-	int    timeout = ABORT_TIMEOUT_SHUTDOWN;
 	char  *more;
 
 	if (files == NULL)
 		return;
-	if (!ShutdownRequestPending)
-		timeout = ABORT_TIMEOUT + list_length(files_list(files)) * ABORT_TIMEOUT_PER_FILE;
-	files_abort(files, timeout);
+	files_stop(files, ABORT_TIMEOUT + list_length(files_list(files)) * ABORT_TIMEOUT_PER_FILE,
+			   ABORT_TIMEOUT_SHUTDOWN);
+	record_uploads(transfer);
+	files_abort(files);
+	if (transfer->recorded)
+		name_uploads_left(transfer, error);
 	files_get_totals(files, &transfer->totals);
 	transfer->totals.bytes = files_bytes_sent(files);
 	transfer->totals.files = files_count_in_place(files);
@@ -536,10 +595,7 @@ record_failure(Transfer *transfer, const ErrorData *error)
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(context);
-		EmitErrorReport();
-		FlushErrorState();
-		AbortOutOfAnyTransaction();
+		log_failed_write(context);
 	}
 	PG_END_TRY();
 }
@@ -553,24 +609,6 @@ count_parts(const Transfer *transfer)
 	for (int i = 0; i < list_length(files); i++)
 		parts += ((const JobFile *) list_nth(files, i))->parts;
 	return parts;
-}
-
-/* "error" is to name the uploads that are left: there is no row that would. */
-static void
-name_uploads_left(const Transfer *transfer, ErrorData *error)
-{
-	List     *left = transfer->files != NULL ? files_left(transfer->files) : NIL;
-	ListCell *cell;
-
-	foreach (cell, left)
-	{
-		const JobFile *file = lfirst(cell);
-
-		error->detail =
-			psprintf("%s%sUpload \"%s\" could not be aborted and is left in the bucket.",
-					 error->detail ? error->detail : "", error->detail ? "  " : "",
-					 file->upload_id ? file->upload_id : "(unknown)");
-	}
 }
 
 /*
@@ -637,6 +675,8 @@ transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
 
+		if (transfer->claimed)
+			transfer->marked = lease_mark_path(transfer->connector->connector_id, transfer->key);
 		abort_files(transfer, error);
 		record_failure(transfer, error);
 		if (is_unrecorded(transfer))

@@ -278,7 +278,8 @@ part_done(S3Call *call)
 		if (pool->limits.part_sent)
 			pool->limits.part_sent(pool->limits.arg, buffer->len);
 	}
-	else if (pool->part_error == NULL)
+	upload->parts_in_flight |= call->in_doubt;
+	if (!call->ok && pool->part_error == NULL)
 	{
 		pool->part_error = MemoryContextAlloc(pool->context, sizeof(S3Error));
 		*pool->part_error = call->error;
@@ -335,7 +336,10 @@ upload_cancel_transfers(UploadPool *pool)
 	for (int i = 0; i < pool->nbuffers; i++)
 	{
 		if (pool->buffers[i].state == BUFFER_SENDING)
+		{
 			s3_cancel(&pool->buffers[i].call);
+			pool->buffers[i].upload->parts_in_flight = true;
+		}
 		pool->buffers[i].state = BUFFER_FREE;
 	}
 	pool->sending = 0;

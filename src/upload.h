@@ -90,12 +90,17 @@ extern bool upload_pool_ready(UploadPool *pool);
 extern void upload_pool_flush(UploadPool *pool);
 
 /*
- * Stops all transfers and aborts each multipart upload whose object is not in
- * place, for at most "timeout" ms together.  Interrupts are held meanwhile and
- * the client's watch is taken off for good, so that nothing is raised but for
- * want of memory.
+ * The first half of undoing: waits for the ids of uploads that are being created,
+ * and stops all transfers.  Uploads that have an id now and were not "started"
+ * are the caller's to make durable before the second half, which aborts each
+ * multipart upload whose object is not in place.
+ *
+ * Both together take at most "timeout" ms, and "shutdown_timeout" ms from when the
+ * server is told to stop.  Interrupts are held meanwhile and the client's watch
+ * is taken off for good, so that nothing is raised but for want of memory.
  */
-extern void upload_pool_abort(UploadPool *pool, int timeout);
+extern void upload_pool_stop(UploadPool *pool, int timeout, int shutdown_timeout);
+extern void upload_pool_abort(UploadPool *pool);
 
 /* Bytes that S3 has acknowledged; requests sent, retries too. */
 extern uint64 upload_pool_bytes_sent(const UploadPool *pool);
@@ -124,6 +129,9 @@ extern void upload_complete(Upload *upload);
 extern bool upload_is_over(Upload *upload);
 
 extern UploadOutcome upload_outcome(const Upload *upload);
+
+/* Of the multipart upload; NULL: it has none, or none is known. */
+extern const char *upload_id(const Upload *upload);
 
 /* After upload_pool_abort: could a multipart upload not be aborted? */
 extern bool upload_is_left(const Upload *upload);

@@ -9,6 +9,7 @@
 
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
+#include "postmaster/interrupt.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -18,6 +19,10 @@
 #define SETTLE_TIMEOUT 30000 /* ms */
 
 #define ABORTS_AT_ONCE 8
+
+/* How often an upload is aborted whose parts may arrive yet, and how long they have; ms */
+#define MAX_ABORTS 3
+#define ABORT_INTERVAL 200
 
 /* ---- making an object appear ---- */
 
@@ -38,7 +43,7 @@ settle(Upload *upload)
 
 	if (s3_error_is(&last->error, "NoSuchUpload"))
 		last->in_doubt = true;
-	if (!last->in_doubt && refusal != 412)
+	if (!last->in_doubt && !s3_error_is_precondition(&last->error))
 		return false;
 	(void) s3_perform_until(pool->s3, &head, SETTLE_TIMEOUT);
 	pool->attempts += head.attempts;
@@ -163,6 +168,12 @@ upload_outcome(const Upload *upload)
 	return UPLOAD_NOT_THERE;
 }
 
+const char *
+upload_id(const Upload *upload)
+{
+	return upload->id;
+}
+
 bool
 upload_is_left(const Upload *upload)
 {
@@ -181,14 +192,28 @@ upload_get_result(const Upload *upload, UploadResult *result)
 /* ---- undoing ---- */
 
 static int
-time_left(TimestampTz deadline)
+time_left(const UploadPool *pool)
 {
-	return (int) TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+	return (int) TimestampDifferenceMilliseconds(GetCurrentTimestamp(), pool->deadline);
+}
+
+/* A server that is to stop waits for us. */
+static void
+watch_shutdown(void *arg)
+{
+	UploadPool *pool = arg;
+	TimestampTz latest;
+
+	if (!ShutdownRequestPending || pool->hurried)
+		return;
+	pool->hurried = true;
+	latest = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pool->shutdown_timeout);
+	pool->deadline = Min(pool->deadline, latest);
 }
 
 /* Cancelled now, an upload would be made that nobody knows the id of. */
 static void
-wait_for_ids(UploadPool *pool, TimestampTz deadline)
+wait_for_ids(UploadPool *pool)
 {
 	dlist_iter iter;
 
@@ -197,8 +222,9 @@ wait_for_ids(UploadPool *pool, TimestampTz deadline)
 		Upload *upload = dlist_container(Upload, creating, iter.cur);
 		S3Call *call = upload->call;
 
-		if (!call->over)
-			(void) s3_wait_until(pool->s3, call, time_left(deadline));
+		while (!call->over && time_left(pool) > 0)
+			http_drive(s3_http(pool->s3), time_left(pool));
+		s3_cancel(call);
 		if (call->answer_id != NULL)
 			upload->id = MemoryContextStrdup(upload->context, call->answer_id);
 		else
@@ -206,39 +232,75 @@ wait_for_ids(UploadPool *pool, TimestampTz deadline)
 	}
 }
 
+void
+upload_pool_stop(UploadPool *pool, int timeout, int shutdown_timeout)
+{
+	MemoryContext old;
+
+	pool->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
+	pool->shutdown_timeout = shutdown_timeout;
+	http_set_watch(s3_http(pool->s3), watch_shutdown, pool);
+	watch_shutdown(pool);
+	HOLD_INTERRUPTS();
+	old = MemoryContextSwitchTo(pool->context); /* not that of the error */
+	wait_for_ids(pool);
+	upload_cancel_transfers(pool);
+	MemoryContextSwitchTo(old);
+	RESUME_INTERRUPTS();
+}
+
 typedef struct Abort
 {
-	Upload *upload; /* NULL: none */
-	S3Call  call;
+	Upload     *upload;   /* NULL: none */
+	int         requests; /* that S3 has said yes to */
+	TimestampTz again_at; /* 0: a request is under way */
+	S3Call      call;
 } Abort;
 
-/* False: it goes on. */
-static bool
-abort_is_over(Abort *slot)
+static void
+send_abort(UploadPool *pool, Abort *slot)
 {
-	if (slot->upload == NULL)
+	memset(&slot->call, 0, sizeof(slot->call));
+	slot->again_at = 0;
+	slot->call.verb = S3_ABORT_UPLOAD;
+	slot->call.key = slot->upload->options.key;
+	slot->call.upload_id = slot->upload->id;
+	s3_submit(pool->s3, &slot->call);
+}
+
+/*
+ * False: it goes on.  Parts that were under way a moment ago may arrive after the
+ * abort, and stay: it is repeated until S3 knows no such upload.
+ * https://docs.aws.amazon.com/AmazonS3/latest/API/API_AbortMultipartUpload.html
+ */
+static bool
+abort_is_over(UploadPool *pool, Abort *slot)
+{
+	Upload *upload = slot->upload;
+
+	if (upload == NULL)
 		return true;
+	if (slot->again_at != 0)
+	{
+		if (slot->again_at <= GetCurrentTimestamp())
+			send_abort(pool, slot);
+		return false;
+	}
 	if (!slot->call.over)
 		return false;
+	if (slot->call.ok && upload->parts_in_flight && ++slot->requests < MAX_ABORTS)
+	{
+		slot->again_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ABORT_INTERVAL);
+		return false;
+	}
 	if (slot->call.ok || s3_error_is(&slot->call.error, "NoSuchUpload"))
-		slot->upload->left = false;
+		upload->left = false;
 	slot->upload = NULL;
 	return true;
 }
 
 static void
-begin_abort(UploadPool *pool, Abort *slot, Upload *upload)
-{
-	memset(slot, 0, sizeof(*slot));
-	slot->upload = upload;
-	slot->call.verb = S3_ABORT_UPLOAD;
-	slot->call.key = upload->options.key;
-	slot->call.upload_id = upload->id;
-	s3_submit(pool->s3, &slot->call);
-}
-
-static void
-abort_uploads(UploadPool *pool, List *uploads, TimestampTz deadline)
+abort_uploads(UploadPool *pool, List *uploads)
 {
 	Abort *slots = palloc0(ABORTS_AT_ONCE * sizeof(Abort));
 	int    begun = 0;
@@ -249,32 +311,34 @@ abort_uploads(UploadPool *pool, List *uploads, TimestampTz deadline)
 
 		for (int i = 0; i < ABORTS_AT_ONCE; i++)
 		{
-			if (abort_is_over(&slots[i]) && begun < list_length(uploads))
-				begin_abort(pool, &slots[i], list_nth(uploads, begun++));
-			running += slots[i].upload != NULL;
+			Abort *slot = &slots[i];
+
+			if (abort_is_over(pool, slot) && begun < list_length(uploads))
+			{
+				slot->upload = list_nth(uploads, begun++);
+				slot->requests = 0;
+				send_abort(pool, slot);
+			}
+			running += slot->upload != NULL;
 		}
-		if (running == 0 || time_left(deadline) == 0)
+		if (running == 0 || time_left(pool) == 0)
 			break;
-		http_drive(s3_http(pool->s3), time_left(deadline));
+		http_drive(s3_http(pool->s3), Min(time_left(pool), ABORT_INTERVAL));
 	}
 	for (int i = 0; i < ABORTS_AT_ONCE; i++)
-		if (!abort_is_over(&slots[i]))
+		if (slots[i].upload != NULL)
 			s3_cancel(&slots[i].call);
 }
 
 void
-upload_pool_abort(UploadPool *pool, int timeout)
+upload_pool_abort(UploadPool *pool)
 {
-	TimestampTz   deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
 	List         *uploads = NIL;
 	MemoryContext old;
 	dlist_iter    iter;
 
-	http_set_watch(s3_http(pool->s3), NULL, NULL);
 	HOLD_INTERRUPTS();
-	old = MemoryContextSwitchTo(pool->context); /* not that of the error */
-	wait_for_ids(pool, deadline);
-	upload_cancel_transfers(pool);
+	old = MemoryContextSwitchTo(pool->context);
 	dlist_foreach (iter, &pool->uploads)
 	{
 		Upload *upload = dlist_container(Upload, node, iter.cur);
@@ -295,7 +359,8 @@ upload_pool_abort(UploadPool *pool, int timeout)
 		upload->left = true;
 		uploads = lappend(uploads, upload);
 	}
-	abort_uploads(pool, uploads, deadline);
+	abort_uploads(pool, uploads);
+	http_set_watch(s3_http(pool->s3), NULL, NULL);
 	MemoryContextSwitchTo(old);
 	RESUME_INTERRUPTS();
 }

@@ -10,6 +10,7 @@
 #define UPLOAD_INTERNAL_H
 
 #include "lib/ilist.h"
+#include "utils/timestamp.h"
 
 #include "pace.h"
 #include "upload.h"
@@ -61,8 +62,9 @@ struct Upload
 	UploadOptions options;
 	MemoryContext context;
 	UploadState   state;
-	bool          left;     /* could not be aborted */
-	bool          in_doubt; /* whether the object is there */
+	bool          left;            /* could not be aborted */
+	bool          parts_in_flight; /* were, when nobody waited for them any more */
+	bool          in_doubt;        /* whether the object is there */
 	char          token[S3_TOKEN_LEN + 1];
 	char         *id; /* NULL: none yet */
 
@@ -99,6 +101,11 @@ struct UploadPool
 	uint64      turns;
 	size_t      allocated;  /* bytes in buffers */
 	size_t      unattended; /* bytes written since the client was driven */
+
+	/* while it is undone */
+	TimestampTz deadline;
+	int         shutdown_timeout; /* ms */
+	bool        hurried;
 
 	uint64   bytes_sent;
 	int      attempts;

@@ -137,7 +137,7 @@ arrives('Complete sends half of the XML as if it were all', [ { do => 'truncate'
 arrives('Complete sends half of the XML and hangs up', [ { do => 'truncate', %complete } ]);
 fails('Complete answers 200 with a refusal', [ { do => 'error_200', code => 'AccessDenied', times => undef, %complete } ], <<'TEXT');
 ERROR:  28000: could not complete upload of object "s3://exports/FOLDER/FILE.csv"
-DETAIL:  S3 answered AccessDenied (HTTP status 200) to s3:PutObject: Access Denied. Request ID ID, 1 attempt.  The object had been sent when this happened: it may or may not appear as "s3://exports/FOLDER/FILE.csv".
+DETAIL:  S3 answered AccessDenied (HTTP status 200) to s3:PutObject: Access Denied. Request ID ID, 1 attempt.
 HINT:  Check that the policies of the user or role and of the bucket allow s3:PutObject on "arn:aws:s3:::exports/FOLDER/*" to the owner of the access key. A policy takes up to some minutes to become effective.
 TEXT
 arrives('Complete sends nothing', [ { do => 'truncate', framed => ScriptedS3::true, at => 0, %complete } ]);
@@ -310,7 +310,7 @@ foreach my $operation (qw(GetObject CreateMultipartUpload UploadPart CompleteMul
 	{
 		is(job_text($node, $file), "cancelled\nERROR:  57014: canceling statement due to user request\n", "$operation is not answered: the job row");
 		is(object($file), undef, "$operation is not answered: no object appears");
-		is(count('AbortMultipartUpload', $s3->log(since => $since)), $operation eq 'GetObject' ? 0 : 1, "$operation is not answered: what was begun is aborted");
+		is(count('AbortMultipartUpload', $s3->log(since => $since)), { GetObject => 0, UploadPart => 2 }->{$operation} // 1, "$operation is not answered: what was begun is aborted, and again where a part may yet come");
 	}
 	is(scalar($s3->uploads('exports')), 0, "$operation is not answered: no upload stays open");
 	fault_outcome("$operation is not answered, and the query is cancelled", caller_cell($error), job_cell($node, $file), scripted_cell($s3, "$folder/$file", $oracle));
