@@ -342,9 +342,11 @@ end_stalled(HttpClient *client)
 		}
 		else if (now - transfer->sent_at >= transfer->request->stall_timeout)
 		{
+			bool whole = sent >= (int64) transfer->request->body_len;
 			char error[64];
 
-			snprintf(error, sizeof(error), "no progress for %d ms",
+			snprintf(error, sizeof(error),
+					 whole ? "no answer %d ms after all was sent" : "no progress for %d ms",
 					 transfer->request->stall_timeout);
 			exchange_stop(transfer->exchange, error);
 		}

@@ -40,6 +40,7 @@ typedef struct HttpResponse
 	const char *transport_error; /* what went wrong on the way, in words; NULL: nothing */
 	bool        transport_final; /* it will not go away by itself (certificate, address) */
 	bool        exhausted;       /* we had no memory or file descriptor left for it */
+	bool        stalled;         /* it was given up, as stall_timeout says */
 	bool        unsent;          /* no byte of the request has left, so it has no effect */
 	const char *body;            /* NUL-terminated, "" if there is none; at most 1 MiB is kept */
 	size_t      body_len;

@@ -79,6 +79,7 @@ struct Exchange
 	Received    body;
 	bool        overflow; /* the answer is longer than what is kept */
 	size_t      heads;    /* bytes of all headers so far */
+	bool        stopped;  /* by us */
 	bool        out_of_memory;
 	bool        out_of_files;
 	bool        socket_opened;
@@ -625,6 +626,7 @@ void
 exchange_stop(Exchange *exchange, const char *error)
 {
 	strlcpy(exchange->curl_error, error, sizeof(exchange->curl_error));
+	exchange->stopped = true;
 	finish(exchange, CURLE_OPERATION_TIMEDOUT);
 }
 
@@ -718,6 +720,7 @@ exchange_response(Exchange *exchange, HttpResponse *response)
 	response->body = exchange->body.data != NULL ? exchange->body.data : "";
 	response->body_len = exchange->body.len;
 	response->status = status;
+	response->stalled = exchange->stopped;
 	response->unsent = exchange->request_bytes == 0;
 	response->truncated = status != 0 && (exchange->overflow || !whole);
 	if (!whole || status == 0)

@@ -206,7 +206,11 @@ give_notice(Progress *progress)
 		appendStringInfo(&text, ", %.1f %% of the rows", report.percent);
 	if (report.seconds_left >= 0)
 		appendStringInfo(&text, ", about " INT64_FORMAT " s left", report.seconds_left);
-	ereport(NOTICE, (errmsg_internal("export: %s; waiting for %s", text.data, report.waiting_for)));
+	appendStringInfo(&text, "; waiting for %s", report.waiting_for);
+	if (report.retries > 0)
+		appendStringInfo(&text, "; %d %s sent again", report.retries,
+						 report.retries == 1 ? "request" : "requests");
+	ereport(NOTICE, (errmsg_internal("export: %s", text.data)));
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }

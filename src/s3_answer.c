@@ -264,6 +264,8 @@ set_error(S3Call *call, const HttpResponse *response)
 		s3_error_set_credentials(&call->error, state->credential_failure, state->resource);
 	else
 		s3_error_set(&call->error, response, state->http.method, state->action, state->resource);
+	call->error.aws = s3_is_aws(state->session);
+	call->error.region_assumed = !call->error.aws && state->session->config->region == NULL;
 	principal = credentials_assumed_arn(state->session->credentials);
 	if (principal != NULL)
 		s3_clean_text(call->error.principal, sizeof(call->error.principal), principal);

@@ -249,6 +249,7 @@ s3_error_set(S3Error *error, const HttpResponse *response, const char *method, c
 		s3_clean_text(error->message, sizeof(error->message),
 					  response->transport_error ? response->transport_error : "");
 		error->exhausted = response->exhausted;
+		error->stalled = response->stalled;
 		return;
 	}
 
@@ -411,6 +412,9 @@ access_denied_hint(const S3Error *error)
 						 "key, too.",
 						 error->encryption);
 	appendStringInfoString(&buf, " A policy takes up to some minutes to become effective.");
+	if (error->unsigned_body)
+		appendStringInfoString(&buf, " Some servers answer so to bodies that are not signed: with "
+									 "payload_signing => 'signed' they are.");
 	return buf.data;
 }
 
@@ -459,6 +463,19 @@ refusal_hint(const S3Error *error)
 				   "sessions are renewed.");
 }
 
+/* What a region has to do with keys that are not known, or signatures that do not match. */
+static const char *
+more_of_keys(const S3Error *error)
+{
+	if (error->aws && s3_error_is(error, "InvalidAccessKeyId"))
+		return " A key of AWS in China or of GovCloud is known in the regions there alone: set the "
+			   "region.";
+	if (error->region_assumed && s3_error_is(error, "SignatureDoesNotMatch"))
+		return " The connector has no region, and \"us-east-1\" was signed for: set the region "
+			   "that the server expects.";
+	return "";
+}
+
 /* What is known of the code, but for those that need more than it; NULL: nothing. */
 static char *
 code_hint(const S3Error *error)
@@ -468,7 +485,7 @@ code_hint(const S3Error *error)
 	for (size_t i = 0; i < lengthof(code_hints); i++)
 	{
 		if (s3_error_is(error, code_hints[i].code))
-			return pstrdup(code_hints[i].hint);
+			return psprintf("%s%s", code_hints[i].hint, more_of_keys(error));
 	}
 	return error->refusal != REFUSAL_NONE ? refusal_hint(error) : NULL;
 }
@@ -511,6 +528,10 @@ s3_error_hint(const S3Error *error)
 	if (error->exhausted)
 		return pstrdup("Try again when the server has more to give, or raise its limits: "
 					   "\"max_files_per_process\" and \"ulimit -n\", or \"ulimit -v\".");
+	if (error->stalled)
+		return pstrdup("If the server is only slow to take data or to answer, raise "
+					   "s3export.stall_timeout. Else check what lies between, and the setting "
+					   "s3export.proxy.");
 	if (error->http_status == 0)
 		return pstrdup("Check that the server can reach the endpoint, and the settings "
 					   "s3export.proxy and s3export.ca_file where they apply.");

@@ -25,6 +25,9 @@ typedef struct S3Error
 	bool        exhausted;         /* no memory or file descriptor was left */
 	Refusal     refusal;           /* of the credentials, in an error document of the service's */
 	bool        foreign;           /* something else than the service has answered */
+	bool        stalled;           /* the server took too long to take data or to answer */
+	bool        aws;               /* S3 is AWS's */
+	bool        region_assumed;    /* and not given, where it is not */
 	bool        unsigned_body;     /* one was sent to a store that may not take it */
 	char        code[128];         /* S3's or STS's, or made from the status of S3's; "": none */
 	char        message[1024 + 1]; /* S3's, or the transport's; "": none */

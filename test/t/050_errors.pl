@@ -71,7 +71,7 @@ my $role = scripted_role($s3, 'exporter');
 # ---- keys
 
 my $unknown = 'Check the access key ID: the server does not know it, or it is disabled. '
-  . 'A temporary key, whose ID begins with ASIA, needs its session token.';
+  . 'A temporary key, whose ID begins with ASIA, needs its session token. A key of AWS in China or of GovCloud is known in the regions there alone: set the region.';
 my $no_such_key = 'The AWS Access Key Id you provided does not exist in our records. Request ID ID, 1 attempt.';
 foreach my $case (
 	[ 'an unknown key', { %keys, access_key_id => 'AKIASCRIPTED9999USER' } ],
