@@ -23,7 +23,9 @@ keep_header(S3Call *call, const HttpResponse *response, const char *name)
 {
 	char *value = http_header(response, name);
 
-	return value ? MemoryContextStrdup(call->state->context, value) : NULL;
+	if (value == NULL || strlen(value) > MAX_KEPT)
+		return NULL;
+	return MemoryContextStrdup(call->state->context, value);
 }
 
 /*
