@@ -113,28 +113,6 @@ CREATE TABLE s3export.installation (
 );
 INSERT INTO s3export.installation (installation_id) VALUES (gen_random_uuid());
 
--- Members of pg_write_all_data could otherwise point a connector at a server of
--- theirs.  Row security on these tables would stop them too, and with them
--- every pg_dump by a member of pg_read_all_data.
-CREATE FUNCTION s3export.refuse_direct_writes() RETURNS trigger
-	LANGUAGE C AS 'MODULE_PATHNAME', 's3export_refuse_direct_writes';
-REVOKE ALL ON FUNCTION s3export.refuse_direct_writes FROM PUBLIC;
-
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.connector
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.credential
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.secret
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.connector_grant
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.base_identity
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.external_id
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.installation
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-
 -- What is of use to one role alone is not loaded where that role does not exist.
 CREATE FUNCTION s3export.skip_unknown_role() RETURNS trigger
 	LANGUAGE C AS 'MODULE_PATHNAME', 's3export_skip_unknown_role';
@@ -464,11 +442,6 @@ CREATE TABLE s3export.job_file (
 CREATE INDEX job_file_open_idx ON s3export.job_file (job_id)
 	WHERE upload_id IS NOT NULL OR state = 'completing';
 
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.job
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.job_file
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-
 -- A role sees its own jobs and those of the roles it is a member of.  Jobs of
 -- roles that exist no more are left to superusers.
 CREATE VIEW s3export.jobs WITH (security_barrier) AS
@@ -713,19 +686,6 @@ CREATE TABLE s3export.current_event (
 	PRIMARY KEY (connector_id, event_id)
 );
 
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current_state
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current_table
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current_gap
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current_batch
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current_event
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-
 SELECT pg_catalog.pg_extension_config_dump('s3export.current', '');
 
 -- Slots are no part of an extension: DROP EXTENSION would leave them, and the WAL that
@@ -735,6 +695,7 @@ CREATE FUNCTION s3export.refuse_drop_extension() RETURNS event_trigger
 REVOKE ALL ON FUNCTION s3export.refuse_drop_extension FROM PUBLIC;
 CREATE EVENT TRIGGER s3export_refuse_drop_extension ON ddl_command_start
 	WHEN TAG IN ('DROP EXTENSION', 'DROP OWNED') EXECUTE FUNCTION s3export.refuse_drop_extension();
+ALTER EVENT TRIGGER s3export_refuse_drop_extension ENABLE ALWAYS;
 
 -- Position and lag are of what is delivered.  lag_bytes is the WAL that has been written
 -- since, of whatever tables; lag_seconds the time since all that had been committed was
@@ -830,6 +791,33 @@ CREATE FUNCTION s3export.deliver(
 	OUT error text)
 	RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_deliver';
+
+-- -------------------------------------------------------------------- guards
+
+-- Members of pg_write_all_data could otherwise point a connector at a server of
+-- theirs.  Row security on these tables would stop them too, and with them
+-- every pg_dump by a member of pg_read_all_data.  Subscriptions fire no triggers
+-- but those for rows, and they and session_replication_role = replica only those
+-- that are enabled always.
+CREATE FUNCTION s3export.refuse_direct_writes() RETURNS trigger
+	LANGUAGE C AS 'MODULE_PATHNAME', 's3export_refuse_direct_writes';
+REVOKE ALL ON FUNCTION s3export.refuse_direct_writes FROM PUBLIC;
+
+DO $$
+DECLARE
+	guarded regclass;
+BEGIN
+	FOR guarded IN SELECT oid FROM pg_catalog.pg_class
+		WHERE relnamespace = 's3export'::pg_catalog.regnamespace AND relkind = 'r'
+	LOOP
+		EXECUTE pg_catalog.format('CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON %s'
+			' FOR EACH STATEMENT EXECUTE FUNCTION s3export.refuse_direct_writes()', guarded);
+		EXECUTE pg_catalog.format('CREATE TRIGGER refuse_written_rows BEFORE INSERT OR UPDATE OR DELETE ON %s'
+			' FOR EACH ROW EXECUTE FUNCTION s3export.refuse_direct_writes()', guarded);
+		EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER refuse_direct_writes,'
+			' ENABLE ALWAYS TRIGGER refuse_written_rows', guarded);
+	END LOOP;
+END $$;
 
 -- -------------------------------------------------------------------- version
 

@@ -494,7 +494,10 @@ s3export_refuse_direct_writes(PG_FUNCTION_ARGS)
 						errmsg("permission denied for table %s",
 							   RelationGetRelationName(trigger->tg_relation)),
 						errhint("Use the functions of extension \"s3export\".")));
-	PG_RETURN_POINTER(NULL);
+	if (!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
+		PG_RETURN_POINTER(NULL);
+	PG_RETURN_POINTER(TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newtuple
+																 : trigger->tg_trigtuple);
 }
 
 Datum
