@@ -37,6 +37,8 @@ CREATE CAST (regrole AS s3export.role) WITHOUT FUNCTION AS ASSIGNMENT;
 -- Users reach these tables only through the functions and the view below, which
 -- check the caller against the owner and the grants of a connector.  There are
 -- no foreign keys, so that pg_dump's data loads in whatever order it comes.
+-- A row with a column "mac" decides who runs what and where it goes: the code shows
+-- that one of the functions wrote it.
 
 CREATE TABLE s3export.connector (
 	connector_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -61,6 +63,7 @@ CREATE TABLE s3export.connector (
 	content_type text COLLATE "C",
 	created_at timestamptz NOT NULL DEFAULT now(),
 	validated_at timestamptz,
+	mac bytea,
 	CONSTRAINT connector_kms CHECK (server_side_encryption IS NOT DISTINCT FROM 'aws:kms'
 		OR (kms_key_id IS NULL AND bucket_key IS NULL)),
 	CONSTRAINT connector_place_key UNIQUE NULLS NOT DISTINCT (endpoint_url, bucket, folder_path)
@@ -73,6 +76,7 @@ CREATE TABLE s3export.credential (
 	role_arn text COLLATE "C",
 	ambient boolean NOT NULL DEFAULT false,
 	version bigint NOT NULL DEFAULT 1, -- grows when keys or role are replaced
+	mac bytea,
 	CONSTRAINT credential_one_method CHECK (num_nonnulls(access_key_id, role_arn) + ambient::integer = 1)
 );
 
@@ -88,19 +92,22 @@ ALTER TABLE s3export.secret ALTER COLUMN sealed SET STATISTICS 0;
 CREATE TABLE s3export.connector_grant (
 	connector_id bigint NOT NULL,
 	grantee s3export.role NOT NULL,
+	mac bytea,
 	PRIMARY KEY (connector_id, grantee)
 );
 
 -- The identity that assumes the roles of connectors with a role_arn.
 CREATE TABLE s3export.base_identity (
 	singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
-	credential_id bigint NOT NULL
+	credential_id bigint NOT NULL,
+	mac bytea
 );
 
 -- The external ID that the trust policy of a role's AWS roles has to demand.
 CREATE TABLE s3export.external_id (
 	role s3export.role PRIMARY KEY,
-	external_id text COLLATE "C" NOT NULL UNIQUE
+	external_id text COLLATE "C" NOT NULL UNIQUE,
+	mac bytea
 );
 
 -- External IDs are derived from this and the role's OID, so that a role has the
@@ -395,6 +402,7 @@ CREATE TABLE s3export.job (
 	data_directory text NOT NULL,
 	database oid NOT NULL,
 	timeline integer NOT NULL,
+	mac bytea,                   -- where it has arguments
 
 	state text NOT NULL
 		CHECK (state IN ('queued', 'running', 'completing', 'succeeded', 'failed', 'cancelled')),
@@ -590,7 +598,8 @@ CREATE TABLE s3export.current (
 	null_string text NOT NULL,
 	force_quote boolean NOT NULL,
 	heartbeat interval,                  -- NULL: none
-	versions integer NOT NULL DEFAULT 0  -- of tables' columns: numbers that have been given
+	versions integer NOT NULL DEFAULT 0, -- of tables' columns: numbers that have been given
+	mac bytea
 );
 
 -- What a launch has made, and how the current has fared since.  It means something on
@@ -818,6 +827,32 @@ BEGIN
 			' ENABLE ALWAYS TRIGGER refuse_written_rows', guarded);
 	END LOOP;
 END $$;
+
+CREATE FUNCTION s3export.authenticate_row() RETURNS trigger
+	LANGUAGE C AS 'MODULE_PATHNAME', 's3export_authenticate_row';
+REVOKE ALL ON FUNCTION s3export.authenticate_row FROM PUBLIC;
+
+DO $$
+DECLARE
+	authentic regclass;
+BEGIN
+	FOR authentic IN SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+		WHERE relnamespace = 's3export'::pg_catalog.regnamespace AND relkind = 'r' AND attname = 'mac'
+	LOOP
+		EXECUTE pg_catalog.format('CREATE TRIGGER authenticate_row BEFORE INSERT OR UPDATE ON %s FOR EACH ROW %s'
+			' EXECUTE FUNCTION s3export.authenticate_row()', authentic,
+			CASE authentic WHEN 's3export.job'::regclass THEN 'WHEN (NEW.arguments IS NOT NULL)' END);
+		EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER authenticate_row', authentic);
+	END LOOP;
+END $$;
+
+-- Accepts rows of connectors that did not come from the functions, as those of a dump
+-- or from before the key file was replaced; shows which they were.  For superusers
+-- alone, who look at the views first.
+CREATE FUNCTION s3export.adopt(OUT "table" text, OUT "row" text)
+	RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 's3export_adopt';
+REVOKE ALL ON FUNCTION s3export.adopt FROM PUBLIC;
 
 -- -------------------------------------------------------------------- version
 

@@ -66,16 +66,20 @@ connector_uri(const Connector *connector, const char *key)
 
 /* ---------------------------------------------------------------- access */
 
+/* Which grant it is, goes to *proof. */
 static bool
-is_granted(int64 connector_id, Oid user)
+is_granted(int64 connector_id, Oid user, RowProof *proof)
 {
 	uint64 rows = catalog_execute(
-		"SELECT grantee FROM s3export.connector_grant WHERE connector_id = $1", "i", connector_id);
+		"SELECT grantee, g AS row FROM s3export.connector_grant g WHERE connector_id = $1", "i",
+		connector_id);
 
 	for (uint64 i = 0; i < rows; i++)
 	{
-		if (has_privs_of_role(user, (Oid) catalog_int64(i, "grantee", NULL)))
-			return true;
+		if (!has_privs_of_role(user, (Oid) catalog_int64(i, "grantee", NULL)))
+			continue;
+		row_proof_read(proof, "connector_grant", i, "row");
+		return true;
 	}
 	return false;
 }
@@ -84,19 +88,21 @@ is_granted(int64 connector_id, Oid user)
 static bool
 may_use(int64 connector_id, Oid owner, Oid user)
 {
-	return has_privs_of_role(user, owner) || is_granted(connector_id, user);
+	RowProof unused;
+
+	return has_privs_of_role(user, owner) || is_granted(connector_id, user, &unused);
 }
 
 /* Within a scope. */
 static void
-require_access(const Connector *connector, ConnectorAccess access, Oid user)
+require_access(Connector *connector, ConnectorAccess access, Oid user)
 {
 	if (has_privs_of_role(user, connector->owner))
 		return;
 	if (access == CONNECTOR_OWNER)
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("must be owner of connector \"%s\"", connector->name)));
-	if (!is_granted(connector->connector_id, user))
+	if (!is_granted(connector->connector_id, user, &connector->proofs[CONNECTOR_GRANT_PROOF]))
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("permission denied for connector \"%s\"", connector->name),
 						errhint("Its owner can allow it with s3export.grant_usage().")));
@@ -133,7 +139,7 @@ load_row(Connector *connector, const char *name, int64 connector_id)
 			" c.addressing, c.expected_bucket_owner, c.server_side_encryption,"
 			" c.kms_key_id, c.bucket_key::text, c.storage_class, c.tags, c.acl,"
 			" c.content_type, c.payload_signing, k.owner AS credential_owner, k.access_key_id,"
-			" k.role_arn, k.ambient, k.version, s.sealed"
+			" k.role_arn, k.ambient, k.version, s.sealed, c AS connector_row, k AS credential_row"
 			" FROM s3export.connector c"
 			" LEFT JOIN s3export.credential k USING (credential_id)"
 			" LEFT JOIN s3export.secret s USING (credential_id)"
@@ -141,6 +147,9 @@ load_row(Connector *connector, const char *name, int64 connector_id)
 			"ti", name, connector_id) == 0)
 		return false;
 
+	row_proof_read(&connector->proofs[CONNECTOR_PROOF], "connector", 0, "connector_row");
+	row_proof_read(&connector->proofs[CONNECTOR_CREDENTIAL_PROOF], "credential", 0,
+				   "credential_row");
 	connector->connector_id = catalog_int64(0, "connector_id", NULL);
 	connector->name = catalog_text(0, "name");
 	connector->owner = (Oid) catalog_int64(0, "owner", NULL);
@@ -266,6 +275,13 @@ connector_find(int64 connector_id)
 		return NULL;
 	connector_imply_sts(connector);
 	return connector;
+}
+
+void
+connector_require_proof(const Connector *connector, bool writing)
+{
+	for (int i = 0; i < CONNECTOR_PROOFS; i++)
+		row_require_proof(&connector->proofs[i], writing);
 }
 
 /* --------------------------------------------------------------- writing */
@@ -516,4 +532,45 @@ connector_revoke(const Connector *connector, Oid grantee)
 						   " WHERE connector_id = $1 AND grantee = $2",
 						   "io", connector->connector_id, grantee);
 	catalog_leave(&scope);
+}
+
+/* The trigger of these tables makes the codes anew, and skips rows that are right. */
+List *
+connector_adopt(void)
+{
+	static const char *const statements[][2] = {
+		{"connector", "UPDATE s3export.connector SET mac = NULL RETURNING name AS row"},
+		{"credential", "UPDATE s3export.credential SET mac = NULL RETURNING credential_id AS row"},
+		{"connector_grant", "UPDATE s3export.connector_grant g SET mac = NULL"
+							" FROM s3export.connector c WHERE c.connector_id = g.connector_id"
+							" RETURNING format('%s to %s', c.name, g.grantee) AS row"},
+		{"base_identity",
+		 "UPDATE s3export.base_identity SET mac = NULL RETURNING credential_id AS row"},
+		{"external_id", "UPDATE s3export.external_id SET mac = NULL RETURNING role AS row"},
+		{"current", "UPDATE s3export.current u SET mac = NULL FROM s3export.connector c"
+					" WHERE c.connector_id = u.connector_id RETURNING c.name AS row"},
+	};
+	MemoryContext context = CurrentMemoryContext;
+	List         *adopted = NIL;
+	CatalogScope  scope;
+
+	catalog_enter(&scope);
+	for (size_t i = 0; i < lengthof(statements); i++)
+	{
+		uint64 rows = catalog_execute(statements[i][1], "");
+
+		for (uint64 n = 0; n < rows; n++)
+		{
+			AdoptedRow   *row = SPI_palloc(sizeof(AdoptedRow));
+			MemoryContext old;
+
+			row->table = unconstify(char *, statements[i][0]);
+			row->row = catalog_text(n, "row");
+			old = MemoryContextSwitchTo(context);
+			adopted = lappend(adopted, row);
+			MemoryContextSwitchTo(old);
+		}
+	}
+	catalog_leave(&scope);
+	return adopted;
 }

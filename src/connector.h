@@ -8,7 +8,21 @@
 #ifndef CONNECTOR_H
 #define CONNECTOR_H
 
+#include "row_mac.h"
 #include "s3.h"
+
+/* The rows that a connector was made of. */
+enum
+{
+	CONNECTOR_PROOF,
+	CONNECTOR_GRANT_PROOF, /* that lets the user use it */
+	CONNECTOR_CREDENTIALS, /* from here on: what credentials are made of */
+	CONNECTOR_CREDENTIAL_PROOF = CONNECTOR_CREDENTIALS,
+	CONNECTOR_EXTERNAL_ID_PROOF,
+	CONNECTOR_IDENTITY_PROOF,
+	CONNECTOR_IDENTITY_CREDENTIAL_PROOF,
+	CONNECTOR_PROOFS
+};
 
 /*
  * A connector authenticates with keys of its own, or with a role that the base
@@ -30,6 +44,7 @@ typedef struct Connector
 	char            *tags;               /* of objects, a JSON object; NULL: none */
 	S3Config         s3;
 	CredentialConfig credentials;
+	RowProof         proofs[CONNECTOR_PROOFS];
 } Connector;
 
 typedef enum ConnectorAccess
@@ -66,8 +81,25 @@ extern Connector *connector_lock(const char *name, bool missing_ok);
 extern void connector_require_credentials(const Connector *connector);
 
 /*
+ * Raises an error when one of its rows was not written by the extension's functions.
+ * Uploaders ask before anything is sent; sessions, which have no business with the key
+ * file, only where they are "writing".
+ */
+extern void connector_require_proof(const Connector *connector, bool writing);
+
+/* A row that connector_adopt has accepted. */
+typedef struct AdoptedRow
+{
+	char *table;
+	char *row; /* of which connector, credential or role */
+} AdoptedRow;
+
+/* Has all rows written again; returns a list of AdoptedRow. */
+extern List *connector_adopt(void);
+
+/*
  * How a connector travels to the uploader: sealed secrets, no plain ones.  What
- * arrives has the STS endpoint and region filled in that S3's imply.
+ * arrives has proved its rows, and has the STS endpoint and region filled in that S3's imply.
  */
 extern void       connector_serialize(StringInfo buf, const Connector *connector);
 extern Connector *connector_deserialize(StringInfo buf);

@@ -28,12 +28,17 @@
  * fails has to find the ID that the failure told it.
  */
 static char *
-external_id_of(Oid role, bool save)
+external_id_of(Oid role, bool save, RowProof *proof)
 {
 	char *external_id;
 
-	if (catalog_execute("SELECT external_id FROM s3export.external_id WHERE role = $1", "o", role))
+	memset(proof, 0, sizeof(*proof));
+	if (catalog_execute("SELECT external_id, e AS row FROM s3export.external_id e WHERE role = $1",
+						"o", role))
+	{
+		row_proof_read(proof, "external_id", 0, "row");
 		return catalog_text(0, "external_id");
+	}
 
 	if (catalog_execute("SELECT 's3export-' || left(encode(sha256(convert_to(installation_id || ' '"
 						" || $1::text, 'UTF8')), 'hex'), 32) AS external_id"
@@ -52,10 +57,11 @@ char *
 connector_external_id(Oid role)
 {
 	CatalogScope scope;
+	RowProof     unused;
 	char        *external_id;
 
 	catalog_enter(&scope);
-	external_id = external_id_of(role, !XactReadOnly);
+	external_id = external_id_of(role, !XactReadOnly, &unused);
 	catalog_leave(&scope);
 	return external_id;
 }
@@ -66,7 +72,8 @@ load_base_identity(Connector *connector)
 {
 	CredentialConfig *credentials = &connector->credentials;
 
-	if (catalog_execute("SELECT b.credential_id, k.access_key_id, k.version, s.sealed"
+	if (catalog_execute("SELECT b.credential_id, k.access_key_id, k.version, s.sealed,"
+						" b AS identity_row, k AS credential_row"
 						" FROM s3export.base_identity b"
 						" LEFT JOIN s3export.credential k USING (credential_id)"
 						" LEFT JOIN s3export.secret s USING (credential_id)",
@@ -75,6 +82,10 @@ load_base_identity(Connector *connector)
 		credentials->ambient = guc_allow_ambient_credentials;
 		return;
 	}
+	row_proof_read(&connector->proofs[CONNECTOR_IDENTITY_PROOF], "base_identity", 0,
+				   "identity_row");
+	row_proof_read(&connector->proofs[CONNECTOR_IDENTITY_CREDENTIAL_PROOF], "credential", 0,
+				   "credential_row");
 	credentials->credential_id = catalog_int64(0, "credential_id", NULL);
 	credentials->access_key_id = catalog_text(0, "access_key_id");
 	credentials->sealed = catalog_bytea(0, "sealed");
@@ -88,7 +99,8 @@ connector_load_role(Connector *connector, char *role_arn, bool save)
 
 	memset(credentials, 0, sizeof(*credentials));
 	credentials->role_arn = role_arn;
-	credentials->external_id = external_id_of(connector->credential_owner, save);
+	credentials->external_id = external_id_of(connector->credential_owner, save,
+											  &connector->proofs[CONNECTOR_EXTERNAL_ID_PROOF]);
 	load_base_identity(connector);
 }
 
@@ -163,6 +175,14 @@ connector_new_credential_id(void)
 	return credential_id;
 }
 
+/* Those that it comes to have are no rows yet. */
+static void
+forget_credential_proofs(Connector *connector)
+{
+	memset(&connector->proofs[CONNECTOR_CREDENTIALS], 0,
+		   sizeof(RowProof) * (CONNECTOR_PROOFS - CONNECTOR_CREDENTIALS));
+}
+
 void
 connector_use_keys(Connector *connector, const char *access_key_id, const char *secret,
 				   const char *token)
@@ -170,6 +190,7 @@ connector_use_keys(Connector *connector, const char *access_key_id, const char *
 	CredentialConfig *credentials = &connector->credentials;
 	char             *sts_endpoint_url = credentials->sts_endpoint_url;
 
+	forget_credential_proofs(connector);
 	memset(credentials, 0, sizeof(*credentials));
 	credentials->credential_id = connector->credential_id;
 	credentials->access_key_id = pstrdup(access_key_id);
@@ -184,6 +205,7 @@ connector_use_role(Connector *connector, const char *role_arn)
 	char        *sts_endpoint_url = connector->credentials.sts_endpoint_url;
 	CatalogScope scope;
 
+	forget_credential_proofs(connector);
 	catalog_enter(&scope);
 	connector_load_role(connector, arn, !XactReadOnly);
 	catalog_leave(&scope);
@@ -196,6 +218,7 @@ connector_use_ambient(Connector *connector)
 	CredentialConfig *credentials = &connector->credentials;
 	char             *sts_endpoint_url = credentials->sts_endpoint_url;
 
+	forget_credential_proofs(connector);
 	memset(credentials, 0, sizeof(*credentials));
 	credentials->ambient = true;
 	credentials->sts_endpoint_url = sts_endpoint_url;
@@ -240,6 +263,7 @@ connector_use_credentials_of(Connector *connector, const char *name)
 	if (other->connector_id == connector->connector_id)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("connector \"%s\" has these credentials already", name)));
+	connector_require_proof(other, true);
 	catalog_enter(&scope);
 	lock_shared_credentials(other, scope.userid);
 	catalog_leave(&scope);
@@ -249,6 +273,8 @@ connector_use_credentials_of(Connector *connector, const char *name)
 	connector->shares_credentials = true;
 	connector->keys_version = other->keys_version;
 	connector->credentials = other->credentials;
+	memcpy(&connector->proofs[CONNECTOR_CREDENTIALS], &other->proofs[CONNECTOR_CREDENTIALS],
+		   sizeof(RowProof) * (CONNECTOR_PROOFS - CONNECTOR_CREDENTIALS));
 	connector->credentials.sts_endpoint_url = sts_endpoint_url;
 }
 
@@ -419,12 +445,15 @@ static bool
 find_new_keys(Connector *connector)
 {
 	CredentialConfig *credentials = &connector->credentials;
+	RowProof          proof;
 
-	if (catalog_execute("SELECT k.access_key_id, k.version, s.sealed"
+	if (catalog_execute("SELECT k.access_key_id, k.version, s.sealed, k AS row"
 						" FROM s3export.credential k JOIN s3export.secret s USING (credential_id)"
 						" WHERE credential_id = $1 AND version > $2 AND access_key_id IS NOT NULL",
 						"ii", credentials->credential_id, connector->keys_version) == 0)
 		return false;
+	row_proof_read(&proof, "credential", 0, "row");
+	row_require_proof(&proof, false);
 	credentials->access_key_id = catalog_text(0, "access_key_id");
 	credentials->sealed = catalog_bytea(0, "sealed");
 	credentials->ambient = false;

@@ -23,6 +23,8 @@
 #include "nodes/pg_list.h"
 #include "utils/timestamp.h"
 
+#include "row_mac.h"
+
 #define JOB_UNRECORDED 0
 
 typedef struct JobRequest
@@ -220,10 +222,11 @@ extern void job_set_waiting(List *entries);
 
 typedef struct JobClaim
 {
-	int64 connector_id;
-	char *source;
-	List *arguments; /* JobPair */
-	List *settings;
+	RowProof proof; /* required before anything is done */
+	int64    connector_id;
+	char    *source;
+	List    *arguments; /* JobPair */
+	List    *settings;
 } JobClaim;
 
 /*

@@ -236,17 +236,18 @@ job_claim(int64 job_id, JobClaim *claim)
 	bool               claimed;
 
 	catalog_begin_transaction(&transaction);
-	claimed = catalog_execute("UPDATE s3export.job SET state = 'running', waiting_for = NULL,"
+	claimed = catalog_execute("UPDATE s3export.job j SET state = 'running', waiting_for = NULL,"
 							  " started_at = pg_catalog.clock_timestamp(), leader_pid = $2"
 							  " WHERE job_id = (SELECT job_id FROM s3export.job WHERE job_id = $1"
 							  " AND state = 'queued' FOR UPDATE SKIP LOCKED)"
-							  " RETURNING connector_id, source, arguments, settings",
+							  " RETURNING connector_id, source, arguments, settings, j AS row",
 							  "in", job_id, MyProcPid) > 0;
 	if (claimed)
 	{
 		char *arguments = catalog_text(0, "arguments");
 		char *settings = catalog_text(0, "settings");
 
+		row_proof_read(&claim->proof, "job", 0, "row");
 		claim->connector_id = catalog_int64(0, "connector_id", NULL);
 		claim->source = catalog_text(0, "source");
 		claim->arguments = pairs_from_json(arguments, transaction.context);

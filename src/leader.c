@@ -146,6 +146,7 @@ run(int64 job_id, const JobClaim *claim)
 
 	PG_TRY();
 	{
+		row_require_proof(&claim->proof, false);
 		apply_settings(claim);
 		run_export(job_id, claim);
 	}

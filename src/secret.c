@@ -38,7 +38,7 @@
 #define DEFAULT_KEY_FILE "s3export.key"
 
 #define SEAL_VERSION 1
-#define KEY_LEN 32
+#define KEY_LEN SECRET_KEY_LEN
 #define KEY_ID_LEN 4
 #define NONCE_LEN 12
 #define TAG_LEN 16
@@ -365,4 +365,10 @@ secret_open(MemoryContext parent, const bytea *sealed, int64 credential_id)
 	len -= strlen(result->secret) + 1;
 	result->token = len > 0 ? result->secret + strlen(result->secret) + 1 : NULL;
 	return result;
+}
+
+void
+secret_read_key(bool make, unsigned char *key)
+{
+	read_key(key_file_path(), make, key);
 }

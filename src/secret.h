@@ -29,6 +29,14 @@ typedef struct Secret
  */
 extern Secret *secret_open(MemoryContext parent, const bytea *sealed, int64 credential_id);
 
+#define SECRET_KEY_LEN 32
+
+/*
+ * The key itself, for codes that are made with it; SECRET_KEY_LEN bytes, which the caller
+ * wipes.  "make": as sealing does, makes the file.
+ */
+extern void secret_read_key(bool make, unsigned char *key);
+
 /* A copy in "context" that is overwritten when the context goes; not to be pfree'd. */
 extern char *secret_strdup(MemoryContext context, const char *value);
 

@@ -23,7 +23,7 @@ END $$;
 -- what PUBLIC may execute, and what has to be granted
 SELECT p.oid::regproc AS function, has_function_privilege('public', p.oid, 'EXECUTE') AS public
 	FROM pg_proc p WHERE pronamespace = 's3export'::regnamespace
-	AND proname IN ('create_connector', 'alter_connector', 'drop_connector', 'set_credentials', 'set_identity',
+	AND proname IN ('create_connector', 'alter_connector', 'drop_connector', 'set_credentials', 'set_identity', 'adopt',
 		'grant_usage', 'revoke_usage', 'test_credentials', 'refuse_direct_writes', 'identity', 'iam_policy', 'trust_policy',
 		'launch', 'add_table', 'pause', 'resume', 'stop', 'deliver')
 	ORDER BY proname COLLATE "C";
@@ -193,6 +193,7 @@ SELECT s3export.create_connector('shares', 'my-bucket', role_arn => 'arn:aws:iam
 SELECT s3export.alter_connector('shares', owner => 'regress_s3export_alice', validate => false);
 UPDATE s3export.connector SET credential_id = (SELECT credential_id FROM s3export.connector WHERE name = 'members')
 	WHERE name = 'shares';
+SELECT * FROM s3export.adopt();
 SET ROLE regress_s3export_alice;
 SELECT s3export.set_credentials('shares', role_arn => 'arn:aws:iam::123456789012:role/r', validate => false);
 SELECT s3export.drop_connector('shares');

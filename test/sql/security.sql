@@ -33,7 +33,7 @@ SELECT DISTINCT classid::regclass FROM pg_depend
 	ORDER BY 1;
 SELECT tgrelid::regclass, tgname, tgfoid::regproc, tgenabled FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid
 	WHERE relnamespace = 's3export'::regnamespace AND NOT tgisinternal AND tgname NOT IN ('refuse_direct_writes', 'refuse_written_rows')
-	ORDER BY 1, 2;
+	ORDER BY tgrelid::regclass::text COLLATE "C", tgname;
 SELECT evtname, evtenabled FROM pg_event_trigger WHERE evtname LIKE 's3export%';
 -- objects in the schema that are not the extension's, or have another owner: none
 SELECT oid::regclass FROM pg_class c WHERE relnamespace = 's3export'::regnamespace AND relkind IN ('r', 'v', 'S') AND
