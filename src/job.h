@@ -193,7 +193,8 @@ typedef struct JobOrder
 
 /*
  * Queues a job in the caller's transaction; returns its id.  Raises
- * ERRCODE_CONFIGURATION_LIMIT_EXCEEDED when there are s3export.max_queued_jobs.
+ * ERRCODE_CONFIGURATION_LIMIT_EXCEEDED when there are s3export.max_queued_jobs, or as many
+ * of the owner's as a role may have.
  */
 extern int64 job_enqueue(const JobOrder *order);
 
@@ -207,15 +208,21 @@ typedef struct JobEntry
 	Oid   owner;
 	bool  queued;      /* it runs otherwise */
 	bool  background;  /* it is, or was, queued */
+	bool  limited;     /* its owner is no superuser */
 	char *waiting_for; /* NULL: nothing yet */
 	int64 connector_id;
 	char *path; /* NULL: one that no other job has */
 	int   leader_pid;
 	int   uploader_pid;
+	int   turn;   /* this and the next are the dispatcher's */
+	int   served; /* when its role has had a turn last; 0: never */
 } JobEntry;
 
 /* All of them, a list of JobEntry in the order of their ids. */
 extern List *job_list_unfinished(void);
+
+/* Is it queued, and is nobody about to cancel it? */
+extern bool job_is_free(int64 job_id);
 
 /* Writes waiting_for of these queued jobs (JobEntry). */
 extern void job_set_waiting(List *entries);

@@ -50,11 +50,20 @@ pairs_to_json(List *pairs)
  * may be a few more.
  */
 static void
-require_room(void)
+require_room(Oid owner)
 {
 	(void) catalog_execute_latest(
-		"SELECT pg_catalog.count(*) AS queued FROM s3export.job WHERE state = 'queued' AND" IS_OURS,
-		"iton", CATALOG_THIS_SERVER);
+		"SELECT pg_catalog.count(*) AS queued, pg_catalog.count(*) FILTER (WHERE owner = $5) AS own"
+		" FROM s3export.job WHERE state = 'queued' AND" IS_OURS,
+		"itono", CATALOG_THIS_SERVER, owner);
+	if (catalog_int64(0, "own", NULL) >= guc_queued_jobs_of_role() && !superuser_arg(owner))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("too many exports of role \"%s\" are queued", GetUserNameFromId(owner, false)),
+			 errdetail("The limit is %d.", guc_queued_jobs_of_role()),
+			 errhint("Wait until some have ended (see s3export.jobs), cancel some with "
+					 "s3export.cancel(), or raise \"s3export.max_queued_jobs_per_role\".")));
 	if (catalog_int64(0, "queued", NULL) >= guc_max_queued_jobs)
 		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 						errmsg("too many exports are queued"),
@@ -72,7 +81,7 @@ job_enqueue(const JobOrder *order)
 	int64        job_id;
 
 	catalog_enter(&scope);
-	require_room();
+	require_room(order->owner);
 	(void) catalog_execute("SELECT nextval('s3export.job_id_seq') AS job_id", "");
 	job_id = catalog_int64(0, "job_id", NULL);
 	(void) catalog_execute(
@@ -161,6 +170,8 @@ job_list_unfinished(void)
 
 	catalog_begin_transaction(&transaction);
 	rows = catalog_execute("SELECT job_id, owner, state = 'queued' AS queued,"
+						   " NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = owner"
+						   " AND r.rolsuper) AS limited,"
 						   " arguments IS NOT NULL AS background, waiting_for, connector_id, path,"
 						   " leader_pid, uploader_pid FROM s3export.job"
 						   " WHERE state IN ('queued', 'running', 'completing') AND" IS_OURS
@@ -174,6 +185,7 @@ job_list_unfinished(void)
 			.job_id = catalog_int64(i, "job_id", NULL),
 			.owner = (Oid) catalog_int64(i, "owner", NULL),
 			.queued = catalog_int64(i, "queued", NULL) != 0,
+			.limited = catalog_int64(i, "limited", NULL) != 0,
 			.background = catalog_int64(i, "background", NULL) != 0,
 			.waiting_for = catalog_text(i, "waiting_for"),
 			.connector_id = catalog_int64(i, "connector_id", NULL),
@@ -186,6 +198,20 @@ job_list_unfinished(void)
 	}
 	catalog_commit_transaction(&transaction);
 	return entries;
+}
+
+bool
+job_is_free(int64 job_id)
+{
+	CatalogTransaction transaction;
+	bool               is_free;
+
+	catalog_begin_transaction(&transaction);
+	is_free = catalog_execute("SELECT FROM s3export.job WHERE job_id = $1 AND state = 'queued'"
+							  " FOR UPDATE SKIP LOCKED",
+							  "i", job_id) > 0;
+	catalog_commit_transaction(&transaction);
+	return is_free;
 }
 
 void

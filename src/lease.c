@@ -19,6 +19,7 @@
 #define CLASS_PATH 0x5302
 #define CLASS_QUEUE 0x5303
 #define CLASS_CURRENT 0x5304
+#define CLASS_ROLE 0x5305 /* roles are the same in all databases */
 
 static LOCKTAG
 make_tag(uint64 id, uint16 lock_class)
@@ -119,6 +120,20 @@ lease_is_held_by(int64 job_id, int pid)
 
 		if (lock->pid == pid && (lock->holdMask & LOCKBIT_ON(ShareLock)) != 0 &&
 			memcmp(&lock->locktag, &tag, sizeof(LOCKTAG)) == 0)
+			return true;
+	}
+	return false;
+}
+
+bool
+lease_try_place_of_role(Oid role, int places)
+{
+	for (int i = 0; i < places; i++)
+	{
+		LOCKTAG tag;
+
+		SET_LOCKTAG_ADVISORY(tag, InvalidOid, role, (uint32) i, CLASS_ROLE);
+		if (try_lock(tag, ExclusiveLock))
 			return true;
 	}
 	return false;

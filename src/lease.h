@@ -53,6 +53,12 @@ extern bool lease_try_current(int64 connector_id);
 extern void lease_release_current(int64 connector_id);
 extern bool lease_lock_current(int64 connector_id);
 
+/*
+ * A place among the "places" that exports of a role have in all databases, until the process
+ * ends; false: they are taken.
+ */
+extern bool lease_try_place_of_role(Oid role, int places);
+
 /* The right to start this database's queued jobs. */
 extern bool lease_try_queue(void);
 extern void lease_release_queue(void);

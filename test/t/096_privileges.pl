@@ -135,10 +135,11 @@ my %calls = (
 	role_in => q(SELECT s3export.role_in('mallory')), role_out => q(SELECT s3export.role_out('mallory')),
 	role_recv => q(SELECT s3export.role_recv(NULL)), role_send => q(SELECT s3export.role_send('mallory')),
 	skip_unknown_role => q(INSERT INTO s3export.connector_grant VALUES (1, '-')),
+	authenticate_row => q(UPDATE s3export.connector SET folder_path = folder_path), adopt => q(SELECT s3export.adopt()),
 	refuse_direct_writes => q(DELETE FROM s3export.connector_grant));
 my @order = (qw(create_connector set_identity identity trust_policy iam_policy test_credentials alter_connector set_credentials grant_usage revoke_usage copy_to
 	  header_mode wait cancel job_progress recover launch deliver pause resume add_table refuse_drop_extension stop ambient_credentials_allowed version
-	  role_in role_out role_send skip_unknown_role refuse_direct_writes drop_connector));
+	  role_in role_out role_send skip_unknown_role authenticate_row adopt refuse_direct_writes drop_connector));
 
 # A new function has to be put into the list above, if SQL can call it.
 is_deeply([ sort @order ], [ split /\n/, sql(q(SELECT DISTINCT proname COLLATE "C" FROM pg_proc WHERE pronamespace = 's3export'::regnamespace AND 'internal'::regtype <> ALL (proargtypes) ORDER BY 1)) ], 'all functions are listed');
