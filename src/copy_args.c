@@ -314,7 +314,7 @@ copy_args_get(FunctionCallInfo fcinfo, int64 connector_id, CopyArguments *argume
 
 	memset(arguments, 0, sizeof(*arguments));
 	export->owner = GetUserId();
-	export->places = superuser() ? -1 : guc_exports_of_role();
+	export->places = superuser() ? 0 : Max(guc_exports_of_role(), 1);
 	export->source = required_argument(fcinfo, ARG_SOURCE, "source");
 	export->overwrite = choice_argument(fcinfo, ARG_IF_EXISTS, "if_exists", if_exists,
 										"It is \"error\" or \"overwrite\".") == 1;

@@ -151,7 +151,7 @@ make_label(int64 job_id)
 static void
 claim_place(const TransferRequest *request)
 {
-	if (request->places < 0 || lease_try_place_of_role(request->owner, request->places))
+	if (request->places == 0 || lease_try_place_of_role(request->owner, request->places))
 		return;
 	ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					errmsg("too many exports of the role are running"),
