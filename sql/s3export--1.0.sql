@@ -46,6 +46,7 @@ CREATE TABLE s3export.connector (
 	owner s3export.role NOT NULL,
 	kind text NOT NULL CHECK (kind IN ('data_export', 'currents')),
 	credential_id bigint NOT NULL,
+	credentials_lent boolean NOT NULL, -- by a superuser: its owner need not be a member of theirs
 	endpoint_url text COLLATE "C",
 	bucket text COLLATE "C" NOT NULL,
 	folder_path text COLLATE "C" NOT NULL,
@@ -181,6 +182,24 @@ CREATE VIEW s3export.connectors WITH (security_barrier) AS
 		OR EXISTS (SELECT FROM s3export.connector_grant g
 					WHERE g.connector_id = c.connector_id
 					  AND pg_has_role(g.grantee, 'USAGE'));
+
+-- Who may use a connector besides its owner, for the owner and for those who may.
+CREATE VIEW s3export.connector_grants WITH (security_barrier) AS
+	SELECT c.name AS connector, c.owner::regrole AS owner, g.grantee::regrole AS grantee,
+		   EXISTS (SELECT FROM pg_roles r WHERE r.oid = g.grantee) AS role_exists
+	  FROM s3export.connector_grant g JOIN s3export.connector c USING (connector_id)
+	 WHERE pg_has_role(c.owner, 'USAGE') OR pg_has_role(g.grantee, 'USAGE');
+
+-- Which connectors share credentials, for the owners of both.
+CREATE VIEW s3export.shared_credentials WITH (security_barrier) AS
+	SELECT k.owner::regrole AS credentials_owner, c.name AS connector, c.owner::regrole AS owner,
+		   c.credentials_lent AS lent,
+		   c.credentials_lent OR coalesce(pg_has_role(c.owner, k.owner, 'USAGE'), false) AS usable
+	  FROM s3export.connector c JOIN s3export.credential k USING (credential_id)
+	 WHERE (pg_has_role(k.owner, 'USAGE') OR pg_has_role(c.owner, 'USAGE'))
+	   AND (c.owner::oid <> k.owner::oid OR EXISTS (SELECT FROM s3export.connector o
+			WHERE o.credential_id = c.credential_id AND o.connector_id <> c.connector_id));
+
 -- Whoever creates a connector makes this server send requests, and data, to a
 -- bucket of his choice.  That is a privilege to be granted:
 --     GRANT EXECUTE ON FUNCTION s3export.create_connector TO alice;
@@ -895,6 +914,6 @@ END $$;
 
 GRANT USAGE ON SCHEMA s3export TO PUBLIC;
 -- These show rows of their readers alone, and call what follows.
-GRANT SELECT ON s3export.connectors, s3export.jobs, s3export.job_files, s3export.progress,
+GRANT SELECT ON s3export.connectors, s3export.connector_grants, s3export.shared_credentials, s3export.jobs, s3export.job_files, s3export.progress,
 	s3export.currents, s3export.current_events TO PUBLIC;
 GRANT EXECUTE ON FUNCTION s3export.ambient_credentials_allowed, s3export.job_progress TO PUBLIC;

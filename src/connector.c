@@ -139,7 +139,7 @@ load_row(Connector *connector, const char *name, int64 connector_id)
 			" c.addressing, c.expected_bucket_owner, c.server_side_encryption,"
 			" c.kms_key_id, c.bucket_key::text, c.storage_class, c.tags, c.acl,"
 			" c.content_type, c.payload_signing, k.owner AS credential_owner, k.access_key_id,"
-			" k.role_arn, k.ambient, k.version, s.sealed, c AS connector_row, k AS credential_row"
+			" k.role_arn, k.ambient, k.version, s.sealed, c.credentials_lent, c AS connector_row, k AS credential_row"
 			" FROM s3export.connector c"
 			" LEFT JOIN s3export.credential k USING (credential_id)"
 			" LEFT JOIN s3export.secret s USING (credential_id)"
@@ -159,6 +159,9 @@ load_row(Connector *connector, const char *name, int64 connector_id)
 	connector->credential_owner = (Oid) catalog_int64(0, "credential_owner", &orphan);
 	if (orphan)
 		connector->credential_owner = connector->owner;
+	connector->lent = catalog_int64(0, "credentials_lent", NULL) != 0;
+	connector->share_ended =
+		!connector->lent && !has_privs_of_role(connector->owner, connector->credential_owner);
 	connector->s3.endpoint_url = catalog_text(0, "endpoint_url");
 	connector->s3.bucket = catalog_text(0, "bucket");
 	connector->s3.region = catalog_text(0, "region");
@@ -412,18 +415,20 @@ connector_insert(Connector *connector, ConnectorValidation validation)
 			   "INSERT INTO s3export.connector (name, owner, kind, credential_id,"
 			   " endpoint_url, bucket, folder_path, region, sts_endpoint_url,"
 			   " addressing, expected_bucket_owner, server_side_encryption, kms_key_id,"
-			   " bucket_key, storage_class, tags, acl, content_type, payload_signing, validated_at)"
+			   " bucket_key, storage_class, tags, acl, content_type, payload_signing, validated_at,"
+			   " credentials_lent)"
 			   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::boolean,"
-			   " $15, $16::jsonb, $17, $18, $19, CASE WHEN $20 THEN now() END)"
+			   " $15, $16::jsonb, $17, $18, $19, CASE WHEN $20 THEN now() END, $21)"
 			   " ON CONFLICT DO NOTHING RETURNING connector_id",
 			   "totittttttttttttttt"
-			   "b",
+			   "bb",
 			   connector->name, connector->owner, connector->kind, connector->credential_id,
 			   s3->endpoint_url, s3->bucket, connector->folder_path, s3->region,
 			   connector->credentials.sts_endpoint_url, addressing_names[s3->addressing],
 			   s3->expected_bucket_owner, s3->server_side_encryption, s3->kms_key_id,
 			   s3->bucket_key, s3->storage_class, connector->tags, s3->acl, s3->content_type,
-			   payload_signing_names[s3->payload_signing], validation == CONNECTOR_VALIDATED) == 0)
+			   payload_signing_names[s3->payload_signing], validation == CONNECTOR_VALIDATED,
+			   connector->lent) == 0)
 	{
 		CHECK_FOR_INTERRUPTS();
 		require_unique(connector, scope.userid);
@@ -449,16 +454,16 @@ connector_update(const Connector *connector, ConnectorValidation validation)
 		" bucket = $5, folder_path = $6, region = $7, sts_endpoint_url = $8,"
 		" addressing = $9, expected_bucket_owner = $10, server_side_encryption = $11,"
 		" kms_key_id = $12, bucket_key = $13::boolean, storage_class = $14, tags = $15::jsonb,"
-		" acl = $16, content_type = $17, payload_signing = $18, validated_at = CASE $19"
+		" acl = $16, content_type = $17, payload_signing = $18, credentials_lent = $22, validated_at = CASE $19"
 		" WHEN $20 THEN validated_at WHEN $21 THEN now() END WHERE connector_id = $1",
 		"itottttttttttttttt"
-		"nnn",
+		"nnnb",
 		connector->connector_id, connector->name, connector->owner, s3->endpoint_url, s3->bucket,
 		connector->folder_path, s3->region, connector->credentials.sts_endpoint_url,
 		addressing_names[s3->addressing], s3->expected_bucket_owner, s3->server_side_encryption,
 		s3->kms_key_id, s3->bucket_key, s3->storage_class, connector->tags, s3->acl,
 		s3->content_type, payload_signing_names[s3->payload_signing], (int32) validation,
-		(int32) CONNECTOR_VALIDATION_KEPT, (int32) CONNECTOR_VALIDATED);
+		(int32) CONNECTOR_VALIDATION_KEPT, (int32) CONNECTOR_VALIDATED, connector->lent);
 	(void) catalog_execute("UPDATE s3export.credential SET owner = $2 WHERE credential_id = $1"
 						   " AND owner <> $2",
 						   "io", connector->credential_id, connector->credential_owner);
@@ -489,7 +494,13 @@ connector_set_owner(Connector *connector, Oid owner)
 	connector->owner = owner;
 	if (!kept)
 		connector->credential_owner = owner;
+	else
+		connector->lent |= superuser_arg(scope.userid);
+	connector->share_ended =
+		!connector->lent && !has_privs_of_role(owner, connector->credential_owner);
 	catalog_leave(&scope);
+
+	connector_require_share(connector);
 
 	/* A role is assumed with the external ID of the owner. */
 	if (!kept && connector->credentials.role_arn != NULL)
@@ -510,12 +521,22 @@ connector_delete(const Connector *connector)
 	catalog_leave(&scope);
 }
 
+/* Within a scope: DROP ROLE knows nothing of grants. */
+static void
+forget_dropped_grantees(const Connector *connector)
+{
+	(void) catalog_execute("DELETE FROM s3export.connector_grant WHERE connector_id = $1"
+						   " AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = grantee)",
+						   "i", connector->connector_id);
+}
+
 void
 connector_grant(const Connector *connector, Oid grantee)
 {
 	CatalogScope scope;
 
 	catalog_enter(&scope);
+	forget_dropped_grantees(connector);
 	(void) catalog_execute("INSERT INTO s3export.connector_grant (connector_id, grantee)"
 						   " VALUES ($1, $2) ON CONFLICT DO NOTHING",
 						   "io", connector->connector_id, grantee);
@@ -528,6 +549,7 @@ connector_revoke(const Connector *connector, Oid grantee)
 	CatalogScope scope;
 
 	catalog_enter(&scope);
+	forget_dropped_grantees(connector);
 	(void) catalog_execute("DELETE FROM s3export.connector_grant"
 						   " WHERE connector_id = $1 AND grantee = $2",
 						   "io", connector->connector_id, grantee);

@@ -40,6 +40,8 @@ typedef struct Connector
 	int64            credential_id;      /* its own, 0: not saved */
 	Oid              credential_owner;   /* differs from owner where credentials are shared */
 	bool             shares_credentials; /* those of another connector, not to be written */
+	bool             lent;               /* a superuser has let it share them */
+	bool             share_ended;        /* its owner has no right to them any more */
 	int64            keys_version;       /* of credentials.sealed, grows when they are replaced */
 	char            *tags;               /* of objects, a JSON object; NULL: none */
 	S3Config         s3;
@@ -75,7 +77,13 @@ extern Connector *connector_find(int64 connector_id);
 extern Connector *connector_lock(const char *name, bool missing_ok);
 
 /*
- * Raises an error when the connector's secret, or its base identity, is missing, or the
+ * Raises an error when credentials of another role are shared with the connector whose owner
+ * is no member of that role any more, and no superuser has lent them.
+ */
+extern void connector_require_share(const Connector *connector);
+
+/*
+ * As connector_require_share; and raises an error when the connector's secret, or its base identity, is missing, or the
  * owner whose external ID it needs.
  */
 extern void connector_require_credentials(const Connector *connector);

@@ -135,10 +135,24 @@ require_external_id(const Connector *connector)
 }
 
 void
+connector_require_share(const Connector *connector)
+{
+	if (connector->share_ended)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for the credentials of connector \"%s\"", connector->name),
+			 errdetail("They belong to a role that the connector's owner is not a member of."),
+			 errhint("Give the connector its own with s3export.set_credentials(..., unshare => "
+					 "true).  A superuser can lend it others with credentials_from.")));
+}
+
+void
 connector_require_credentials(const Connector *connector)
 {
 	const CredentialConfig *credentials = &connector->credentials;
 
+	connector_require_share(connector);
 	require_external_id(connector);
 	/* Where ambient ones are not allowed any more, the uploader says so. */
 	if (credentials->sealed != NULL || credentials->ambient)
@@ -271,6 +285,8 @@ connector_use_credentials_of(Connector *connector, const char *name)
 	connector->credential_id = other->credential_id;
 	connector->credential_owner = other->credential_owner;
 	connector->shares_credentials = true;
+	connector->lent = superuser();
+	connector->share_ended = false;
 	connector->keys_version = other->keys_version;
 	connector->credentials = other->credentials;
 	memcpy(&connector->proofs[CONNECTOR_CREDENTIALS], &other->proofs[CONNECTOR_CREDENTIALS],
@@ -296,6 +312,7 @@ connector_leave_shared(Connector *connector)
 {
 	connector->credential_id = connector_new_credential_id();
 	connector->credential_owner = connector->owner;
+	connector->lent = connector->share_ended = false;
 }
 
 /* Within a scope. */
@@ -388,10 +405,13 @@ connector_update_credentials(const Connector *connector, ConnectorValidation val
 		connector_save_credentials(connector, connector->credential_id != old_id);
 	/* Others that share new ones have not been tested with them. */
 	(void) catalog_execute("UPDATE s3export.connector SET credential_id = $1, validated_at ="
-						   " CASE WHEN connector_id = $2 AND $3 THEN now() END"
+						   " CASE WHEN connector_id = $2 AND $3 THEN now() END,"
+						   " credentials_lent = CASE WHEN connector_id = $2 THEN $5"
+						   " ELSE credentials_lent END"
 						   " WHERE connector_id = $2 OR (credential_id = $1 AND NOT $4)",
-						   "iibb", connector->credential_id, connector->connector_id,
-						   validation == CONNECTOR_VALIDATED, connector->shares_credentials);
+						   "iibbb", connector->credential_id, connector->connector_id,
+						   validation == CONNECTOR_VALIDATED, connector->shares_credentials,
+						   connector->lent);
 	if (connector->credential_id != old_id)
 		connector_drop_unused_credentials(old_id);
 	catalog_leave(&scope);

@@ -30,6 +30,7 @@ static const struct
 	  "owner",
 	  "kind",
 	  "credential_id",
+	  "credentials_lent",
 	  "endpoint_url",
 	  "bucket",
 	  "folder_path",
