@@ -186,6 +186,7 @@ use_credentials(Connector *connector, const CredentialArgs *args)
 		connector_use_keys(connector, args->access_key_id, args->secret_access_key,
 						   args->session_token);
 	connector_require_ambient_privilege(connector);
+	args_require_sts(connector);
 }
 
 /* What create_connector and test_credentials say alike, all but the name. */
@@ -302,6 +303,8 @@ s3export_alter_connector(PG_FUNCTION_ARGS)
 		args_set_bucket(connector, bucket);
 	changed |= args_set_place(connector, fcinfo, ALTER_ARG_PLACE, true);
 	changed |= args_set_object(connector, fcinfo, ALTER_ARG_OBJECT);
+	if (!PG_ARGISNULL(ALTER_ARG_ENDPOINT_URL) || !PG_ARGISNULL(ALTER_ARG_ENDPOINT_URL + 1))
+		args_require_sts(connector);
 	if (elsewhere && PG_ARGISNULL(ALTER_ARG_REGION))
 		connector->s3.region = NULL;
 	if (!PG_ARGISNULL(ALTER_ARG_OWNER))

@@ -51,9 +51,10 @@ extern int guc_progress_notice;
 
 /* what the server's administrator decides */
 extern char *guc_allowed_endpoints; /* comma separated URLs, or "*" */
-extern char *guc_ca_file;           /* certificates to trust; "": libcurl's */
-extern char *guc_proxy;             /* "": none */
-extern char *guc_key_file;          /* the key that seals secrets */
+extern char *guc_allowed_sts_endpoints;
+extern char *guc_ca_file;  /* certificates to trust; "": libcurl's */
+extern char *guc_proxy;    /* "": none */
+extern char *guc_key_file; /* the key that seals secrets */
 extern bool  guc_allow_ambient_credentials;
 extern int   guc_job_retention; /* min; -1: for ever */
 

@@ -41,6 +41,7 @@ int   guc_complete_timeout = 15 * 60 * 1000;
 int   guc_retry_timeout = 5 * 60 * 1000;
 int   guc_progress_notice = PROGRESS_NOTICE_AUTO;
 char *guc_allowed_endpoints = "";
+char *guc_allowed_sts_endpoints = "";
 char *guc_ca_file = "";
 char *guc_proxy = "";
 char *guc_key_file = "";
@@ -197,6 +198,11 @@ define_administration(void)
 							   "URLs separated by commas.  Superusers may name any.",
 							   &guc_allowed_endpoints, "", PGC_SUSET, GUC_LIST_INPUT, NULL, NULL,
 							   NULL);
+	DefineCustomStringVariable(
+		"s3export.allowed_sts_endpoints",
+		"Lists the endpoints, other than AWS's, at which roles may be assumed.",
+		"URLs separated by commas.  They see requests of the base identity.  Superusers may name any.",
+		&guc_allowed_sts_endpoints, "", PGC_SUSET, GUC_LIST_INPUT, NULL, NULL, NULL);
 	DefineCustomStringVariable("s3export.ca_file",
 							   "Sets the file of certificates that servers are checked against.",
 							   "Empty means libcurl's own.", &guc_ca_file, "", PGC_SIGHUP,
