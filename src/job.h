@@ -101,6 +101,12 @@ extern void job_fail(int64 job_id, JobState state, const JobTotals *totals, cons
 /* A job that writes to "uri" now, other than "job_id"; 0: none is known. */
 extern int64 job_writing_to(int64 connector_id, const char *uri, int64 job_id);
 
+/*
+ * Within a transaction: tells sessions that listen on channel "s3export" that the job has
+ * ended, and no more, as every role can listen.
+ */
+extern void job_notify(int64 job_id, const char *state);
+
 /* ---- what crashes have left behind ---- */
 
 /* Which jobs to look at. */
@@ -187,7 +193,7 @@ typedef struct JobOrder
 	const char *endpoint_url;
 	const char *source;
 	const char *path;
-	List       *arguments; /* of copy_to that are not null, JobPair */
+	List       *arguments; /* of copy_to that are not null, but for the source; JobPair */
 	List       *settings;  /* JobPair */
 } JobOrder;
 
@@ -232,7 +238,7 @@ typedef struct JobClaim
 	RowProof proof; /* required before anything is done */
 	int64    connector_id;
 	char    *source;
-	List    *arguments; /* JobPair */
+	List    *arguments; /* JobPair, the source among them */
 	List    *settings;
 } JobClaim;
 

@@ -17,6 +17,9 @@
 #include "guc.h"
 #include "job.h"
 
+/* Of a job's arguments and settings; bytes */
+#define MAX_ARGUMENTS (1024 * 1024)
+
 /* A copy of these rows on another server is not this one's to run. */
 #define IS_OURS \
 	" system_identifier = $1 AND data_directory = $2 AND database = $3 AND timeline = $4 "
@@ -80,6 +83,11 @@ job_enqueue(const JobOrder *order)
 	CatalogScope scope;
 	int64        job_id;
 
+	if (strlen(arguments) + strlen(settings) > MAX_ARGUMENTS)
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						errmsg("arguments and settings of the export are too long"),
+						errdetail("They have %zu bytes; the limit is %d.",
+								  strlen(arguments) + strlen(settings), MAX_ARGUMENTS)));
 	catalog_enter(&scope);
 	require_room(order->owner);
 	(void) catalog_execute("SELECT nextval('s3export.job_id_seq') AS job_id", "");
@@ -124,6 +132,8 @@ job_cancel_queued(int64 job_id)
 							   " WHERE job_id = $1 AND state = 'queued'",
 							   "itt", job_id, unpack_sql_state(ERRCODE_QUERY_CANCELED),
 							   "canceling the export due to user request") > 0;
+	if (cancelled)
+		job_notify(job_id, "cancelled");
 	catalog_leave(&scope);
 	return cancelled;
 }
@@ -255,6 +265,19 @@ pairs_from_json(const char *json, MemoryContext context)
 	return pairs;
 }
 
+/* The row has it in a column of its own alone. */
+static void
+add_source(JobClaim *claim, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	JobPair      *pair = palloc(sizeof(JobPair));
+
+	pair->name = "source";
+	pair->value = claim->source;
+	claim->arguments = lcons(pair, claim->arguments);
+	MemoryContextSwitchTo(old);
+}
+
 bool
 job_claim(int64 job_id, JobClaim *claim)
 {
@@ -277,6 +300,7 @@ job_claim(int64 job_id, JobClaim *claim)
 		claim->connector_id = catalog_int64(0, "connector_id", NULL);
 		claim->source = catalog_text(0, "source");
 		claim->arguments = pairs_from_json(arguments, transaction.context);
+		add_source(claim, transaction.context);
 		claim->settings = pairs_from_json(settings, transaction.context);
 	}
 	catalog_commit_transaction(&transaction);
@@ -300,16 +324,18 @@ job_put_back(int64 job_id, const char *waiting_for)
 void
 job_fail_early(int64 job_id, JobState state, const ErrorData *error)
 {
+	const char        *name = state == JOB_CANCELLED ? "cancelled" : "failed";
 	CatalogTransaction transaction;
 
 	catalog_begin_transaction(&transaction);
-	(void) catalog_execute(
-		"UPDATE s3export.job SET state = $2, waiting_for = NULL, error_code = $3,"
-		" error_message = $4, error_detail = $5, error_hint = $6,"
-		" finished_at = pg_catalog.clock_timestamp()"
-		" WHERE job_id = $1 AND (state = 'queued' OR state = 'running' AND leader_pid = $7"
-		" AND uploader_pid IS NULL)",
-		"itttttn", job_id, state == JOB_CANCELLED ? "cancelled" : "failed",
-		unpack_sql_state(error->sqlerrcode), error->message, error->detail, error->hint, MyProcPid);
+	if (catalog_execute(
+			"UPDATE s3export.job SET state = $2, waiting_for = NULL, error_code = $3,"
+			" error_message = $4, error_detail = $5, error_hint = $6,"
+			" finished_at = pg_catalog.clock_timestamp()"
+			" WHERE job_id = $1 AND (state = 'queued' OR state = 'running' AND leader_pid = $7"
+			" AND uploader_pid IS NULL)",
+			"itttttn", job_id, name, unpack_sql_state(error->sqlerrcode), error->message,
+			error->detail, error->hint, MyProcPid) > 0)
+		job_notify(job_id, name);
 	catalog_commit_transaction(&transaction);
 }

@@ -23,6 +23,8 @@ sub sql
 	return $node->safe_psql('postgres', $statement, extra_params => [ '-U', $user // getpwuid($>) ]);
 }
 
+sub sqlstate_of { return sql_error($node, $_[0])->{sqlstate} // 'none'; }
+
 sub set
 {
 	my ($name, $value) = @_;
@@ -120,6 +122,32 @@ sql("CREATE ROLE $_ LOGIN; SELECT s3export.grant_usage('lake', '$_')") foreach q
 	is(sql("SELECT count(*) FROM s3export.jobs WHERE state = 'running'"), 1, 'the limit can be set');
 	drain();
 	set(max_running_jobs_per_role => -1);
+}
+
+# ---- who is told, and of what
+{
+	my $listener = $node->background_psql('postgres');
+
+	$listener->query('LISTEN s3export');
+	my ($good) = queue('bob', 'SELECT 1');
+	my ($bad) = queue('bob', 'SELECT 1 / 0');
+	sql("SELECT s3export.wait($good)");
+	sqlstate_of("SELECT s3export.wait($bad)");
+	sql(q(SELECT rows_uploaded FROM s3export.copy_to('lake', 'SELECT 1', 'told.csv')));
+	my $own = sql('SELECT max(job_id) FROM s3export.jobs');
+	my $heard = $listener->query('SELECT 1');
+
+	$listener->quit;
+	like($heard, qr/Asynchronous notification "s3export" with payload "\{"job_id" : $_->[0], "state" : "$_->[1]"\}"/, "job $_->[0], $_->[1]") foreach [ $good, 'succeeded' ], [ $bad, 'failed' ], [ $own, 'succeeded' ];
+}
+
+# ---- a source that is too long, and one that is kept once
+{
+	is(sqlstate_of("SELECT s3export.copy_to('lake', 'SELECT 1 -- ' || repeat('x', 1024 * 1024), 'long.csv')"), '54000', 'a source that is too long');
+	is(sqlstate_of("SELECT s3export.copy_to('lake', 'SELECT 1', 'long.csv', \"null\" => repeat('x', 1024 * 1024), wait => false)"), '54000', 'arguments that are too long');
+	my ($job) = queue('bob', 'SELECT 1 AS once');
+	is(sql("SELECT count(*) FROM s3export.job WHERE job_id = $job AND arguments::text LIKE '%once%'"), 0, 'a source is kept once');
+	is(sql("SELECT rows_uploaded FROM s3export.wait($job)"), 1, 'and run');
 }
 
 # ---- waiting jobs

@@ -30,6 +30,7 @@ sub sqlstate
 }
 
 sql(q(
+	CREATE ROLE boss SUPERUSER;
 	CREATE ROLE writer LOGIN IN ROLE pg_read_all_data, pg_write_all_data;
 	GRANT SET ON PARAMETER session_replication_role TO writer;));
 create_connector($node, 'lake', bucket => 'exports', endpoint_url => $s3->url, %keys);
@@ -94,7 +95,7 @@ sub export { return "SELECT s3export.copy_to('$_[0]', 'VALUES (1)', 'x.csv', if_
 {
 	my %columns = (
 		connector => {
-			name => q('lake2'), owner => q('writer'), endpoint_url => q('http://127.0.0.1:1'), bucket => q('other'), folder_path => q('other'), region => q('eu-west-1'), sts_endpoint_url => q('http://127.0.0.1:1'),
+			name => q('lake2'), owner => q('boss'), endpoint_url => q('http://127.0.0.1:1'), bucket => q('other'), folder_path => q('other'), region => q('eu-west-1'), sts_endpoint_url => q('http://127.0.0.1:1'),
 			addressing => q('path'), payload_signing => q('unsigned'), expected_bucket_owner => q('123456789012'), server_side_encryption => q('AES256'), storage_class => q('GLACIER'), tags => q('{"a": "b"}'), acl => q('private'),
 			content_type => q('text/plain') },
 		credential => { owner => q('writer'), access_key_id => q('AKIAIOSFODNN7EXAMPLE'), version => 7 });
