@@ -580,6 +580,26 @@ RETURNS record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 's3export_wait';
 
+-- The same for several: a row for each in their order, when all have ended or the time is
+-- over.  Then the error of the first that has one is raised, unless "raise" is false.
+CREATE FUNCTION s3export.wait(
+	job_ids bigint[],
+	timeout interval DEFAULT NULL,
+	"raise" boolean DEFAULT true,
+	OUT job_id bigint,
+	OUT state text,
+	OUT uri text,
+	OUT rows_uploaded bigint,
+	OUT files_uploaded bigint,
+	OUT bytes_uploaded bigint,
+	OUT error_code text,
+	OUT error_message text,
+	OUT error_detail text,
+	OUT error_hint text)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 's3export_wait_all';
+
 -- False: it had ended.  A job that is already being put in place may succeed
 -- all the same; wait() says what became of it.
 CREATE FUNCTION s3export.cancel(job_id bigint)

@@ -141,6 +141,25 @@ sql("CREATE ROLE $_ LOGIN; SELECT s3export.grant_usage('lake', '$_')") foreach q
 	like($heard, qr/Asynchronous notification "s3export" with payload "\{"job_id" : $_->[0], "state" : "$_->[1]"\}"/, "job $_->[0], $_->[1]") foreach [ $good, 'succeeded' ], [ $bad, 'failed' ], [ $own, 'succeeded' ];
 }
 
+# ---- several at once
+{
+	my ($good) = queue('bob', 'SELECT 1');
+	my ($bad) = queue('bob', 'SELECT 1 / 0');
+	my ($late) = queue('bob', 'SELECT 2');
+
+	is(sql("SELECT job_id, state, rows_uploaded, error_code, error_message FROM s3export.wait('{$good,$bad,$late}'::bigint[], \"raise\" => false)", 'bob'),
+		"$good|succeeded|1||\n$bad|failed|0|22012|division by zero\n$late|succeeded|1||", 'a row for each job');
+	foreach my $statement ("SELECT * FROM s3export.wait(ARRAY[$good,$bad,$late])", "SELECT s3export.wait($bad)")
+	{
+		my (undef, undef, $error) = $node->psql('postgres', $statement);
+
+		like($error, qr/ERROR:  division by zero\nCONTEXT:  export job $bad to "s3:\/\/exports\/lake\/x$bad\.csv"/, "an error names its job: $statement");
+	}
+	is(sqlstate_of("SELECT * FROM s3export.wait(ARRAY[$good, 99999])"), '42704', 'a job that does not exist');
+	is(sqlstate_of("SELECT * FROM s3export.wait(ARRAY[$good, NULL])"), '22004', 'null');
+	is(sql(q(SELECT count(*) FROM s3export.wait('{}'::bigint[]))), 0, 'none');
+}
+
 # ---- a source that is too long, and one that is kept once
 {
 	is(sqlstate_of("SELECT s3export.copy_to('lake', 'SELECT 1 -- ' || repeat('x', 1024 * 1024), 'long.csv')"), '54000', 'a source that is too long');
