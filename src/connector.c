@@ -22,6 +22,7 @@
 
 #include "catalog.h"
 #include "connector_rows.h"
+#include "lease.h"
 
 static const char *const addressing_names[] = {"auto", "path", "virtual"};
 static const char *const payload_signing_names[] = {"auto", "signed", "unsigned"};
@@ -383,9 +384,7 @@ lock_places(const Connector *connector)
 {
 	bool currents = strcmp(connector->kind, "currents") == 0;
 
-	(void) catalog_execute(currents ? "LOCK TABLE s3export.connector IN SHARE ROW EXCLUSIVE MODE"
-									: "LOCK TABLE s3export.connector IN ROW EXCLUSIVE MODE",
-						   "");
+	lease_lock_bucket(connector->s3.endpoint_url, connector->s3.bucket, currents);
 }
 
 /* Within a scope: is its place another one than that in its row? */

@@ -19,6 +19,7 @@
 #define CLASS_PATH 0x5302
 #define CLASS_QUEUE 0x5303
 #define CLASS_CURRENT 0x5304
+#define CLASS_BUCKET 0x5306
 #define CLASS_ROLE 0x5305 /* roles are the same in all databases */
 
 static LOCKTAG
@@ -123,6 +124,16 @@ lease_is_held_by(int64 job_id, int pid)
 			return true;
 	}
 	return false;
+}
+
+void
+lease_lock_bucket(const char *endpoint_url, const char *bucket, bool alone)
+{
+	char   *name = psprintf("%s %s", endpoint_url ? endpoint_url : "", bucket);
+	LOCKTAG tag = make_tag(hash_bytes_extended((const unsigned char *) name, (int) strlen(name), 0),
+						   CLASS_BUCKET);
+
+	(void) LockAcquire(&tag, alone ? ExclusiveLock : ShareLock, false, false);
 }
 
 bool

@@ -67,5 +67,18 @@ is(sql('SELECT connector FROM s3export.connector_grants', 'erin'), 'al', 'a gran
 sql(q(SELECT s3export.revoke_usage('al', 'erin')), 'alice');
 is(sql('SELECT string_agg(grantee::text, \' \') FROM s3export.connector_grants'), 'dave', 'the next change of grants removes that of the dropped role');
 
+# ---- a transaction that has saved a connector, and stays open
+{
+	my $make = connector_sql('%s', %place, %keys, kind => 'currents', folder_path => '%s', validate => \'false');
+	my $session = $node->background_psql('postgres');
+
+	$session->query('BEGIN; SELECT ' . sprintf($make, 'open', 'open'));
+	is(sqlstate("SET lock_timeout = '2s'; SELECT " . (sprintf($make, 'elsewhere', 'elsewhere') =~ s/'exports'/'other'/r)), 'none', 'keeps nobody from other buckets');
+	is(sqlstate("SET lock_timeout = '1s'; SELECT " . sprintf($make, 'open/inside', 'inside')), '55P03', 'in its own one others wait');
+	$session->query('COMMIT');
+	is(sqlstate('SELECT ' . sprintf($make, 'open/inside', 'inside')), '42710', 'to see what it has saved');
+	$session->quit;
+}
+
 $node->stop;
 done_testing();
