@@ -11,6 +11,7 @@ OBJS = \
 	src/connector_api.o \
 	src/setup_api.o \
 	src/role_api.o \
+	src/row_api.o \
 	src/copy_api.o \
 	src/copy_args.o \
 	src/current_api.o \
@@ -51,6 +52,7 @@ OBJS = \
 	src/job_queue.o \
 	src/job_recovery.o \
 	src/catalog.o \
+	src/row_mac.o \
 	src/encoding.o \
 	src/pending.o \
 	src/lease.o \
@@ -105,6 +107,7 @@ OBJS = \
 	src/socket_set.o \
 	src/address.o \
 	src/sigv4.o \
+	src/mac.o \
 	src/secret.o
 
 # Methods of compression, one for each library that is there.

@@ -37,6 +37,8 @@ CREATE CAST (regrole AS s3export.role) WITHOUT FUNCTION AS ASSIGNMENT;
 -- Users reach these tables only through the functions and the view below, which
 -- check the caller against the owner and the grants of a connector.  There are
 -- no foreign keys, so that pg_dump's data loads in whatever order it comes.
+-- A row with a column "mac" decides who runs what and where it goes: the code shows
+-- that one of the functions wrote it.
 
 CREATE TABLE s3export.connector (
 	connector_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -44,6 +46,7 @@ CREATE TABLE s3export.connector (
 	owner s3export.role NOT NULL,
 	kind text NOT NULL CHECK (kind IN ('data_export', 'currents')),
 	credential_id bigint NOT NULL,
+	credentials_lent boolean NOT NULL, -- by a superuser: its owner need not be a member of theirs
 	endpoint_url text COLLATE "C",
 	bucket text COLLATE "C" NOT NULL,
 	folder_path text COLLATE "C" NOT NULL,
@@ -61,6 +64,7 @@ CREATE TABLE s3export.connector (
 	content_type text COLLATE "C",
 	created_at timestamptz NOT NULL DEFAULT now(),
 	validated_at timestamptz,
+	mac bytea,
 	CONSTRAINT connector_kms CHECK (server_side_encryption IS NOT DISTINCT FROM 'aws:kms'
 		OR (kms_key_id IS NULL AND bucket_key IS NULL)),
 	CONSTRAINT connector_place_key UNIQUE NULLS NOT DISTINCT (endpoint_url, bucket, folder_path)
@@ -73,6 +77,7 @@ CREATE TABLE s3export.credential (
 	role_arn text COLLATE "C",
 	ambient boolean NOT NULL DEFAULT false,
 	version bigint NOT NULL DEFAULT 1, -- grows when keys or role are replaced
+	mac bytea,
 	CONSTRAINT credential_one_method CHECK (num_nonnulls(access_key_id, role_arn) + ambient::integer = 1)
 );
 
@@ -88,19 +93,22 @@ ALTER TABLE s3export.secret ALTER COLUMN sealed SET STATISTICS 0;
 CREATE TABLE s3export.connector_grant (
 	connector_id bigint NOT NULL,
 	grantee s3export.role NOT NULL,
+	mac bytea,
 	PRIMARY KEY (connector_id, grantee)
 );
 
 -- The identity that assumes the roles of connectors with a role_arn.
 CREATE TABLE s3export.base_identity (
 	singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
-	credential_id bigint NOT NULL
+	credential_id bigint NOT NULL,
+	mac bytea
 );
 
 -- The external ID that the trust policy of a role's AWS roles has to demand.
 CREATE TABLE s3export.external_id (
 	role s3export.role PRIMARY KEY,
-	external_id text COLLATE "C" NOT NULL UNIQUE
+	external_id text COLLATE "C" NOT NULL UNIQUE,
+	mac bytea
 );
 
 -- External IDs are derived from this and the role's OID, so that a role has the
@@ -112,28 +120,6 @@ CREATE TABLE s3export.installation (
 	installation_id uuid NOT NULL
 );
 INSERT INTO s3export.installation (installation_id) VALUES (gen_random_uuid());
-
--- Members of pg_write_all_data could otherwise point a connector at a server of
--- theirs.  Row security on these tables would stop them too, and with them
--- every pg_dump by a member of pg_read_all_data.
-CREATE FUNCTION s3export.refuse_direct_writes() RETURNS trigger
-	LANGUAGE C AS 'MODULE_PATHNAME', 's3export_refuse_direct_writes';
-REVOKE ALL ON FUNCTION s3export.refuse_direct_writes FROM PUBLIC;
-
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.connector
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.credential
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.secret
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.connector_grant
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.base_identity
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.external_id
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.installation
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
 
 -- What is of use to one role alone is not loaded where that role does not exist.
 CREATE FUNCTION s3export.skip_unknown_role() RETURNS trigger
@@ -196,6 +182,24 @@ CREATE VIEW s3export.connectors WITH (security_barrier) AS
 		OR EXISTS (SELECT FROM s3export.connector_grant g
 					WHERE g.connector_id = c.connector_id
 					  AND pg_has_role(g.grantee, 'USAGE'));
+
+-- Who may use a connector besides its owner, for the owner and for those who may.
+CREATE VIEW s3export.connector_grants WITH (security_barrier) AS
+	SELECT c.name AS connector, c.owner::regrole AS owner, g.grantee::regrole AS grantee,
+		   EXISTS (SELECT FROM pg_roles r WHERE r.oid = g.grantee) AS role_exists
+	  FROM s3export.connector_grant g JOIN s3export.connector c USING (connector_id)
+	 WHERE pg_has_role(c.owner, 'USAGE') OR pg_has_role(g.grantee, 'USAGE');
+
+-- Which connectors share credentials, for the owners of both.
+CREATE VIEW s3export.shared_credentials WITH (security_barrier) AS
+	SELECT k.owner::regrole AS credentials_owner, c.name AS connector, c.owner::regrole AS owner,
+		   c.credentials_lent AS lent,
+		   c.credentials_lent OR coalesce(pg_has_role(c.owner, k.owner, 'USAGE'), false) AS usable
+	  FROM s3export.connector c JOIN s3export.credential k USING (credential_id)
+	 WHERE (pg_has_role(k.owner, 'USAGE') OR pg_has_role(c.owner, 'USAGE'))
+	   AND (c.owner::oid <> k.owner::oid OR EXISTS (SELECT FROM s3export.connector o
+			WHERE o.credential_id = c.credential_id AND o.connector_id <> c.connector_id));
+
 -- Whoever creates a connector makes this server send requests, and data, to a
 -- bucket of his choice.  That is a privilege to be granted:
 --     GRANT EXECUTE ON FUNCTION s3export.create_connector TO alice;
@@ -417,6 +421,7 @@ CREATE TABLE s3export.job (
 	data_directory text NOT NULL,
 	database oid NOT NULL,
 	timeline integer NOT NULL,
+	mac bytea,                   -- where it has arguments
 
 	state text NOT NULL
 		CHECK (state IN ('queued', 'running', 'completing', 'succeeded', 'failed', 'cancelled')),
@@ -463,11 +468,6 @@ CREATE TABLE s3export.job_file (
 );
 CREATE INDEX job_file_open_idx ON s3export.job_file (job_id)
 	WHERE upload_id IS NOT NULL OR state = 'completing';
-
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.job
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.job_file
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
 
 -- A role sees its own jobs and those of the roles it is a member of.  Jobs of
 -- roles that exist no more are left to superusers.
@@ -580,6 +580,26 @@ RETURNS record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 's3export_wait';
 
+-- The same for several: a row for each in their order, when all have ended or the time is
+-- over.  Then the error of the first that has one is raised, unless "raise" is false.
+CREATE FUNCTION s3export.wait(
+	job_ids bigint[],
+	timeout interval DEFAULT NULL,
+	"raise" boolean DEFAULT true,
+	OUT job_id bigint,
+	OUT state text,
+	OUT uri text,
+	OUT rows_uploaded bigint,
+	OUT files_uploaded bigint,
+	OUT bytes_uploaded bigint,
+	OUT error_code text,
+	OUT error_message text,
+	OUT error_detail text,
+	OUT error_hint text)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 's3export_wait_all';
+
 -- False: it had ended.  A job that is already being put in place may succeed
 -- all the same; wait() says what became of it.
 CREATE FUNCTION s3export.cancel(job_id bigint)
@@ -617,7 +637,8 @@ CREATE TABLE s3export.current (
 	null_string text NOT NULL,
 	force_quote boolean NOT NULL,
 	heartbeat interval,                  -- NULL: none
-	versions integer NOT NULL DEFAULT 0  -- of tables' columns: numbers that have been given
+	versions integer NOT NULL DEFAULT 0, -- of tables' columns: numbers that have been given
+	mac bytea
 );
 
 -- What a launch has made, and how the current has fared since.  It means something on
@@ -712,19 +733,6 @@ CREATE TABLE s3export.current_event (
 	PRIMARY KEY (connector_id, event_id)
 );
 
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current_state
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current_table
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current_gap
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current_batch
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON s3export.current_event
-	EXECUTE FUNCTION s3export.refuse_direct_writes();
-
 SELECT pg_catalog.pg_extension_config_dump('s3export.current', '');
 
 -- Slots are no part of an extension: DROP EXTENSION would leave them, and the WAL that
@@ -734,6 +742,7 @@ CREATE FUNCTION s3export.refuse_drop_extension() RETURNS event_trigger
 REVOKE ALL ON FUNCTION s3export.refuse_drop_extension FROM PUBLIC;
 CREATE EVENT TRIGGER s3export_refuse_drop_extension ON ddl_command_start
 	WHEN TAG IN ('DROP EXTENSION', 'DROP OWNED') EXECUTE FUNCTION s3export.refuse_drop_extension();
+ALTER EVENT TRIGGER s3export_refuse_drop_extension ENABLE ALWAYS;
 
 -- Position and lag are of what is delivered.  lag_bytes is the WAL that has been written
 -- since, of whatever tables; lag_seconds the time since all that had been committed was
@@ -830,6 +839,59 @@ CREATE FUNCTION s3export.deliver(
 	RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_deliver';
 
+-- -------------------------------------------------------------------- guards
+
+-- Members of pg_write_all_data could otherwise point a connector at a server of
+-- theirs.  Row security on these tables would stop them too, and with them
+-- every pg_dump by a member of pg_read_all_data.  Subscriptions fire no triggers
+-- but those for rows, and they and session_replication_role = replica only those
+-- that are enabled always.
+CREATE FUNCTION s3export.refuse_direct_writes() RETURNS trigger
+	LANGUAGE C AS 'MODULE_PATHNAME', 's3export_refuse_direct_writes';
+REVOKE ALL ON FUNCTION s3export.refuse_direct_writes FROM PUBLIC;
+
+DO $$
+DECLARE
+	guarded regclass;
+BEGIN
+	FOR guarded IN SELECT oid FROM pg_catalog.pg_class
+		WHERE relnamespace = 's3export'::pg_catalog.regnamespace AND relkind = 'r'
+	LOOP
+		EXECUTE pg_catalog.format('CREATE TRIGGER refuse_direct_writes BEFORE INSERT OR UPDATE OR DELETE ON %s'
+			' FOR EACH STATEMENT EXECUTE FUNCTION s3export.refuse_direct_writes()', guarded);
+		EXECUTE pg_catalog.format('CREATE TRIGGER refuse_written_rows BEFORE INSERT OR UPDATE OR DELETE ON %s'
+			' FOR EACH ROW EXECUTE FUNCTION s3export.refuse_direct_writes()', guarded);
+		EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER refuse_direct_writes,'
+			' ENABLE ALWAYS TRIGGER refuse_written_rows', guarded);
+	END LOOP;
+END $$;
+
+CREATE FUNCTION s3export.authenticate_row() RETURNS trigger
+	LANGUAGE C AS 'MODULE_PATHNAME', 's3export_authenticate_row';
+REVOKE ALL ON FUNCTION s3export.authenticate_row FROM PUBLIC;
+
+DO $$
+DECLARE
+	authentic regclass;
+BEGIN
+	FOR authentic IN SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+		WHERE relnamespace = 's3export'::pg_catalog.regnamespace AND relkind = 'r' AND attname = 'mac'
+	LOOP
+		EXECUTE pg_catalog.format('CREATE TRIGGER authenticate_row BEFORE INSERT OR UPDATE ON %s FOR EACH ROW %s'
+			' EXECUTE FUNCTION s3export.authenticate_row()', authentic,
+			CASE authentic WHEN 's3export.job'::regclass THEN 'WHEN (NEW.arguments IS NOT NULL)' END);
+		EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER authenticate_row', authentic);
+	END LOOP;
+END $$;
+
+-- Accepts rows of connectors that did not come from the functions, as those of a dump
+-- or from before the key file was replaced; shows which they were.  For superusers
+-- alone, who look at the views first.
+CREATE FUNCTION s3export.adopt(OUT "table" text, OUT "row" text)
+	RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 's3export_adopt';
+REVOKE ALL ON FUNCTION s3export.adopt FROM PUBLIC;
+
 -- -------------------------------------------------------------------- version
 
 -- The version of the library that is loaded, and what it was built with.
@@ -871,6 +933,6 @@ END $$;
 
 GRANT USAGE ON SCHEMA s3export TO PUBLIC;
 -- These show rows of their readers alone, and call what follows.
-GRANT SELECT ON s3export.connectors, s3export.jobs, s3export.job_files, s3export.progress,
+GRANT SELECT ON s3export.connectors, s3export.connector_grants, s3export.shared_credentials, s3export.jobs, s3export.job_files, s3export.progress,
 	s3export.currents, s3export.current_events TO PUBLIC;
 GRANT EXECUTE ON FUNCTION s3export.ambient_credentials_allowed, s3export.job_progress TO PUBLIC;

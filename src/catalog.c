@@ -135,6 +135,29 @@ catalog_settle_session(const char *application_name)
 	replorigin_session_origin = DoNotReplicateId;
 }
 
+static bool executing = false;
+
+bool
+catalog_is_executing(void)
+{
+	return executing;
+}
+
+/* SPI's result code. */
+static int
+run(const char *sql, bool latest, int nargs, Oid *argtypes, Datum *values, const char *nulls)
+{
+	SPIPlanPtr plan;
+
+	if (!latest)
+		return SPI_execute_with_args(sql, nargs, argtypes, values, nulls, false, 0);
+	plan = SPI_prepare(sql, nargs, argtypes);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
+	return SPI_execute_snapshot(plan, values, nulls, GetLatestSnapshot(), InvalidSnapshot, false,
+								true, 0);
+}
+
 static uint64
 execute(const char *sql, bool latest, const char *types, va_list args)
 {
@@ -142,7 +165,7 @@ execute(const char *sql, bool latest, const char *types, va_list args)
 	Datum values[MAX_PARAMETERS];
 	char  nulls[MAX_PARAMETERS];
 	int   nargs = (int) strlen(types);
-	int   result;
+	int volatile result = 0;
 
 	Assert(nargs <= MAX_PARAMETERS);
 	for (int i = 0; i < nargs; i++)
@@ -198,17 +221,16 @@ execute(const char *sql, bool latest, const char *types, va_list args)
 		}
 	}
 
-	if (latest)
+	executing = true;
+	PG_TRY();
 	{
-		SPIPlanPtr plan = SPI_prepare(sql, nargs, argtypes);
-
-		if (plan == NULL)
-			elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
-		result = SPI_execute_snapshot(plan, values, nulls, GetLatestSnapshot(), InvalidSnapshot,
-									  false, true, 0);
+		result = run(sql, latest, nargs, argtypes, values, nulls);
 	}
-	else
-		result = SPI_execute_with_args(sql, nargs, argtypes, values, nulls, false, 0);
+	PG_FINALLY();
+	{
+		executing = false;
+	}
+	PG_END_TRY();
 	if (result < 0)
 		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(result));
 	return SPI_processed;

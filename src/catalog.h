@@ -82,6 +82,9 @@ extern uint64 catalog_execute(const char *sql, const char *types, ...);
  */
 extern uint64 catalog_execute_latest(const char *sql, const char *types, ...);
 
+/* Is one of these statements running?  For triggers on the tables. */
+extern bool catalog_is_executing(void);
+
 /* The OID of one of the extension's tables. */
 extern Oid catalog_table(const char *table);
 

@@ -22,6 +22,7 @@
 
 #include "catalog.h"
 #include "connector_rows.h"
+#include "lease.h"
 
 static const char *const addressing_names[] = {"auto", "path", "virtual"};
 static const char *const payload_signing_names[] = {"auto", "signed", "unsigned"};
@@ -66,16 +67,20 @@ connector_uri(const Connector *connector, const char *key)
 
 /* ---------------------------------------------------------------- access */
 
+/* Which grant it is, goes to *proof. */
 static bool
-is_granted(int64 connector_id, Oid user)
+is_granted(int64 connector_id, Oid user, RowProof *proof)
 {
 	uint64 rows = catalog_execute(
-		"SELECT grantee FROM s3export.connector_grant WHERE connector_id = $1", "i", connector_id);
+		"SELECT grantee, g AS row FROM s3export.connector_grant g WHERE connector_id = $1", "i",
+		connector_id);
 
 	for (uint64 i = 0; i < rows; i++)
 	{
-		if (has_privs_of_role(user, (Oid) catalog_int64(i, "grantee", NULL)))
-			return true;
+		if (!has_privs_of_role(user, (Oid) catalog_int64(i, "grantee", NULL)))
+			continue;
+		row_proof_read(proof, "connector_grant", i, "row");
+		return true;
 	}
 	return false;
 }
@@ -84,19 +89,21 @@ is_granted(int64 connector_id, Oid user)
 static bool
 may_use(int64 connector_id, Oid owner, Oid user)
 {
-	return has_privs_of_role(user, owner) || is_granted(connector_id, user);
+	RowProof unused;
+
+	return has_privs_of_role(user, owner) || is_granted(connector_id, user, &unused);
 }
 
 /* Within a scope. */
 static void
-require_access(const Connector *connector, ConnectorAccess access, Oid user)
+require_access(Connector *connector, ConnectorAccess access, Oid user)
 {
 	if (has_privs_of_role(user, connector->owner))
 		return;
 	if (access == CONNECTOR_OWNER)
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("must be owner of connector \"%s\"", connector->name)));
-	if (!is_granted(connector->connector_id, user))
+	if (!is_granted(connector->connector_id, user, &connector->proofs[CONNECTOR_GRANT_PROOF]))
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("permission denied for connector \"%s\"", connector->name),
 						errhint("Its owner can allow it with s3export.grant_usage().")));
@@ -133,7 +140,7 @@ load_row(Connector *connector, const char *name, int64 connector_id)
 			" c.addressing, c.expected_bucket_owner, c.server_side_encryption,"
 			" c.kms_key_id, c.bucket_key::text, c.storage_class, c.tags, c.acl,"
 			" c.content_type, c.payload_signing, k.owner AS credential_owner, k.access_key_id,"
-			" k.role_arn, k.ambient, k.version, s.sealed"
+			" k.role_arn, k.ambient, k.version, s.sealed, c.credentials_lent, c AS connector_row, k AS credential_row"
 			" FROM s3export.connector c"
 			" LEFT JOIN s3export.credential k USING (credential_id)"
 			" LEFT JOIN s3export.secret s USING (credential_id)"
@@ -141,6 +148,9 @@ load_row(Connector *connector, const char *name, int64 connector_id)
 			"ti", name, connector_id) == 0)
 		return false;
 
+	row_proof_read(&connector->proofs[CONNECTOR_PROOF], "connector", 0, "connector_row");
+	row_proof_read(&connector->proofs[CONNECTOR_CREDENTIAL_PROOF], "credential", 0,
+				   "credential_row");
 	connector->connector_id = catalog_int64(0, "connector_id", NULL);
 	connector->name = catalog_text(0, "name");
 	connector->owner = (Oid) catalog_int64(0, "owner", NULL);
@@ -150,6 +160,9 @@ load_row(Connector *connector, const char *name, int64 connector_id)
 	connector->credential_owner = (Oid) catalog_int64(0, "credential_owner", &orphan);
 	if (orphan)
 		connector->credential_owner = connector->owner;
+	connector->lent = catalog_int64(0, "credentials_lent", NULL) != 0;
+	connector->share_ended =
+		!connector->lent && !has_privs_of_role(connector->owner, connector->credential_owner);
 	connector->s3.endpoint_url = catalog_text(0, "endpoint_url");
 	connector->s3.bucket = catalog_text(0, "bucket");
 	connector->s3.region = catalog_text(0, "region");
@@ -268,6 +281,13 @@ connector_find(int64 connector_id)
 	return connector;
 }
 
+void
+connector_require_proof(const Connector *connector, bool writing)
+{
+	for (int i = 0; i < CONNECTOR_PROOFS; i++)
+		row_require_proof(&connector->proofs[i], writing);
+}
+
 /* --------------------------------------------------------------- writing */
 
 /* What connectors of kind "currents" share with no other are folders, with all in them. */
@@ -364,9 +384,7 @@ lock_places(const Connector *connector)
 {
 	bool currents = strcmp(connector->kind, "currents") == 0;
 
-	(void) catalog_execute(currents ? "LOCK TABLE s3export.connector IN SHARE ROW EXCLUSIVE MODE"
-									: "LOCK TABLE s3export.connector IN ROW EXCLUSIVE MODE",
-						   "");
+	lease_lock_bucket(connector->s3.endpoint_url, connector->s3.bucket, currents);
 }
 
 /* Within a scope: is its place another one than that in its row? */
@@ -396,18 +414,20 @@ connector_insert(Connector *connector, ConnectorValidation validation)
 			   "INSERT INTO s3export.connector (name, owner, kind, credential_id,"
 			   " endpoint_url, bucket, folder_path, region, sts_endpoint_url,"
 			   " addressing, expected_bucket_owner, server_side_encryption, kms_key_id,"
-			   " bucket_key, storage_class, tags, acl, content_type, payload_signing, validated_at)"
+			   " bucket_key, storage_class, tags, acl, content_type, payload_signing, validated_at,"
+			   " credentials_lent)"
 			   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::boolean,"
-			   " $15, $16::jsonb, $17, $18, $19, CASE WHEN $20 THEN now() END)"
+			   " $15, $16::jsonb, $17, $18, $19, CASE WHEN $20 THEN now() END, $21)"
 			   " ON CONFLICT DO NOTHING RETURNING connector_id",
 			   "totittttttttttttttt"
-			   "b",
+			   "bb",
 			   connector->name, connector->owner, connector->kind, connector->credential_id,
 			   s3->endpoint_url, s3->bucket, connector->folder_path, s3->region,
 			   connector->credentials.sts_endpoint_url, addressing_names[s3->addressing],
 			   s3->expected_bucket_owner, s3->server_side_encryption, s3->kms_key_id,
 			   s3->bucket_key, s3->storage_class, connector->tags, s3->acl, s3->content_type,
-			   payload_signing_names[s3->payload_signing], validation == CONNECTOR_VALIDATED) == 0)
+			   payload_signing_names[s3->payload_signing], validation == CONNECTOR_VALIDATED,
+			   connector->lent) == 0)
 	{
 		CHECK_FOR_INTERRUPTS();
 		require_unique(connector, scope.userid);
@@ -433,16 +453,16 @@ connector_update(const Connector *connector, ConnectorValidation validation)
 		" bucket = $5, folder_path = $6, region = $7, sts_endpoint_url = $8,"
 		" addressing = $9, expected_bucket_owner = $10, server_side_encryption = $11,"
 		" kms_key_id = $12, bucket_key = $13::boolean, storage_class = $14, tags = $15::jsonb,"
-		" acl = $16, content_type = $17, payload_signing = $18, validated_at = CASE $19"
+		" acl = $16, content_type = $17, payload_signing = $18, credentials_lent = $22, validated_at = CASE $19"
 		" WHEN $20 THEN validated_at WHEN $21 THEN now() END WHERE connector_id = $1",
 		"itottttttttttttttt"
-		"nnn",
+		"nnnb",
 		connector->connector_id, connector->name, connector->owner, s3->endpoint_url, s3->bucket,
 		connector->folder_path, s3->region, connector->credentials.sts_endpoint_url,
 		addressing_names[s3->addressing], s3->expected_bucket_owner, s3->server_side_encryption,
 		s3->kms_key_id, s3->bucket_key, s3->storage_class, connector->tags, s3->acl,
 		s3->content_type, payload_signing_names[s3->payload_signing], (int32) validation,
-		(int32) CONNECTOR_VALIDATION_KEPT, (int32) CONNECTOR_VALIDATED);
+		(int32) CONNECTOR_VALIDATION_KEPT, (int32) CONNECTOR_VALIDATED, connector->lent);
 	(void) catalog_execute("UPDATE s3export.credential SET owner = $2 WHERE credential_id = $1"
 						   " AND owner <> $2",
 						   "io", connector->credential_id, connector->credential_owner);
@@ -473,7 +493,13 @@ connector_set_owner(Connector *connector, Oid owner)
 	connector->owner = owner;
 	if (!kept)
 		connector->credential_owner = owner;
+	else
+		connector->lent |= superuser_arg(scope.userid);
+	connector->share_ended =
+		!connector->lent && !has_privs_of_role(owner, connector->credential_owner);
 	catalog_leave(&scope);
+
+	connector_require_share(connector);
 
 	/* A role is assumed with the external ID of the owner. */
 	if (!kept && connector->credentials.role_arn != NULL)
@@ -494,12 +520,22 @@ connector_delete(const Connector *connector)
 	catalog_leave(&scope);
 }
 
+/* Within a scope: DROP ROLE knows nothing of grants. */
+static void
+forget_dropped_grantees(const Connector *connector)
+{
+	(void) catalog_execute("DELETE FROM s3export.connector_grant WHERE connector_id = $1"
+						   " AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = grantee)",
+						   "i", connector->connector_id);
+}
+
 void
 connector_grant(const Connector *connector, Oid grantee)
 {
 	CatalogScope scope;
 
 	catalog_enter(&scope);
+	forget_dropped_grantees(connector);
 	(void) catalog_execute("INSERT INTO s3export.connector_grant (connector_id, grantee)"
 						   " VALUES ($1, $2) ON CONFLICT DO NOTHING",
 						   "io", connector->connector_id, grantee);
@@ -512,8 +548,50 @@ connector_revoke(const Connector *connector, Oid grantee)
 	CatalogScope scope;
 
 	catalog_enter(&scope);
+	forget_dropped_grantees(connector);
 	(void) catalog_execute("DELETE FROM s3export.connector_grant"
 						   " WHERE connector_id = $1 AND grantee = $2",
 						   "io", connector->connector_id, grantee);
 	catalog_leave(&scope);
+}
+
+/* The trigger of these tables makes the codes anew, and skips rows that are right. */
+List *
+connector_adopt(void)
+{
+	static const char *const statements[][2] = {
+		{"connector", "UPDATE s3export.connector SET mac = NULL RETURNING name AS row"},
+		{"credential", "UPDATE s3export.credential SET mac = NULL RETURNING credential_id AS row"},
+		{"connector_grant", "UPDATE s3export.connector_grant g SET mac = NULL"
+							" FROM s3export.connector c WHERE c.connector_id = g.connector_id"
+							" RETURNING format('%s to %s', c.name, g.grantee) AS row"},
+		{"base_identity",
+		 "UPDATE s3export.base_identity SET mac = NULL RETURNING credential_id AS row"},
+		{"external_id", "UPDATE s3export.external_id SET mac = NULL RETURNING role AS row"},
+		{"current", "UPDATE s3export.current u SET mac = NULL FROM s3export.connector c"
+					" WHERE c.connector_id = u.connector_id RETURNING c.name AS row"},
+	};
+	MemoryContext context = CurrentMemoryContext;
+	List         *adopted = NIL;
+	CatalogScope  scope;
+
+	catalog_enter(&scope);
+	for (size_t i = 0; i < lengthof(statements); i++)
+	{
+		uint64 rows = catalog_execute(statements[i][1], "");
+
+		for (uint64 n = 0; n < rows; n++)
+		{
+			AdoptedRow   *row = SPI_palloc(sizeof(AdoptedRow));
+			MemoryContext old;
+
+			row->table = unconstify(char *, statements[i][0]);
+			row->row = catalog_text(n, "row");
+			old = MemoryContextSwitchTo(context);
+			adopted = lappend(adopted, row);
+			MemoryContextSwitchTo(old);
+		}
+	}
+	catalog_leave(&scope);
+	return adopted;
 }

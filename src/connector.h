@@ -8,7 +8,21 @@
 #ifndef CONNECTOR_H
 #define CONNECTOR_H
 
+#include "row_mac.h"
 #include "s3.h"
+
+/* The rows that a connector was made of. */
+enum
+{
+	CONNECTOR_PROOF,
+	CONNECTOR_GRANT_PROOF, /* that lets the user use it */
+	CONNECTOR_CREDENTIALS, /* from here on: what credentials are made of */
+	CONNECTOR_CREDENTIAL_PROOF = CONNECTOR_CREDENTIALS,
+	CONNECTOR_EXTERNAL_ID_PROOF,
+	CONNECTOR_IDENTITY_PROOF,
+	CONNECTOR_IDENTITY_CREDENTIAL_PROOF,
+	CONNECTOR_PROOFS
+};
 
 /*
  * A connector authenticates with keys of its own, or with a role that the base
@@ -26,10 +40,13 @@ typedef struct Connector
 	int64            credential_id;      /* its own, 0: not saved */
 	Oid              credential_owner;   /* differs from owner where credentials are shared */
 	bool             shares_credentials; /* those of another connector, not to be written */
+	bool             lent;               /* a superuser has let it share them */
+	bool             share_ended;        /* its owner has no right to them any more */
 	int64            keys_version;       /* of credentials.sealed, grows when they are replaced */
 	char            *tags;               /* of objects, a JSON object; NULL: none */
 	S3Config         s3;
 	CredentialConfig credentials;
+	RowProof         proofs[CONNECTOR_PROOFS];
 } Connector;
 
 typedef enum ConnectorAccess
@@ -60,14 +77,37 @@ extern Connector *connector_find(int64 connector_id);
 extern Connector *connector_lock(const char *name, bool missing_ok);
 
 /*
- * Raises an error when the connector's secret, or its base identity, is missing, or the
+ * Raises an error when credentials of another role are shared with the connector whose owner
+ * is no member of that role any more, and no superuser has lent them.
+ */
+extern void connector_require_share(const Connector *connector);
+
+/*
+ * As connector_require_share; and raises an error when the connector's secret, or its base identity, is missing, or the
  * owner whose external ID it needs.
  */
 extern void connector_require_credentials(const Connector *connector);
 
 /*
+ * Raises an error when one of its rows was not written by the extension's functions.
+ * Uploaders ask before anything is sent; sessions, which have no business with the key
+ * file, only where they are "writing".
+ */
+extern void connector_require_proof(const Connector *connector, bool writing);
+
+/* A row that connector_adopt has accepted. */
+typedef struct AdoptedRow
+{
+	char *table;
+	char *row; /* of which connector, credential or role */
+} AdoptedRow;
+
+/* Has all rows written again; returns a list of AdoptedRow. */
+extern List *connector_adopt(void);
+
+/*
  * How a connector travels to the uploader: sealed secrets, no plain ones.  What
- * arrives has the STS endpoint and region filled in that S3's imply.
+ * arrives has proved its rows, and has the STS endpoint and region filled in that S3's imply.
  */
 extern void       connector_serialize(StringInfo buf, const Connector *connector);
 extern Connector *connector_deserialize(StringInfo buf);
@@ -172,5 +212,11 @@ extern char *connector_of_other_kind(const Connector *connector);
 /* Sets or replaces the keys that assume roles. */
 extern void
 connector_set_identity(const char *access_key_id, const char *secret, const char *token);
+
+/*
+ * A secret that is stored, palloc'd, where the key file is missing that it needs; NULL: none.
+ * What others have committed meanwhile counts as well.
+ */
+extern const bytea *connector_stored_secret(void);
 
 #endif /* CONNECTOR_H */

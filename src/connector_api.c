@@ -7,13 +7,11 @@
  */
 #include "postgres.h"
 
-#include "commands/trigger.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/rel.h"
 
 #include "compat.h"
 #include "connector.h"
@@ -31,7 +29,6 @@ SQL_FUNCTION(s3export_set_identity);
 SQL_FUNCTION(s3export_grant_usage);
 SQL_FUNCTION(s3export_revoke_usage);
 SQL_FUNCTION(s3export_test_credentials);
-SQL_FUNCTION(s3export_refuse_direct_writes);
 SQL_FUNCTION(s3export_ambient_credentials_allowed);
 
 /*
@@ -189,6 +186,7 @@ use_credentials(Connector *connector, const CredentialArgs *args)
 		connector_use_keys(connector, args->access_key_id, args->secret_access_key,
 						   args->session_token);
 	connector_require_ambient_privilege(connector);
+	args_require_sts(connector);
 }
 
 /* What create_connector and test_credentials say alike, all but the name. */
@@ -264,11 +262,15 @@ s3export_create_connector(PG_FUNCTION_ARGS)
 
 /* The connector that a function changes, whose first argument is its name. */
 static Connector *
-lock_connector(FunctionCallInfo fcinfo, const char *function, bool missing_ok)
+lock_connector(FunctionCallInfo fcinfo, const char *function)
 {
+	Connector *connector;
+
 	PreventCommandIfParallelMode(function);
 	PreventCommandDuringRecovery(function);
-	return connector_lock(args_required_text(fcinfo, 0, "connector"), missing_ok);
+	connector = connector_lock(args_required_text(fcinfo, 0, "connector"), false);
+	connector_require_proof(connector, true);
+	return connector;
 }
 
 static void
@@ -285,7 +287,7 @@ change_owner(Connector *connector, Oid owner)
 Datum
 s3export_alter_connector(PG_FUNCTION_ARGS)
 {
-	Connector          *connector = lock_connector(fcinfo, "s3export.alter_connector()", false);
+	Connector          *connector = lock_connector(fcinfo, "s3export.alter_connector()");
 	char               *new_name = args_text(fcinfo, ALTER_ARG_NEW_NAME);
 	char               *bucket = args_text(fcinfo, ALTER_ARG_BUCKET);
 	bool                elsewhere = bucket != NULL || !PG_ARGISNULL(ALTER_ARG_ENDPOINT_URL);
@@ -303,6 +305,8 @@ s3export_alter_connector(PG_FUNCTION_ARGS)
 		args_set_bucket(connector, bucket);
 	changed |= args_set_place(connector, fcinfo, ALTER_ARG_PLACE, true);
 	changed |= args_set_object(connector, fcinfo, ALTER_ARG_OBJECT);
+	if (!PG_ARGISNULL(ALTER_ARG_ENDPOINT_URL) || !PG_ARGISNULL(ALTER_ARG_ENDPOINT_URL + 1))
+		args_require_sts(connector);
 	if (elsewhere && PG_ARGISNULL(ALTER_ARG_REGION))
 		connector->s3.region = NULL;
 	if (!PG_ARGISNULL(ALTER_ARG_OWNER))
@@ -336,8 +340,10 @@ Datum
 s3export_drop_connector(PG_FUNCTION_ARGS)
 {
 	bool       if_exists = args_required_bool(fcinfo, 1, "if_exists");
-	Connector *connector = lock_connector(fcinfo, "s3export.drop_connector()", if_exists);
+	Connector *connector;
 
+	PreventCommandDuringRecovery("s3export.drop_connector()");
+	connector = connector_lock(args_required_text(fcinfo, 0, "connector"), if_exists);
 	if (connector == NULL)
 		ereport(NOTICE, (errmsg("connector \"%s\" does not exist, skipping",
 								args_required_text(fcinfo, 0, "connector"))));
@@ -377,7 +383,7 @@ prepare_rotation(Connector *connector, bool unshare)
 Datum
 s3export_set_credentials(PG_FUNCTION_ARGS)
 {
-	Connector          *connector = lock_connector(fcinfo, "s3export.set_credentials()", false);
+	Connector          *connector = lock_connector(fcinfo, "s3export.set_credentials()");
 	bool                unshare = args_required_bool(fcinfo, SET_ARG_UNSHARE, "unshare");
 	bool                validate = args_required_bool(fcinfo, SET_ARG_VALIDATE, "validate");
 	int                 role_wait = args_role_wait(fcinfo, SET_ARG_ROLE_WAIT);
@@ -413,7 +419,7 @@ s3export_set_identity(PG_FUNCTION_ARGS)
 Datum
 s3export_grant_usage(PG_FUNCTION_ARGS)
 {
-	Connector *connector = lock_connector(fcinfo, "s3export.grant_usage()", false);
+	Connector *connector = lock_connector(fcinfo, "s3export.grant_usage()");
 
 	connector_grant(connector, args_required_role(fcinfo, 1, "grantee"));
 	PG_RETURN_VOID();
@@ -423,7 +429,7 @@ s3export_grant_usage(PG_FUNCTION_ARGS)
 Datum
 s3export_revoke_usage(PG_FUNCTION_ARGS)
 {
-	Connector *connector = lock_connector(fcinfo, "s3export.revoke_usage()", false);
+	Connector *connector = lock_connector(fcinfo, "s3export.revoke_usage()");
 
 	if (PG_ARGISNULL(1))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -483,23 +489,6 @@ s3export_test_credentials(PG_FUNCTION_ARGS)
 	connector_require_credentials(connector);
 	return_checks(fcinfo, uploader_check(connector, role_wait, &region));
 	return (Datum) 0;
-}
-
-Datum
-s3export_refuse_direct_writes(PG_FUNCTION_ARGS)
-{
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
-
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-						errmsg("function \"%s\" can only be called as a trigger",
-							   "refuse_direct_writes")));
-	if (GetUserId() != trigger->tg_relation->rd_rel->relowner && !superuser())
-		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-						errmsg("permission denied for table %s",
-							   RelationGetRelationName(trigger->tg_relation)),
-						errhint("Use the functions of extension \"s3export\".")));
-	PG_RETURN_POINTER(NULL);
 }
 
 Datum

@@ -188,14 +188,14 @@ args_set_region(Connector *connector, const char *value)
 }
 
 static bool
-endpoint_is_allowed(const char *url)
+endpoint_is_allowed(const char *url, const char *list)
 {
 	List     *allowed;
 	ListCell *lc;
 
-	if (superuser() || strcmp(guc_allowed_endpoints, "*") == 0)
+	if (superuser() || strcmp(list, "*") == 0)
 		return true;
-	if (!SplitGUCList(pstrdup(guc_allowed_endpoints), ',', &allowed))
+	if (!SplitGUCList(pstrdup(list), ',', &allowed))
 		return false;
 	foreach (lc, allowed)
 	{
@@ -208,6 +208,23 @@ endpoint_is_allowed(const char *url)
 	return false;
 }
 
+static void
+refuse_endpoint(const char *url, const char *setting)
+{
+	ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					errmsg("permission denied for endpoint \"%s\"", url),
+					errdetail("Only a superuser can use an endpoint that \"%s\" does not list.",
+							  setting)));
+}
+
+/* Requests of the base identity go there. */
+static void
+require_sts_endpoint(const char *url)
+{
+	if (!endpoint_is_allowed(url, guc_allowed_sts_endpoints))
+		refuse_endpoint(url, "s3export.allowed_sts_endpoints");
+}
+
 char *
 args_endpoint(const char *argument, const char *value)
 {
@@ -218,12 +235,19 @@ args_endpoint(const char *argument, const char *value)
 	/* What stands before an "@" could be a password. */
 	args_require(argument, strchr(value, '@') ? NULL : value,
 				 names_parse_endpoint(value, &endpoint));
-	if (!endpoint_is_allowed(endpoint.url))
-		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-						errmsg("permission denied for endpoint \"%s\"", endpoint.url),
-						errdetail("Only a superuser can use an endpoint that \"%s\" does not list.",
-								  "s3export.allowed_endpoints")));
+	if (strcmp(argument, "sts_endpoint_url") == 0)
+		require_sts_endpoint(endpoint.url);
+	else if (!endpoint_is_allowed(endpoint.url, guc_allowed_endpoints))
+		refuse_endpoint(endpoint.url, "s3export.allowed_endpoints");
 	return endpoint.url;
+}
+
+void
+args_require_sts(const Connector *connector)
+{
+	if (connector->credentials.role_arn != NULL &&
+		connector->credentials.sts_endpoint_url == NULL && connector->s3.endpoint_url != NULL)
+		require_sts_endpoint(connector->s3.endpoint_url);
 }
 
 static void

@@ -56,6 +56,9 @@ extern void args_set_rights(Connector *connector, FunctionCallInfo fcinfo, int f
 /* The URL as connectors keep it, NULL for AWS's own; the user may use it. */
 extern char *args_endpoint(const char *argument, const char *value);
 
+/* Where a role is assumed at the endpoint of S3, the user may do that. */
+extern void args_require_sts(const Connector *connector);
+
 /* How long a new role may stay unknown, in ms. */
 extern int args_role_wait(FunctionCallInfo fcinfo, int n);
 

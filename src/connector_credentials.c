@@ -28,12 +28,17 @@
  * fails has to find the ID that the failure told it.
  */
 static char *
-external_id_of(Oid role, bool save)
+external_id_of(Oid role, bool save, RowProof *proof)
 {
 	char *external_id;
 
-	if (catalog_execute("SELECT external_id FROM s3export.external_id WHERE role = $1", "o", role))
+	memset(proof, 0, sizeof(*proof));
+	if (catalog_execute("SELECT external_id, e AS row FROM s3export.external_id e WHERE role = $1",
+						"o", role))
+	{
+		row_proof_read(proof, "external_id", 0, "row");
 		return catalog_text(0, "external_id");
+	}
 
 	if (catalog_execute("SELECT 's3export-' || left(encode(sha256(convert_to(installation_id || ' '"
 						" || $1::text, 'UTF8')), 'hex'), 32) AS external_id"
@@ -52,10 +57,11 @@ char *
 connector_external_id(Oid role)
 {
 	CatalogScope scope;
+	RowProof     unused;
 	char        *external_id;
 
 	catalog_enter(&scope);
-	external_id = external_id_of(role, !XactReadOnly);
+	external_id = external_id_of(role, !XactReadOnly, &unused);
 	catalog_leave(&scope);
 	return external_id;
 }
@@ -66,7 +72,8 @@ load_base_identity(Connector *connector)
 {
 	CredentialConfig *credentials = &connector->credentials;
 
-	if (catalog_execute("SELECT b.credential_id, k.access_key_id, k.version, s.sealed"
+	if (catalog_execute("SELECT b.credential_id, k.access_key_id, k.version, s.sealed,"
+						" b AS identity_row, k AS credential_row"
 						" FROM s3export.base_identity b"
 						" LEFT JOIN s3export.credential k USING (credential_id)"
 						" LEFT JOIN s3export.secret s USING (credential_id)",
@@ -75,6 +82,10 @@ load_base_identity(Connector *connector)
 		credentials->ambient = guc_allow_ambient_credentials;
 		return;
 	}
+	row_proof_read(&connector->proofs[CONNECTOR_IDENTITY_PROOF], "base_identity", 0,
+				   "identity_row");
+	row_proof_read(&connector->proofs[CONNECTOR_IDENTITY_CREDENTIAL_PROOF], "credential", 0,
+				   "credential_row");
 	credentials->credential_id = catalog_int64(0, "credential_id", NULL);
 	credentials->access_key_id = catalog_text(0, "access_key_id");
 	credentials->sealed = catalog_bytea(0, "sealed");
@@ -88,7 +99,8 @@ connector_load_role(Connector *connector, char *role_arn, bool save)
 
 	memset(credentials, 0, sizeof(*credentials));
 	credentials->role_arn = role_arn;
-	credentials->external_id = external_id_of(connector->credential_owner, save);
+	credentials->external_id = external_id_of(connector->credential_owner, save,
+											  &connector->proofs[CONNECTOR_EXTERNAL_ID_PROOF]);
 	load_base_identity(connector);
 }
 
@@ -123,10 +135,24 @@ require_external_id(const Connector *connector)
 }
 
 void
+connector_require_share(const Connector *connector)
+{
+	if (connector->share_ended)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for the credentials of connector \"%s\"", connector->name),
+			 errdetail("They belong to a role that the connector's owner is not a member of."),
+			 errhint("Give the connector its own with s3export.set_credentials(..., unshare => "
+					 "true).  A superuser can lend it others with credentials_from.")));
+}
+
+void
 connector_require_credentials(const Connector *connector)
 {
 	const CredentialConfig *credentials = &connector->credentials;
 
+	connector_require_share(connector);
 	require_external_id(connector);
 	/* Where ambient ones are not allowed any more, the uploader says so. */
 	if (credentials->sealed != NULL || credentials->ambient)
@@ -163,18 +189,27 @@ connector_new_credential_id(void)
 	return credential_id;
 }
 
-/* What others have committed meanwhile counts as well. */
-static bytea *
-seal(const char *secret, const char *token, int64 credential_id)
+const bytea *
+connector_stored_secret(void)
 {
 	CatalogScope scope;
 	bytea       *stored = NULL;
 
+	if (secret_has_key())
+		return NULL;
 	catalog_enter(&scope);
 	if (catalog_execute_latest("SELECT sealed FROM s3export.secret LIMIT 1", "") > 0)
 		stored = catalog_bytea(0, "sealed");
 	catalog_leave(&scope);
-	return secret_seal(secret, token, credential_id, stored);
+	return stored;
+}
+
+/* Those that it comes to have are no rows yet. */
+static void
+forget_credential_proofs(Connector *connector)
+{
+	memset(&connector->proofs[CONNECTOR_CREDENTIALS], 0,
+		   sizeof(RowProof) * (CONNECTOR_PROOFS - CONNECTOR_CREDENTIALS));
 }
 
 void
@@ -184,10 +219,11 @@ connector_use_keys(Connector *connector, const char *access_key_id, const char *
 	CredentialConfig *credentials = &connector->credentials;
 	char             *sts_endpoint_url = credentials->sts_endpoint_url;
 
+	forget_credential_proofs(connector);
 	memset(credentials, 0, sizeof(*credentials));
 	credentials->credential_id = connector->credential_id;
 	credentials->access_key_id = pstrdup(access_key_id);
-	credentials->sealed = seal(secret, token, connector->credential_id);
+	credentials->sealed = secret_seal(secret, token, connector->credential_id, connector_stored_secret());
 	credentials->sts_endpoint_url = sts_endpoint_url;
 }
 
@@ -198,6 +234,7 @@ connector_use_role(Connector *connector, const char *role_arn)
 	char        *sts_endpoint_url = connector->credentials.sts_endpoint_url;
 	CatalogScope scope;
 
+	forget_credential_proofs(connector);
 	catalog_enter(&scope);
 	connector_load_role(connector, arn, !XactReadOnly);
 	catalog_leave(&scope);
@@ -210,6 +247,7 @@ connector_use_ambient(Connector *connector)
 	CredentialConfig *credentials = &connector->credentials;
 	char             *sts_endpoint_url = credentials->sts_endpoint_url;
 
+	forget_credential_proofs(connector);
 	memset(credentials, 0, sizeof(*credentials));
 	credentials->ambient = true;
 	credentials->sts_endpoint_url = sts_endpoint_url;
@@ -254,6 +292,7 @@ connector_use_credentials_of(Connector *connector, const char *name)
 	if (other->connector_id == connector->connector_id)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("connector \"%s\" has these credentials already", name)));
+	connector_require_proof(other, true);
 	catalog_enter(&scope);
 	lock_shared_credentials(other, scope.userid);
 	catalog_leave(&scope);
@@ -261,8 +300,12 @@ connector_use_credentials_of(Connector *connector, const char *name)
 	connector->credential_id = other->credential_id;
 	connector->credential_owner = other->credential_owner;
 	connector->shares_credentials = true;
+	connector->lent = superuser();
+	connector->share_ended = false;
 	connector->keys_version = other->keys_version;
 	connector->credentials = other->credentials;
+	memcpy(&connector->proofs[CONNECTOR_CREDENTIALS], &other->proofs[CONNECTOR_CREDENTIALS],
+		   sizeof(RowProof) * (CONNECTOR_PROOFS - CONNECTOR_CREDENTIALS));
 	connector->credentials.sts_endpoint_url = sts_endpoint_url;
 }
 
@@ -284,6 +327,7 @@ connector_leave_shared(Connector *connector)
 {
 	connector->credential_id = connector_new_credential_id();
 	connector->credential_owner = connector->owner;
+	connector->lent = connector->share_ended = false;
 }
 
 /* Within a scope. */
@@ -376,10 +420,13 @@ connector_update_credentials(const Connector *connector, ConnectorValidation val
 		connector_save_credentials(connector, connector->credential_id != old_id);
 	/* Others that share new ones have not been tested with them. */
 	(void) catalog_execute("UPDATE s3export.connector SET credential_id = $1, validated_at ="
-						   " CASE WHEN connector_id = $2 AND $3 THEN now() END"
+						   " CASE WHEN connector_id = $2 AND $3 THEN now() END,"
+						   " credentials_lent = CASE WHEN connector_id = $2 THEN $5"
+						   " ELSE credentials_lent END"
 						   " WHERE connector_id = $2 OR (credential_id = $1 AND NOT $4)",
-						   "iibb", connector->credential_id, connector->connector_id,
-						   validation == CONNECTOR_VALIDATED, connector->shares_credentials);
+						   "iibbb", connector->credential_id, connector->connector_id,
+						   validation == CONNECTOR_VALIDATED, connector->shares_credentials,
+						   connector->lent);
 	if (connector->credential_id != old_id)
 		connector_drop_unused_credentials(old_id);
 	catalog_leave(&scope);
@@ -404,7 +451,7 @@ connector_set_identity(const char *access_key_id, const char *secret, const char
 	credential_id = catalog_int64(0, "credential_id", NULL);
 	catalog_leave(&scope);
 
-	sealed = seal(secret, token, credential_id);
+	sealed = secret_seal(secret, token, credential_id, connector_stored_secret());
 
 	catalog_enter(&scope);
 	save_credential(credential_id, scope.userid, access_key_id, NULL, new);
@@ -433,12 +480,15 @@ static bool
 find_new_keys(Connector *connector)
 {
 	CredentialConfig *credentials = &connector->credentials;
+	RowProof          proof;
 
-	if (catalog_execute("SELECT k.access_key_id, k.version, s.sealed"
+	if (catalog_execute("SELECT k.access_key_id, k.version, s.sealed, k AS row"
 						" FROM s3export.credential k JOIN s3export.secret s USING (credential_id)"
 						" WHERE credential_id = $1 AND version > $2 AND access_key_id IS NOT NULL",
 						"ii", credentials->credential_id, connector->keys_version) == 0)
 		return false;
+	row_proof_read(&proof, "credential", 0, "row");
+	row_require_proof(&proof, false);
 	credentials->access_key_id = catalog_text(0, "access_key_id");
 	credentials->sealed = catalog_bytea(0, "sealed");
 	credentials->ambient = false;

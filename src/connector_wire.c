@@ -94,6 +94,8 @@ connector_serialize(StringInfo buf, const Connector *connector)
 	put_string(buf, credentials->role_arn);
 	put_string(buf, credentials->external_id);
 	put_string(buf, credentials->sts_endpoint_url);
+	for (int i = 0; i < CONNECTOR_PROOFS; i++)
+		row_proof_serialize(buf, &connector->proofs[i]);
 }
 
 /* A store that is not AWS's answers for STS at the same address. */
@@ -144,6 +146,9 @@ connector_deserialize(StringInfo buf)
 	credentials->role_arn = get_string(buf);
 	credentials->external_id = get_string(buf);
 	credentials->sts_endpoint_url = get_string(buf);
+	for (int i = 0; i < CONNECTOR_PROOFS; i++)
+		row_proof_deserialize(buf, &connector->proofs[i]);
+	connector_require_proof(connector, false);
 	connector_imply_sts(connector);
 	return connector;
 }

@@ -33,6 +33,9 @@
 /* Of max_file_size: blocks become so small below it that they compress badly. */
 #define MIN_FILE_SIZE (1024 * 1024)
 
+/* Of a query, which is kept as long as the job's row; bytes */
+#define MAX_SOURCE (1024 * 1024)
+
 /* The arguments of copy_to, in the order of its declaration. */
 enum
 {
@@ -112,6 +115,19 @@ list_argument(FunctionCallInfo fcinfo, int number, const char *name)
 		list = lappend(list, TextDatumGetCString(values[i]));
 	}
 	return list;
+}
+
+static char *
+source_argument(FunctionCallInfo fcinfo)
+{
+	char *source = required_argument(fcinfo, ARG_SOURCE, "source");
+
+	if (strlen(source) > MAX_SOURCE)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("argument \"source\" is too long"),
+				 errdetail("It has %zu bytes; the limit is %d.", strlen(source), MAX_SOURCE),
+				 errhint("Make a view of the query.")));
+	return source;
 }
 
 /* "all", "first" or "none" */
@@ -327,7 +343,8 @@ copy_args_get(FunctionCallInfo fcinfo, int64 connector_id, CopyArguments *argume
 
 	memset(arguments, 0, sizeof(*arguments));
 	export->owner = GetUserId();
-	export->source = required_argument(fcinfo, ARG_SOURCE, "source");
+	export->places = superuser() ? 0 : Max(guc_exports_of_role(), 1);
+	export->source = source_argument(fcinfo);
 	export->overwrite = choice_argument(fcinfo, ARG_IF_EXISTS, "if_exists", if_exists,
 										"It is \"error\" or \"overwrite\".") == 1;
 	export->on_empty = (TransferOnEmpty) choice_argument(fcinfo, ARG_ON_EMPTY, "on_empty", on_empty,
@@ -375,7 +392,7 @@ copy_args_to_pairs(FunctionCallInfo fcinfo)
 		Oid      output;
 		bool     is_varlena;
 
-		if (PG_ARGISNULL(i) || i == ARG_WAIT || i == ARG_SETTINGS)
+		if (PG_ARGISNULL(i) || i == ARG_SOURCE || i == ARG_WAIT || i == ARG_SETTINGS)
 			continue;
 		getTypeOutputInfo(types[i], &output, &is_varlena);
 		pair = palloc(sizeof(JobPair));

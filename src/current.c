@@ -296,6 +296,20 @@ current_read_gaps(Current *current, MemoryContext context)
 	}
 }
 
+/* Within a scope; replaces SPI's results. */
+static void
+require_proof(const Connector *connector)
+{
+	RowProof proof;
+
+	connector_require_proof(connector, false);
+	connector_require_share(connector);
+	(void) catalog_execute("SELECT u AS row FROM s3export.current u WHERE connector_id = $1", "i",
+						   connector->connector_id);
+	row_proof_read(&proof, "current", 0, "row");
+	row_require_proof(&proof, false);
+}
+
 Current *
 current_load(int64 connector_id)
 {
@@ -310,6 +324,7 @@ current_load(int64 connector_id)
 	found = current_read(current, transaction.context);
 	if (found)
 	{
+		require_proof(current->connector);
 		current_read_gaps(current, transaction.context);
 		read_batch(current, transaction.context);
 	}

@@ -22,6 +22,16 @@ extern int guc_max_parallel_workers; /* of one export; 0: the leader scans alone
 extern int guc_max_running_jobs; /* 0: they all stay queued */
 extern int guc_max_queued_jobs;
 
+/* of one role, unless it is a superuser; -1: what the functions below make of it */
+extern int guc_max_running_jobs_per_role;
+extern int guc_max_queued_jobs_per_role;
+extern int guc_max_exports_per_role; /* in all databases, those that were not queued too */
+
+/* The limits in force. */
+extern int guc_running_jobs_of_role(void); /* leaves a place for other roles */
+extern int guc_queued_jobs_of_role(void);  /* half of all */
+extern int guc_exports_of_role(void);      /* half of the server's worker processes */
+
 /* how long to wait for a server */
 extern int guc_connect_timeout;  /* ms, one TCP and TLS handshake */
 extern int guc_request_timeout;  /* ms, one request with a short answer */
@@ -41,9 +51,10 @@ extern int guc_progress_notice;
 
 /* what the server's administrator decides */
 extern char *guc_allowed_endpoints; /* comma separated URLs, or "*" */
-extern char *guc_ca_file;           /* certificates to trust; "": libcurl's */
-extern char *guc_proxy;             /* "": none */
-extern char *guc_key_file;          /* the key that seals secrets */
+extern char *guc_allowed_sts_endpoints;
+extern char *guc_ca_file;  /* certificates to trust; "": libcurl's */
+extern char *guc_proxy;    /* "": none */
+extern char *guc_key_file; /* the key that seals secrets */
 extern bool  guc_allow_ambient_credentials;
 extern int   guc_job_retention; /* min; -1: for ever */
 

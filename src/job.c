@@ -22,6 +22,15 @@ expect_one(int64 job_id, uint64 processed)
 						errdetail("It was removed, or given up, while the export was running.")));
 }
 
+/* A queue of notifications that is full would undo what is recorded with them. */
+void
+job_notify(int64 job_id, const char *state)
+{
+	(void) catalog_execute("SELECT pg_notify('s3export', json_build_object('job_id', $1, 'state',"
+						   " $2)::text) WHERE pg_notification_queue_usage() < 0.9",
+						   "it", job_id, state);
+}
+
 int64
 job_new_id(void)
 {
@@ -154,6 +163,7 @@ job_succeed(int64 job_id, const JobTotals *totals, List *files)
 							   " finished_at = pg_catalog.clock_timestamp() WHERE job_id = $1",
 							   "iiinnt", job_id, (int64) totals->rows, (int64) totals->bytes,
 							   totals->files, totals->attempts, totals->uri));
+	job_notify(job_id, "succeeded");
 	catalog_commit_transaction(&transaction);
 }
 
@@ -185,5 +195,6 @@ job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData 
 						   (int64) totals->rows, (int64) totals->bytes, totals->files,
 						   totals->attempts, unpack_sql_state(error->sqlerrcode), error->message,
 						   error->detail, error->hint));
+	job_notify(job_id, state == JOB_CANCELLED ? "cancelled" : "failed");
 	catalog_commit_transaction(&transaction);
 }

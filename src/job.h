@@ -23,6 +23,8 @@
 #include "nodes/pg_list.h"
 #include "utils/timestamp.h"
 
+#include "row_mac.h"
+
 #define JOB_UNRECORDED 0
 
 typedef struct JobRequest
@@ -101,6 +103,12 @@ extern void job_fail(int64 job_id, JobState state, const JobTotals *totals, cons
 
 /* A job that writes to "uri" now, other than "job_id"; 0: none is known. */
 extern int64 job_writing_to(int64 connector_id, const char *uri, int64 job_id);
+
+/*
+ * Within a transaction: tells sessions that listen on channel "s3export" that the job has
+ * ended, and no more, as every role can listen.
+ */
+extern void job_notify(int64 job_id, const char *state);
 
 /* ---- what crashes have left behind ---- */
 
@@ -194,13 +202,14 @@ typedef struct JobOrder
 	const char *endpoint_url;
 	const char *source;
 	const char *path;
-	List       *arguments; /* of copy_to that are not null, JobPair */
+	List       *arguments; /* of copy_to that are not null, but for the source; JobPair */
 	List       *settings;  /* JobPair */
 } JobOrder;
 
 /*
  * Queues a job in the caller's transaction; returns its id.  Raises
- * ERRCODE_CONFIGURATION_LIMIT_EXCEEDED when there are s3export.max_queued_jobs.
+ * ERRCODE_CONFIGURATION_LIMIT_EXCEEDED when there are s3export.max_queued_jobs, or as many
+ * of the owner's as a role may have.
  */
 extern int64 job_enqueue(const JobOrder *order);
 
@@ -214,25 +223,32 @@ typedef struct JobEntry
 	Oid   owner;
 	bool  queued;      /* it runs otherwise */
 	bool  background;  /* it is, or was, queued */
+	bool  limited;     /* its owner is no superuser */
 	char *waiting_for; /* NULL: nothing yet */
 	int64 connector_id;
 	char *path; /* NULL: one that no other job has */
 	int   leader_pid;
 	int   uploader_pid;
+	int   turn;   /* this and the next are the dispatcher's */
+	int   served; /* when its role has had a turn last; 0: never */
 } JobEntry;
 
 /* All of them, a list of JobEntry in the order of their ids. */
 extern List *job_list_unfinished(void);
+
+/* Is it queued, and is nobody about to cancel it? */
+extern bool job_is_free(int64 job_id);
 
 /* Writes waiting_for of these queued jobs (JobEntry). */
 extern void job_set_waiting(List *entries);
 
 typedef struct JobClaim
 {
-	int64 connector_id;
-	char *source;
-	List *arguments; /* JobPair */
-	List *settings;
+	RowProof proof; /* required before anything is done */
+	int64    connector_id;
+	char    *source;
+	List    *arguments; /* JobPair, the source among them */
+	List    *settings;
 } JobClaim;
 
 /*

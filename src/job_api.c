@@ -11,9 +11,11 @@
 
 #include "access/htup_details.h"
 #include "access/xlog.h"
+#include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/syscache.h"
@@ -25,6 +27,7 @@
 #include "queue.h"
 
 SQL_FUNCTION(s3export_wait);
+SQL_FUNCTION(s3export_wait_all);
 SQL_FUNCTION(s3export_cancel);
 
 /* ms between two looks at a job */
@@ -139,8 +142,17 @@ wait_for_end(int64 job_id, TimestampTz deadline, JobStatus *status)
 	}
 }
 
+/* Which job, as a session that waits may have several. */
+static int
+context_of(int64 job_id, const JobStatus *status)
+{
+	if (status->uri == NULL)
+		return errcontext("export job " INT64_FORMAT, job_id);
+	return errcontext("export job " INT64_FORMAT " to \"%s\"", job_id, status->uri);
+}
+
 static void
-raise_error_of(const JobStatus *status)
+raise_error_of(int64 job_id, const JobStatus *status)
 {
 	int code = ERRCODE_INTERNAL_ERROR;
 
@@ -150,7 +162,19 @@ raise_error_of(const JobStatus *status)
 	ereport(ERROR, (errcode(code),
 					errmsg_internal("%s", status->error_message ? status->error_message : ""),
 					status->error_detail ? errdetail_internal("%s", status->error_detail) : 0,
-					status->error_hint ? errhint("%s", status->error_hint) : 0));
+					status->error_hint ? errhint("%s", status->error_hint) : 0,
+					context_of(job_id, status)));
+}
+
+static void
+require_committed(int64 job_id)
+{
+	if (queue_is_of_transaction(job_id))
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("cannot wait for job " INT64_FORMAT, job_id),
+						errdetail("This transaction has queued it, and it starts when the "
+								  "transaction commits."),
+						errhint("Commit first.")));
 }
 
 static Datum
@@ -181,16 +205,98 @@ s3export_wait(PG_FUNCTION_ARGS)
 	JobStatus   status;
 
 	PreventCommandIfParallelMode("s3export.wait()");
-	if (queue_is_of_transaction(job_id))
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						errmsg("cannot wait for job " INT64_FORMAT, job_id),
-						errdetail("This transaction has queued it, and it starts when the "
-								  "transaction commits."),
-						errhint("Commit first.")));
+	require_committed(job_id);
 	wait_for_end(job_id, deadline, &status);
 	if (has_ended(&status) && strcmp(status.state, "succeeded") != 0)
-		raise_error_of(&status);
+		raise_error_of(job_id, &status);
 	PG_RETURN_DATUM(status_row(fcinfo, job_id, &status));
+}
+
+/* The ids, in their order. */
+static List *
+jobs_argument(FunctionCallInfo fcinfo)
+{
+	List  *ids = NIL;
+	Datum *values;
+	bool  *nulls;
+	int    count;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("argument \"job_ids\" must not be null")));
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+					  TYPALIGN_DOUBLE, &values, &nulls, &count);
+	for (int i = 0; i < count; i++)
+	{
+		int64 *id = palloc(sizeof(int64));
+
+		if (nulls[i])
+			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+							errmsg("argument \"job_ids\" must not contain nulls")));
+		*id = DatumGetInt64(values[i]);
+		require_committed(*id);
+		ids = lappend(ids, id);
+	}
+	return ids;
+}
+
+static void
+put_status(FunctionCallInfo fcinfo, int64 job_id, const JobStatus *status)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	const char    *texts[] = {status->state,
+							  status->uri,
+							  NULL,
+							  NULL,
+							  NULL,
+							  status->error_code,
+							  status->error_message,
+							  status->error_detail,
+							  status->error_hint};
+	Datum          values[lengthof(texts) + 1];
+	bool           nulls[lengthof(texts) + 1] = {false};
+
+	for (size_t i = 0; i < lengthof(texts); i++)
+	{
+		nulls[i + 1] = texts[i] == NULL;
+		values[i + 1] = nulls[i + 1] ? (Datum) 0 : CStringGetTextDatum(texts[i]);
+	}
+	values[0] = Int64GetDatum(job_id);
+	values[3] = Int64GetDatum(status->rows);
+	values[4] = Int64GetDatum(status->files);
+	values[5] = Int64GetDatum(status->bytes);
+	nulls[3] = nulls[4] = nulls[5] = false;
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/* An error comes when all have ended, and is that of the first that has one. */
+Datum
+s3export_wait_all(PG_FUNCTION_ARGS)
+{
+	List       *ids = jobs_argument(fcinfo);
+	TimestampTz deadline = deadline_argument(fcinfo);
+	bool        raise = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
+	JobStatus   failed;
+	int64       failed_id = 0;
+	ListCell   *cell;
+
+	InitMaterializedSRF(fcinfo, 0);
+	foreach (cell, ids)
+	{
+		int64     job_id = *(int64 *) lfirst(cell);
+		JobStatus status;
+
+		wait_for_end(job_id, deadline, &status);
+		put_status(fcinfo, job_id, &status);
+		if (failed_id == 0 && has_ended(&status) && strcmp(status.state, "succeeded") != 0)
+		{
+			failed = status;
+			failed_id = job_id;
+		}
+	}
+	if (raise && failed_id != 0)
+		raise_error_of(failed_id, &failed);
+	return (Datum) 0;
 }
 
 /* -------------------------------------------------------------- cancelling */

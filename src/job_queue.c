@@ -17,6 +17,9 @@
 #include "guc.h"
 #include "job.h"
 
+/* Of a job's arguments and settings; bytes */
+#define MAX_ARGUMENTS (1024 * 1024)
+
 /* A copy of these rows on another server is not this one's to run. */
 #define IS_OURS \
 	" system_identifier = $1 AND data_directory = $2 AND database = $3 AND timeline = $4 "
@@ -50,11 +53,20 @@ pairs_to_json(List *pairs)
  * may be a few more.
  */
 static void
-require_room(void)
+require_room(Oid owner)
 {
 	(void) catalog_execute_latest(
-		"SELECT pg_catalog.count(*) AS queued FROM s3export.job WHERE state = 'queued' AND" IS_OURS,
-		"iton", CATALOG_THIS_SERVER);
+		"SELECT pg_catalog.count(*) AS queued, pg_catalog.count(*) FILTER (WHERE owner = $5) AS own"
+		" FROM s3export.job WHERE state = 'queued' AND" IS_OURS,
+		"itono", CATALOG_THIS_SERVER, owner);
+	if (catalog_int64(0, "own", NULL) >= guc_queued_jobs_of_role() && !superuser_arg(owner))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("too many exports of role \"%s\" are queued", GetUserNameFromId(owner, false)),
+			 errdetail("The limit is %d.", guc_queued_jobs_of_role()),
+			 errhint("Wait until some have ended (see s3export.jobs), cancel some with "
+					 "s3export.cancel(), or raise \"s3export.max_queued_jobs_per_role\".")));
 	if (catalog_int64(0, "queued", NULL) >= guc_max_queued_jobs)
 		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 						errmsg("too many exports are queued"),
@@ -71,8 +83,13 @@ job_enqueue(const JobOrder *order)
 	CatalogScope scope;
 	int64        job_id;
 
+	if (strlen(arguments) + strlen(settings) > MAX_ARGUMENTS)
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						errmsg("arguments and settings of the export are too long"),
+						errdetail("They have %zu bytes; the limit is %d.",
+								  strlen(arguments) + strlen(settings), MAX_ARGUMENTS)));
 	catalog_enter(&scope);
-	require_room();
+	require_room(order->owner);
 	(void) catalog_execute("SELECT nextval('s3export.job_id_seq') AS job_id", "");
 	job_id = catalog_int64(0, "job_id", NULL);
 	(void) catalog_execute(
@@ -115,6 +132,8 @@ job_cancel_queued(int64 job_id)
 							   " WHERE job_id = $1 AND state = 'queued'",
 							   "itt", job_id, unpack_sql_state(ERRCODE_QUERY_CANCELED),
 							   "canceling the export due to user request") > 0;
+	if (cancelled)
+		job_notify(job_id, "cancelled");
 	catalog_leave(&scope);
 	return cancelled;
 }
@@ -161,6 +180,8 @@ job_list_unfinished(void)
 
 	catalog_begin_transaction(&transaction);
 	rows = catalog_execute("SELECT job_id, owner, state = 'queued' AS queued,"
+						   " NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = owner"
+						   " AND r.rolsuper) AS limited,"
 						   " arguments IS NOT NULL AS background, waiting_for, connector_id, path,"
 						   " leader_pid, uploader_pid FROM s3export.job"
 						   " WHERE state IN ('queued', 'running', 'completing') AND" IS_OURS
@@ -174,6 +195,7 @@ job_list_unfinished(void)
 			.job_id = catalog_int64(i, "job_id", NULL),
 			.owner = (Oid) catalog_int64(i, "owner", NULL),
 			.queued = catalog_int64(i, "queued", NULL) != 0,
+			.limited = catalog_int64(i, "limited", NULL) != 0,
 			.background = catalog_int64(i, "background", NULL) != 0,
 			.waiting_for = catalog_text(i, "waiting_for"),
 			.connector_id = catalog_int64(i, "connector_id", NULL),
@@ -186,6 +208,20 @@ job_list_unfinished(void)
 	}
 	catalog_commit_transaction(&transaction);
 	return entries;
+}
+
+bool
+job_is_free(int64 job_id)
+{
+	CatalogTransaction transaction;
+	bool               is_free;
+
+	catalog_begin_transaction(&transaction);
+	is_free = catalog_execute("SELECT FROM s3export.job WHERE job_id = $1 AND state = 'queued'"
+							  " FOR UPDATE SKIP LOCKED",
+							  "i", job_id) > 0;
+	catalog_commit_transaction(&transaction);
+	return is_free;
 }
 
 void
@@ -229,6 +265,19 @@ pairs_from_json(const char *json, MemoryContext context)
 	return pairs;
 }
 
+/* The row has it in a column of its own alone. */
+static void
+add_source(JobClaim *claim, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	JobPair      *pair = palloc(sizeof(JobPair));
+
+	pair->name = "source";
+	pair->value = claim->source;
+	claim->arguments = lcons(pair, claim->arguments);
+	MemoryContextSwitchTo(old);
+}
+
 bool
 job_claim(int64 job_id, JobClaim *claim)
 {
@@ -236,20 +285,22 @@ job_claim(int64 job_id, JobClaim *claim)
 	bool               claimed;
 
 	catalog_begin_transaction(&transaction);
-	claimed = catalog_execute("UPDATE s3export.job SET state = 'running', waiting_for = NULL,"
+	claimed = catalog_execute("UPDATE s3export.job j SET state = 'running', waiting_for = NULL,"
 							  " started_at = pg_catalog.clock_timestamp(), leader_pid = $2"
 							  " WHERE job_id = (SELECT job_id FROM s3export.job WHERE job_id = $1"
 							  " AND state = 'queued' FOR UPDATE SKIP LOCKED)"
-							  " RETURNING connector_id, source, arguments, settings",
+							  " RETURNING connector_id, source, arguments, settings, j AS row",
 							  "in", job_id, MyProcPid) > 0;
 	if (claimed)
 	{
 		char *arguments = catalog_text(0, "arguments");
 		char *settings = catalog_text(0, "settings");
 
+		row_proof_read(&claim->proof, "job", 0, "row");
 		claim->connector_id = catalog_int64(0, "connector_id", NULL);
 		claim->source = catalog_text(0, "source");
 		claim->arguments = pairs_from_json(arguments, transaction.context);
+		add_source(claim, transaction.context);
 		claim->settings = pairs_from_json(settings, transaction.context);
 	}
 	catalog_commit_transaction(&transaction);
@@ -273,16 +324,18 @@ job_put_back(int64 job_id, const char *waiting_for)
 void
 job_fail_early(int64 job_id, JobState state, const ErrorData *error)
 {
+	const char        *name = state == JOB_CANCELLED ? "cancelled" : "failed";
 	CatalogTransaction transaction;
 
 	catalog_begin_transaction(&transaction);
-	(void) catalog_execute(
-		"UPDATE s3export.job SET state = $2, waiting_for = NULL, error_code = $3,"
-		" error_message = $4, error_detail = $5, error_hint = $6,"
-		" finished_at = pg_catalog.clock_timestamp()"
-		" WHERE job_id = $1 AND (state = 'queued' OR state = 'running' AND leader_pid = $7"
-		" AND uploader_pid IS NULL)",
-		"itttttn", job_id, state == JOB_CANCELLED ? "cancelled" : "failed",
-		unpack_sql_state(error->sqlerrcode), error->message, error->detail, error->hint, MyProcPid);
+	if (catalog_execute(
+			"UPDATE s3export.job SET state = $2, waiting_for = NULL, error_code = $3,"
+			" error_message = $4, error_detail = $5, error_hint = $6,"
+			" finished_at = pg_catalog.clock_timestamp()"
+			" WHERE job_id = $1 AND (state = 'queued' OR state = 'running' AND leader_pid = $7"
+			" AND uploader_pid IS NULL)",
+			"itttttn", job_id, name, unpack_sql_state(error->sqlerrcode), error->message,
+			error->detail, error->hint, MyProcPid) > 0)
+		job_notify(job_id, name);
 	catalog_commit_transaction(&transaction);
 }

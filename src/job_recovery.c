@@ -236,6 +236,8 @@ job_settle(const JobRemains *remains, const char *detail, bool again)
 	succeeded = remains->completing && put_success(remains->job_id);
 	if (!succeeded)
 		put_failure(remains, detail, in_doubt && again && !remains->finished, left);
+	if (succeeded || !(remains->finished || (in_doubt && again)))
+		job_notify(remains->job_id, succeeded ? "succeeded" : "failed");
 	catalog_commit_transaction(&transaction);
 	return succeeded;
 }

@@ -133,6 +133,8 @@ record_error(int64 job_id, const ErrorData *error)
 {
 	if (error->sqlerrcode == ERRCODE_INSUFFICIENT_RESOURCES)
 		job_put_back(job_id, QUEUE_WAITS_FOR_WORKER);
+	else if (error->sqlerrcode == ERRCODE_CONFIGURATION_LIMIT_EXCEEDED)
+		job_put_back(job_id, NULL);
 	else
 		job_fail_early(job_id,
 					   error->sqlerrcode == ERRCODE_QUERY_CANCELED ? JOB_CANCELLED : JOB_FAILED,
@@ -146,6 +148,7 @@ run(int64 job_id, const JobClaim *claim)
 
 	PG_TRY();
 	{
+		row_require_proof(&claim->proof, false);
 		apply_settings(claim);
 		run_export(job_id, claim);
 	}
@@ -157,7 +160,9 @@ run(int64 job_id, const JobClaim *claim)
 		HOLD_CANCEL_INTERRUPTS();
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
-		EmitErrorReport();
+		/* The dispatcher says once that there are no workers. */
+		if (error->sqlerrcode != ERRCODE_INSUFFICIENT_RESOURCES)
+			EmitErrorReport();
 		FlushErrorState();
 		disable_all_timeouts(false);
 		AbortOutOfAnyTransaction();

@@ -20,6 +20,8 @@
 #define CLASS_QUEUE 0x5303
 #define CLASS_CURRENT 0x5304
 #define CLASS_PATH_MARK 0x5305
+#define CLASS_BUCKET 0x5306
+#define CLASS_ROLE 0x5307 /* roles are the same in all databases */
 
 /* Of a lock that others hold no longer than it takes to find it free. */
 #define MARK_TRIES 100
@@ -155,6 +157,30 @@ lease_is_held_by(int64 job_id, int pid)
 
 		if (lock->pid == pid && (lock->holdMask & LOCKBIT_ON(ShareLock)) != 0 &&
 			memcmp(&lock->locktag, &tag, sizeof(LOCKTAG)) == 0)
+			return true;
+	}
+	return false;
+}
+
+void
+lease_lock_bucket(const char *endpoint_url, const char *bucket, bool alone)
+{
+	char   *name = psprintf("%s %s", endpoint_url ? endpoint_url : "", bucket);
+	LOCKTAG tag = make_tag(hash_bytes_extended((const unsigned char *) name, (int) strlen(name), 0),
+						   CLASS_BUCKET);
+
+	(void) LockAcquire(&tag, alone ? ExclusiveLock : ShareLock, false, false);
+}
+
+bool
+lease_try_place_of_role(Oid role, int places)
+{
+	for (int i = 0; i < places; i++)
+	{
+		LOCKTAG tag;
+
+		SET_LOCKTAG_ADVISORY(tag, InvalidOid, role, (uint32) i, CLASS_ROLE);
+		if (try_lock(tag, ExclusiveLock))
 			return true;
 	}
 	return false;

@@ -62,6 +62,18 @@ extern bool lease_try_current(int64 connector_id);
 extern void lease_release_current(int64 connector_id);
 extern bool lease_lock_current(int64 connector_id);
 
+/*
+ * The right to save connectors of a bucket (endpoint_url NULL: AWS's), until the transaction
+ * ends: "alone", or together with others who do not want it alone.  Waits.
+ */
+extern void lease_lock_bucket(const char *endpoint_url, const char *bucket, bool alone);
+
+/*
+ * A place among the "places" that exports of a role have in all databases, until the process
+ * ends; false: they are taken.
+ */
+extern bool lease_try_place_of_role(Oid role, int places);
+
 /* The right to start this database's queued jobs. */
 extern bool lease_try_queue(void);
 extern void lease_release_queue(void);

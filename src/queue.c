@@ -41,8 +41,10 @@
 /* How often the queue is looked at while jobs wait; ms */
 #define LOOK_INTERVAL 500
 
-/* What could not be started is tried again after so long; ms */
+/* What could not be started is tried again after so long, twice as long each time; ms */
 #define PAUSE 1000
+#define LAST_PAUSE 60000
+#define LAST_PAUSE_OF_ALL 15000
 #define MAX_TRIES 3
 
 /*
@@ -128,6 +130,7 @@ typedef struct Starter
 	shm_mq_handle          *reports;
 	BackgroundWorkerHandle *worker;
 	int                     failures;
+	int                     pause; /* the last one; ms */
 	TimestampTz             retry_at;
 	ErrorData               error; /* of the last failure; sqlerrcode 0: it said nothing */
 } Starter;
@@ -137,6 +140,9 @@ typedef struct Dispatcher
 	MemoryContext context;      /* for what lives longer than one look */
 	MemoryContext look;         /* for one look */
 	List         *starters;     /* of Starter */
+	List         *served;       /* roles, those that have had a turn last at the end */
+	int64         started;      /* the last job that was given a worker */
+	int           pause;        /* ms; 0: the last job that was started has all its workers */
 	TimestampTz   paused_until; /* as there was no free worker */
 	bool          settling;     /* a job has no uploader yet */
 	TimestampTz   settled_at;   /* at the latest */
@@ -170,17 +176,30 @@ add_starter(Dispatcher *dispatcher, int64 job_id)
 	return starter;
 }
 
+static int
+next_pause(int pause, int last)
+{
+	return pause == 0 ? PAUSE : Min(2 * pause, last);
+}
+
 static void
 rest(Starter *starter)
 {
 	starter->state = RESTING;
-	starter->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PAUSE);
+	starter->pause = next_pause(starter->pause, LAST_PAUSE);
+	starter->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), starter->pause);
 }
 
 static void
 pause_all(Dispatcher *dispatcher)
 {
-	dispatcher->paused_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PAUSE);
+	if (dispatcher->pause == 0)
+		ereport(LOG, (errmsg("queued exports wait for a free background worker"),
+					  errhint("If it happens often, raise \"max_worker_processes\", or lower "
+							  "\"s3export.max_running_jobs\".")));
+	dispatcher->pause = next_pause(dispatcher->pause, LAST_PAUSE_OF_ALL);
+	dispatcher->paused_until =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), dispatcher->pause);
 }
 
 static void
@@ -275,6 +294,7 @@ hear(Dispatcher *dispatcher, Starter *starter)
 	{
 		starter->state = TAKEN;
 		starter->failures = 0;
+		starter->pause = 0;
 		return;
 	}
 	if (letter != QUEUE_LETTER_LEFT)
@@ -342,6 +362,16 @@ is_settling(const Dispatcher *dispatcher)
 	return dispatcher->settling && GetCurrentTimestamp() < dispatcher->settled_at;
 }
 
+static void
+note_turn(Dispatcher *dispatcher, Oid role)
+{
+	MemoryContext old = MemoryContextSwitchTo(dispatcher->context);
+
+	dispatcher->served = list_delete_oid(dispatcher->served, role);
+	dispatcher->served = lappend_oid(dispatcher->served, role);
+	MemoryContextSwitchTo(old);
+}
+
 static const char *const as_before = "";
 
 /*
@@ -373,14 +403,142 @@ try_start(Dispatcher *dispatcher, const JobEntry *job)
 		return "another try to start its worker";
 	if (is_settling(dispatcher))
 		return as_before;
+	/* Its worker could not have it: somebody is about to cancel it, and may take long. */
+	if (!job_is_free(job->job_id))
+	{
+		rest(starter);
+		return as_before;
+	}
 	if (start_worker(dispatcher, starter, job))
 	{
+		dispatcher->started = job->job_id;
+		note_turn(dispatcher, job->owner);
 		dispatcher->settling = true;
 		dispatcher->settled_at = TimestampTzPlusMilliseconds(now, SETTLING_TIME);
 		return NULL;
 	}
 	pause_all(dispatcher);
 	return QUEUE_WAITS_FOR_WORKER;
+}
+
+/* ---- the dispatcher: whose turn it is ---- */
+
+/* How many jobs of a role run, and how many of its queued ones have been given their turns. */
+typedef struct Share
+{
+	Oid  role;
+	int  exports; /* that run, whether they were queued or not */
+	int  jobs;    /* of them, those that were */
+	int  turns;
+	bool limited;
+} Share;
+
+static Share *
+share_of(List **shares, const JobEntry *job)
+{
+	Share    *share;
+	ListCell *cell;
+
+	foreach (cell, *shares)
+	{
+		share = lfirst(cell);
+		if (share->role == job->owner)
+			return share;
+	}
+	share = palloc0(sizeof(Share));
+	share->role = job->owner;
+	share->limited = job->limited;
+	*shares = lappend(*shares, share);
+	return share;
+}
+
+static void
+count_running(List **shares, const JobEntry *job)
+{
+	Share *share = share_of(shares, job);
+
+	share->exports++;
+	share->jobs += job->background;
+	share->turns += job->background;
+}
+
+/* NULL: the role may have another one. */
+static const char *
+limit_of_role(const Share *share)
+{
+	if (share->limited && share->jobs >= guc_running_jobs_of_role())
+		return "jobs of its role that are running";
+	if (share->limited && share->exports >= guc_exports_of_role())
+		return "exports of its role that are running";
+	return NULL;
+}
+
+static int
+compare_turns(const ListCell *a, const ListCell *b)
+{
+	const JobEntry *one = lfirst(a);
+	const JobEntry *other = lfirst(b);
+
+	if (one->turn != other->turn)
+		return one->turn < other->turn ? -1 : 1;
+	if (one->served != other->served)
+		return one->served < other->served ? -1 : 1;
+	return one->job_id < other->job_id ? -1 : one->job_id > other->job_id;
+}
+
+static int
+last_turn(const Dispatcher *dispatcher, Oid role)
+{
+	int       n = 0;
+	ListCell *cell;
+
+	foreach (cell, dispatcher->served)
+	{
+		n++;
+		if (lfirst_oid(cell) == role)
+			return n;
+	}
+	return 0;
+}
+
+/*
+ * The queued jobs: each role's next one in turn, first those of roles that run few, and of
+ * these whose last turn is longest ago.
+ */
+static List *
+take_turns(const Dispatcher *dispatcher, List *jobs, List **shares)
+{
+	List     *turns = NIL;
+	ListCell *cell;
+
+	foreach (cell, jobs)
+	{
+		JobEntry *job = lfirst(cell);
+
+		if (!job->queued)
+			continue;
+		job->turn = share_of(shares, job)->turns++;
+		job->served = last_turn(dispatcher, job->owner);
+		turns = lappend(turns, job);
+	}
+	list_sort(turns, compare_turns);
+	return turns;
+}
+
+/* The last job that was started has its uploader, or has ended: there are workers. */
+static bool
+has_workers(const Dispatcher *dispatcher, List *jobs)
+{
+	ListCell *cell;
+
+	foreach (cell, jobs)
+	{
+		const JobEntry *job = lfirst(cell);
+
+		if (job->job_id == dispatcher->started)
+			return !job->queued && job->uploader_pid != 0;
+	}
+	return dispatcher->started != 0;
 }
 
 static const char *
@@ -397,11 +555,14 @@ start_jobs(Dispatcher *dispatcher, List *jobs)
 {
 	List     *busy = NIL;
 	List     *changed = NIL;
+	List     *shares = NIL;
 	int       running = 0;
 	int       queued = 0;
 	ListCell *cell;
 
 	dispatcher->settling = false;
+	if (has_workers(dispatcher, jobs))
+		dispatcher->pause = 0;
 	foreach (cell, jobs)
 	{
 		JobEntry *job = lfirst(cell);
@@ -410,17 +571,16 @@ start_jobs(Dispatcher *dispatcher, List *jobs)
 			continue;
 		busy = lappend(busy, job);
 		running += job->background;
+		count_running(&shares, job);
 		if (job->background && job->uploader_pid == 0)
 			dispatcher->settling = true;
 	}
-	foreach (cell, jobs)
+	foreach (cell, take_turns(dispatcher, jobs, &shares))
 	{
 		JobEntry       *job = lfirst(cell);
 		const JobEntry *rival;
 		const char     *waiting_for;
 
-		if (!job->queued)
-			continue;
 		queued++;
 		if (is_starting(dispatcher, job))
 			continue;
@@ -429,12 +589,15 @@ start_jobs(Dispatcher *dispatcher, List *jobs)
 				psprintf("job " INT64_FORMAT ", which writes the same object", rival->job_id);
 		else if (running >= guc_max_running_jobs)
 			waiting_for = describe_running(running);
-		else
+		else if ((waiting_for = limit_of_role(share_of(&shares, job))) == NULL)
 			waiting_for = try_start(dispatcher, job);
 
 		busy = lappend(busy, job);
 		if (waiting_for == NULL)
+		{
 			running++;
+			count_running(&shares, job);
+		}
 		else if (waiting_for != as_before &&
 				 (job->waiting_for == NULL || strcmp(job->waiting_for, waiting_for) != 0))
 		{

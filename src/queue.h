@@ -4,8 +4,8 @@
  *	  Starts queued jobs.
  *
  * Each database that has queued jobs has one dispatcher, a background worker
- * that starts another one for each job, as its owner, in the order of their
- * ids.  It ends when none is queued any more.
+ * that starts another one for each job, as its owner: the jobs of a role in the order of
+ * their ids, and roles in turn.  It ends when none is queued any more.
  *
  *-------------------------------------------------------------------------
  */

@@ -147,6 +147,7 @@ settle_in_session(Recovery *recovery, const JobRemains *remains, JobRemnant *rem
 	HttpClient *http = store_open_http(2, Min(guc_retry_timeout, STORE_CHECK_RETRY_TIMEOUT));
 
 	http_set_watch(http, recovery->watch, recovery->arg);
+	connector_require_proof(connector, false);
 	connector_require_credentials(connector);
 	recovery->s3 =
 		s3_open(http, &connector->s3,

@@ -29,8 +29,11 @@ int   guc_upload_memory = 128 * 1024;
 int   guc_part_size = 8 * 1024;
 int   guc_max_concurrent_parts = 16;
 int   guc_max_parallel_workers = 2;
-int   guc_max_running_jobs = 2;
+int   guc_max_running_jobs = 3;
 int   guc_max_queued_jobs = 1000;
+int   guc_max_running_jobs_per_role = -1;
+int   guc_max_queued_jobs_per_role = -1;
+int   guc_max_exports_per_role = -1;
 int   guc_connect_timeout = 5000;
 int   guc_request_timeout = 30000;
 int   guc_stall_timeout = 30000;
@@ -38,6 +41,7 @@ int   guc_complete_timeout = 15 * 60 * 1000;
 int   guc_retry_timeout = 5 * 60 * 1000;
 int   guc_progress_notice = PROGRESS_NOTICE_AUTO;
 char *guc_allowed_endpoints = "";
+char *guc_allowed_sts_endpoints = "";
 char *guc_ca_file = "";
 char *guc_proxy = "";
 char *guc_key_file = "";
@@ -109,12 +113,58 @@ define_queue(void)
 {
 	DefineCustomIntVariable("s3export.max_running_jobs",
 							"Sets the number of queued exports of a database that run at a time.",
-							"0 lets them all wait.", &guc_max_running_jobs, 2, 0, 1000, PGC_SIGHUP,
+							"0 lets them all wait.", &guc_max_running_jobs, 3, 0, 1000, PGC_SIGHUP,
 							0, NULL, NULL, NULL);
 	DefineCustomIntVariable("s3export.max_queued_jobs",
 							"Sets the number of exports of a database that may wait to be run.",
 							NULL, &guc_max_queued_jobs, 1000, 0, INT_MAX, PGC_SUSET, 0, NULL, NULL,
 							NULL);
+}
+
+static int
+half_of(int n)
+{
+	return n / 2 + n % 2;
+}
+
+int
+guc_running_jobs_of_role(void)
+{
+	return guc_max_running_jobs_per_role >= 0 ? guc_max_running_jobs_per_role
+											  : Max(guc_max_running_jobs - 1, 1);
+}
+
+int
+guc_queued_jobs_of_role(void)
+{
+	return guc_max_queued_jobs_per_role >= 0 ? guc_max_queued_jobs_per_role
+											 : half_of(guc_max_queued_jobs);
+}
+
+int
+guc_exports_of_role(void)
+{
+	return guc_max_exports_per_role >= 0 ? guc_max_exports_per_role : half_of(max_worker_processes);
+}
+
+static void
+define_limits_per_role(void)
+{
+	DefineCustomIntVariable(
+		"s3export.max_running_jobs_per_role",
+		"Sets the number of queued exports of one role that run at a time.",
+		"-1 means one less than s3export.max_running_jobs.  Superusers have no limit of their own.",
+		&guc_max_running_jobs_per_role, -1, -1, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"s3export.max_queued_jobs_per_role",
+		"Sets the number of exports of one role that may wait to be run.",
+		"-1 means half of s3export.max_queued_jobs.  Superusers have no limit of their own.",
+		&guc_max_queued_jobs_per_role, -1, -1, INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"s3export.max_exports_per_role",
+		"Sets the number of exports of one role that run at a time, queued or not.",
+		"-1 means half of max_worker_processes.  Superusers have no limit of their own.",
+		&guc_max_exports_per_role, -1, -1, 1000, PGC_SUSET, 0, NULL, NULL, NULL);
 }
 
 static void
@@ -148,6 +198,11 @@ define_administration(void)
 							   "URLs separated by commas.  Superusers may name any.",
 							   &guc_allowed_endpoints, "", PGC_SUSET, GUC_LIST_INPUT, NULL, NULL,
 							   NULL);
+	DefineCustomStringVariable(
+		"s3export.allowed_sts_endpoints",
+		"Lists the endpoints, other than AWS's, at which roles may be assumed.",
+		"URLs separated by commas.  They see requests of the base identity.  Superusers may name any.",
+		&guc_allowed_sts_endpoints, "", PGC_SUSET, GUC_LIST_INPUT, NULL, NULL, NULL);
 	DefineCustomStringVariable("s3export.ca_file",
 							   "Sets the file of certificates that servers are checked against.",
 							   "Empty means libcurl's own.", &guc_ca_file, "", PGC_SIGHUP,
@@ -182,6 +237,7 @@ _PG_init(void)
 		return;
 	define_upload_settings();
 	define_queue();
+	define_limits_per_role();
 	define_timeouts();
 	define_administration();
 	MarkGUCPrefixReserved("s3export");

@@ -39,7 +39,7 @@
 #define DEFAULT_KEY_FILE "s3export.key"
 
 #define SEAL_VERSION 1
-#define KEY_LEN 32
+#define KEY_LEN SECRET_KEY_LEN
 #define KEY_ID_LEN 4
 #define NONCE_LEN 12
 #define TAG_LEN 16
@@ -248,19 +248,19 @@ read_open_file(const char *path, int fd, unsigned char *key)
 
 /* Without asking anybody only where it does no harm. */
 static bool
-may_create_key_file(const unsigned char *sealed)
+may_create_key_file(bool make, const unsigned char *sealed)
 {
-	return sealed == NULL &&          /* they would have to do without theirs */
+	return make && sealed == NULL &&  /* they would have to do without theirs */
 		   guc_key_file[0] == '\0' && /* an administrator who names a file means that one */
 		   !RecoveryInProgress();     /* a standby's has to be the primary's */
 }
 
 /*
  * "sealed" is a secret that is stored, of which the right file is known; NULL:
- * there is none.
+ * there is none.  "make": a file that is not there may be made.
  */
 static void
-read_key(const char *path, const unsigned char *sealed, unsigned char *key)
+read_key(const char *path, bool make, const unsigned char *sealed, unsigned char *key)
 {
 	int fd;
 
@@ -268,7 +268,7 @@ read_key(const char *path, const unsigned char *sealed, unsigned char *key)
 	fd = OpenTransientFile(path, O_RDONLY | O_NONBLOCK | PG_BINARY);
 	if (fd < 0 && errno == ENOENT)
 	{
-		if (!may_create_key_file(sealed))
+		if (!may_create_key_file(make, sealed))
 			report_missing_key_file(path, sealed);
 		create_key_file(path);
 		fd = OpenTransientFile(path, O_RDONLY | O_NONBLOCK | PG_BINARY);
@@ -329,6 +329,15 @@ run_cipher(bool encrypt, const unsigned char *key, const unsigned char *nonce,
 	return ok;
 }
 
+/* The part of a stored secret that tells its key; NULL: there is none. */
+static const unsigned char *
+prefix_of(const bytea *stored)
+{
+	if (stored == NULL || VARSIZE_ANY_EXHDR(stored) <= OVERHEAD)
+		return NULL;
+	return (const unsigned char *) VARDATA_ANY(stored);
+}
+
 bytea *
 secret_seal(const char *secret, const char *token, int64 credential_id, const bytea *stored)
 {
@@ -339,18 +348,15 @@ secret_seal(const char *secret, const char *token, int64 credential_id, const by
 	unsigned char *prefix = (unsigned char *) VARDATA(sealed);
 	unsigned char *nonce = prefix + PREFIX_LEN;
 	unsigned char *text = nonce + NONCE_LEN;
-	unsigned char *needs_key = NULL;
 	unsigned char  key[KEY_LEN];
 	unsigned char  aad[AAD_LEN];
 	bool           ok;
 
-	if (stored != NULL && VARSIZE_ANY_EXHDR(stored) > OVERHEAD)
-		needs_key = (unsigned char *) VARDATA_ANY(stored);
 	SET_VARSIZE(sealed, VARHDRSZ + OVERHEAD + len);
 	if (!pg_strong_random(nonce, NONCE_LEN))
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate a random nonce")));
-	read_key(key_file_path(), needs_key, key);
+	read_key(key_file_path(), true, prefix_of(stored), key);
 
 	/* encrypted in place, so that no other copy needs wiping */
 	memcpy(text, secret, secret_size);
@@ -403,7 +409,7 @@ secret_open(MemoryContext parent, const bytea *sealed, int64 credential_id)
 	result = MemoryContextAlloc(context, sizeof(Secret));
 	result->secret = alloc_wiped(context, len);
 
-	read_key(path, prefix, key);
+	read_key(path, false, prefix, key);
 	ok = make_aad(aad, key, credential_id);
 	key_matches = ok && memcmp(prefix, aad, PREFIX_LEN) == 0;
 	ok = key_matches && run_cipher(false, key, nonce, aad, text, (int) len,
@@ -429,4 +435,16 @@ secret_open(MemoryContext parent, const bytea *sealed, int64 credential_id)
 	len -= strlen(result->secret) + 1;
 	result->token = len > 0 ? result->secret + strlen(result->secret) + 1 : NULL;
 	return result;
+}
+
+void
+secret_read_key(bool make, const bytea *stored, unsigned char *key)
+{
+	read_key(key_file_path(), make, prefix_of(stored), key);
+}
+
+bool
+secret_has_key(void)
+{
+	return access(key_file_path(), F_OK) == 0;
 }

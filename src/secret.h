@@ -33,6 +33,17 @@ typedef struct Secret
  */
 extern Secret *secret_open(MemoryContext parent, const bytea *sealed, int64 credential_id);
 
+#define SECRET_KEY_LEN 32
+
+/*
+ * The key itself, for codes that are made with it; SECRET_KEY_LEN bytes, which the caller
+ * wipes.  "make" and "stored": makes the file as sealing does.
+ */
+extern void secret_read_key(bool make, const bytea *stored, unsigned char *key);
+
+/* Is there a key file? */
+extern bool secret_has_key(void);
+
 /* A copy in "context" that is overwritten when the context goes; not to be pfree'd. */
 extern char *secret_strdup(MemoryContext context, const char *value);
 

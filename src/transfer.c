@@ -148,6 +148,19 @@ make_label(int64 job_id)
 	return psprintf("%016llx", (unsigned long long) random);
 }
 
+/* Others need workers, too. */
+static void
+claim_place(const TransferRequest *request)
+{
+	if (request->places == 0 || lease_try_place_of_role(request->owner, request->places))
+		return;
+	ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					errmsg("too many exports of the role are running"),
+					errdetail("The limit is %d, in all databases.", request->places),
+					errhint("Wait until one has ended, queue the export with wait => false, or "
+							"raise \"s3export.max_exports_per_role\".")));
+}
+
 static void
 begin_job(Transfer *transfer)
 {
@@ -164,6 +177,7 @@ begin_job(Transfer *transfer)
 	};
 	char *key;
 
+	claim_place(transfer->request);
 	transfer->job_id = request.job_id != 0 ? request.job_id : job_new_id();
 	transfer->label = make_label(transfer->job_id);
 	choose_files(transfer);
@@ -698,6 +712,7 @@ transfer_serialize(StringInfo buf, const TransferRequest *request)
 {
 	wire_put_int64(buf, request->job_id);
 	wire_put_int64(buf, request->owner);
+	wire_put_int64(buf, request->places);
 	wire_put_string(buf, request->source);
 	wire_put_string(buf, request->path);
 	wire_put_string(buf, request->stem);
@@ -722,6 +737,7 @@ transfer_deserialize(StringInfo buf, TransferRequest *request)
 {
 	request->job_id = wire_get_int64(buf);
 	request->owner = (Oid) wire_get_int64(buf);
+	request->places = (int) wire_get_int64(buf);
 	request->source = wire_get_string(buf);
 	request->path = wire_get_string(buf);
 	request->stem = wire_get_string(buf);

@@ -22,6 +22,7 @@ typedef struct TransferRequest
 {
 	int64       job_id; /* of a queued job; 0: a new one is made */
 	Oid         owner;  /* the role that exports */
+	int         places; /* so many exports the role may run at a time; 0: any number */
 	char       *source; /* as the user wrote it */
 	char       *path;   /* below the connector's folder, with placeholders; NULL: a name is made */
 	char       *stem;   /* what a made name begins with */

@@ -14,7 +14,7 @@ failed=0
 # Top to bottom, a layer a line; modules of one layer do not know each other.
 LAYERS='
 s3export
-connector_api setup_api role_api copy_api current_api job_api leader progress_api recover_api
+connector_api setup_api role_api row_api copy_api current_api job_api leader progress_api recover_api
 copy_args current_args current_worker
 connector_args export delivery
 parallel batch
@@ -27,6 +27,7 @@ connector
 publication
 decode
 catalog encoding lease pending
+row_mac
 csv compress
 pipe
 progress
@@ -37,7 +38,7 @@ credentials
 ambient sts metadata
 session aws_config s3_xml json_text text_file
 http
-address socket_set
+address socket_set mac
 sigv4 secret names path json_member policy refusal wire pace crc32c
 compat guc
 '
@@ -138,7 +139,7 @@ done
 
 include='^[[:space:]]*#[[:space:]]*include[[:space:]]*[<"]'
 only http "${include}curl/" "libcurl is included"
-only "sigv4 secret" "${include}openssl/" "OpenSSL is included"
+only "sigv4 secret mac" "${include}openssl/" "OpenSSL is included"
 only compress "${include}(isa-l|zstd|lz4)" "libraries of compression are included"
 only s3_xml "${include}expat" "expat is included"
 only compat "PG_(VERSION|MAJORVERSION)_NUM|CATALOG_VERSION_NO" \

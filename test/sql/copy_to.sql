@@ -97,7 +97,7 @@ BEGIN READ ONLY;
 SELECT s3export.copy_to('nowhere', 'target', wait => false);
 ROLLBACK;
 SELECT count(*) FROM s3export.jobs WHERE state = 'queued';
-SELECT s3export.wait(NULL);
+SELECT s3export.wait(NULL::bigint);
 SELECT s3export.cancel(NULL);
 SELECT s3export.wait(0);
 SELECT s3export.cancel(0);

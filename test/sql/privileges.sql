@@ -23,7 +23,7 @@ END $$;
 -- what PUBLIC may execute, and what has to be granted
 SELECT p.oid::regproc AS function, has_function_privilege('public', p.oid, 'EXECUTE') AS public
 	FROM pg_proc p WHERE pronamespace = 's3export'::regnamespace
-	AND proname IN ('create_connector', 'alter_connector', 'drop_connector', 'set_credentials', 'set_identity',
+	AND proname IN ('create_connector', 'alter_connector', 'drop_connector', 'set_credentials', 'set_identity', 'adopt',
 		'grant_usage', 'revoke_usage', 'test_credentials', 'refuse_direct_writes', 'identity', 'iam_policy', 'trust_policy',
 		'launch', 'add_table', 'pause', 'resume', 'stop', 'deliver')
 	ORDER BY proname COLLATE "C";
@@ -59,17 +59,26 @@ SELECT s3export.alter_connector('alice', sts_endpoint_url => 'http://127.0.0.1',
 SET s3export.allowed_endpoints = '*';
 RESET ROLE;
 SET s3export.allowed_endpoints = 'nonsense, http://localhost:9000,HTTPS://S3.example.com:443/ ';
+SET s3export.allowed_sts_endpoints = 'http://localhost:9000';
 SET ROLE regress_s3export_alice;
 SELECT s3export.create_connector('elsewhere', 'my-bucket', access_key_id => 'AKIAIOSFODNN7EXAMPLE',
 	secret_access_key => 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY', endpoint_url => 'https://s3.example.com',
 	sts_endpoint_url => 'http://localhost:9000/', validate => false) > 0 AS created;
 SELECT s3export.alter_connector('elsewhere', endpoint_url => 'http://s3.example.com', validate => false);
+-- whoever may name a store may not have it see the base identity
+SELECT s3export.create_connector('roles', 'my-bucket', role_arn => 'arn:aws:iam::123456789012:role/r', endpoint_url => 'https://s3.example.com', validate => false);
+SELECT s3export.create_connector('roles', 'my-bucket', role_arn => 'arn:aws:iam::123456789012:role/r', sts_endpoint_url => 'https://s3.example.com', validate => false);
+SELECT s3export.set_credentials('elsewhere', role_arn => 'arn:aws:iam::123456789012:role/r', validate => false);
+SELECT s3export.alter_connector('elsewhere', sts_endpoint_url => '', validate => false);
+SELECT s3export.alter_connector('elsewhere', sts_endpoint_url => 'https://s3.example.com', validate => false);
+SELECT s3export.identity(sts_endpoint_url => 'https://s3.example.com');
 RESET ROLE;
 SET s3export.allowed_endpoints = '*';
 SET ROLE regress_s3export_alice;
 SELECT s3export.alter_connector('elsewhere', endpoint_url => 'http://127.0.0.1', validate => false);
 RESET ROLE;
 RESET s3export.allowed_endpoints;
+RESET s3export.allowed_sts_endpoints;
 SET ROLE regress_s3export_alice;
 -- what a superuser has allowed stays while other properties change
 SELECT s3export.alter_connector('elsewhere', folder_path => 'y', validate => false);
@@ -193,6 +202,7 @@ SELECT s3export.create_connector('shares', 'my-bucket', role_arn => 'arn:aws:iam
 SELECT s3export.alter_connector('shares', owner => 'regress_s3export_alice', validate => false);
 UPDATE s3export.connector SET credential_id = (SELECT credential_id FROM s3export.connector WHERE name = 'members')
 	WHERE name = 'shares';
+SELECT * FROM s3export.adopt();
 SET ROLE regress_s3export_alice;
 SELECT s3export.set_credentials('shares', role_arn => 'arn:aws:iam::123456789012:role/r', validate => false);
 SELECT s3export.drop_connector('shares');

@@ -25,14 +25,16 @@ SELECT proname, prosecdef AS security_definer, l.lanname AS language, proleakpro
 
 -- tables that may be written to behind the functions' back: none
 SELECT relname FROM pg_class c WHERE relnamespace = 's3export'::regnamespace AND relkind = 'r' AND NOT EXISTS (
-	SELECT FROM pg_trigger WHERE tgrelid = c.oid AND tgfoid = 's3export.refuse_direct_writes'::regproc AND tgenabled = 'O'
-		AND tgtype & 1 = 0 AND tgtype & 2 <> 0 AND tgtype & (4 | 8 | 16) = 4 | 8 | 16);
+	SELECT FROM pg_trigger WHERE tgrelid = c.oid AND tgfoid = 's3export.refuse_direct_writes'::regproc AND tgenabled = 'A'
+		AND tgtype & 2 <> 0 AND tgtype & (4 | 8 | 16) = 4 | 8 | 16 HAVING count(DISTINCT tgtype & 1) = 2);
 -- catalogs in which the extension has objects, and triggers but those above: those that keep out what belongs to no role
 SELECT DISTINCT classid::regclass FROM pg_depend
 	WHERE deptype = 'e' AND refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 's3export')
 	ORDER BY 1;
-SELECT tgrelid::regclass, tgname, tgfoid::regproc FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid
-	WHERE relnamespace = 's3export'::regnamespace AND NOT tgisinternal AND tgname <> 'refuse_direct_writes';
+SELECT tgrelid::regclass, tgname, tgfoid::regproc, tgenabled FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid
+	WHERE relnamespace = 's3export'::regnamespace AND NOT tgisinternal AND tgname NOT IN ('refuse_direct_writes', 'refuse_written_rows')
+	ORDER BY tgrelid::regclass::text COLLATE "C", tgname;
+SELECT evtname, evtenabled FROM pg_event_trigger WHERE evtname LIKE 's3export%';
 -- objects in the schema that are not the extension's, or have another owner: none
 SELECT oid::regclass FROM pg_class c WHERE relnamespace = 's3export'::regnamespace AND relkind IN ('r', 'v', 'S') AND
 	(relowner <> (SELECT extowner FROM pg_extension WHERE extname = 's3export') OR NOT EXISTS (

@@ -248,7 +248,7 @@ is(sql(q(SELECT count(*) FROM s3export.test_credentials('absent') WHERE NOT ok))
 
 # Another role of the database has another external ID, and so no use for that role.
 sql('CREATE ROLE other; GRANT EXECUTE ON FUNCTION s3export.create_connector TO other');
-error_like($node, 'SET s3export.allowed_endpoints = ' . sql_literal($server->url) . '; SET ROLE other; SELECT '
+error_like($node, 'SET s3export.allowed_endpoints = ' . sql_literal($server->url) . '; SET s3export.allowed_sts_endpoints = ' . sql_literal($server->url) . '; SET ROLE other; SELECT '
 	  . connector_sql('stolen', folder_path => 'stolen', role_arn => $right, role_wait => '0'),
 	{ message => 'S3 credentials are invalid: check "assume role" failed' }, "nobody else's external ID is sent");
 

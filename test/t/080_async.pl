@@ -9,7 +9,7 @@ use Test::More;
 use Time::HiRes qw(time sleep);
 
 s3_or_skip();
-my $node = s3export_node('main', 'max_worker_processes = 8', 'max_prepared_transactions = 2', 'restart_after_crash = on');
+my $node = s3export_node('main', 'max_worker_processes = 8', 'max_prepared_transactions = 2', 'restart_after_crash = on', 's3export.max_running_jobs = 2');
 my $folder = unique_folder();
 
 create_connector($node, 'lake', folder_path => $folder);

@@ -47,7 +47,7 @@ sub begin
 		key => "$place{folder_path}/file$number.csv", error => \$error, out => \$out);
 	$node->safe_psql($dbname, 'SELECT ' . connector_sql($export{connector}, %place, %keys));
 	$node->safe_psql($dbname, "SELECT s3export.grant_usage('$export{connector}', 'alice')") if $options{granted};
-	$node->safe_psql($dbname, "UPDATE s3export.connector SET owner = 'alice'") if $options{owned};
+	$node->safe_psql($dbname, "SELECT s3export.alter_connector('$export{connector}', owner => 'alice', validate => false)") if $options{owned};
 	local $ENV{PGUSER} = $options{user} if defined $options{user};
 	$export{handle} = IPC::Run::start([ 'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-d', $node->connstr($dbname), '-c',
 			"SELECT rows_uploaded FROM s3export.copy_to('$export{connector}', " . sql_literal(sprintf $query, $rows, "gate$number") . ", '$export{file}')" ],

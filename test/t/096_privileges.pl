@@ -135,10 +135,11 @@ my %calls = (
 	role_in => q(SELECT s3export.role_in('mallory')), role_out => q(SELECT s3export.role_out('mallory')),
 	role_recv => q(SELECT s3export.role_recv(NULL)), role_send => q(SELECT s3export.role_send('mallory')),
 	skip_unknown_role => q(INSERT INTO s3export.connector_grant VALUES (1, '-')),
+	authenticate_row => q(UPDATE s3export.connector SET folder_path = folder_path), adopt => q(SELECT s3export.adopt()),
 	refuse_direct_writes => q(DELETE FROM s3export.connector_grant));
 my @order = (qw(create_connector set_identity identity trust_policy iam_policy test_credentials alter_connector set_credentials grant_usage revoke_usage copy_to
 	  header_mode wait cancel job_progress recover launch deliver pause resume add_table refuse_drop_extension stop ambient_credentials_allowed version
-	  role_in role_out role_send skip_unknown_role refuse_direct_writes drop_connector));
+	  role_in role_out role_send skip_unknown_role authenticate_row adopt refuse_direct_writes drop_connector));
 
 # A new function has to be put into the list above, if SQL can call it.
 is_deeply([ sort @order ], [ split /\n/, sql(q(SELECT DISTINCT proname COLLATE "C" FROM pg_proc WHERE pronamespace = 's3export'::regnamespace AND 'internal'::regtype <> ALL (proargtypes) ORDER BY 1)) ], 'all functions are listed');
@@ -159,7 +160,7 @@ foreach my $schemas ('evil, s3export, public, pg_catalog', 'pg_temp, evil, s3exp
 			is(join("\n", $status, $err =~ /trapped: .*/g), '0', "$schemas: $function calls nothing of another's") or diag "$call: $err";
 		}
 	}
-	foreach my $view ('connectors', 'jobs', 'job_files', 'progress', 'currents', 'current_events')
+	foreach my $view ('connectors', 'connector_grants', 'shared_credentials', 'jobs', 'job_files', 'progress', 'currents', 'current_events')
 	{
 		my ($status, undef, $err) = $node->psql('trapped', "$before TABLE s3export.$view");
 
@@ -194,7 +195,7 @@ my $privileges = q(SELECT kind, object, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE g
 		) o (kind, object, acl, owner), aclexplode(acl) WHERE grantee <> owner ORDER BY 1, object COLLATE "C", 3, 4);
 my $by_script = sql($privileges);
 is(join("\n", grep { !/^(?:function|type)\|/ } split /\n/, $by_script), join("\n", 'schema|s3export|PUBLIC|USAGE|f',
-		map { "table|$_|PUBLIC|SELECT|f" } qw(connectors current_events currents job_files jobs progress)), 'the schema may be used, and the views be read, by everybody');
+		map { "table|$_|PUBLIC|SELECT|f" } qw(connector_grants connectors current_events currents job_files jobs progress shared_credentials)), 'the schema may be used, and the views be read, by everybody');
 is(join(' ', grep { !/^(?:function|type)\|.*\|PUBLIC\|(?:EXECUTE|USAGE)\|f$/ } grep { /^(?:function|type)/ } split /\n/, $by_script), '', 'functions and types are for everybody, and nobody besides');
 is(scalar(grep { /^function\|s3export\.(?:create_connector|set_identity|refuse_direct_writes|skip_unknown_role)\(/ } split /\n/, $by_script), 0, 'but for those that the script keeps');
 $node->safe_psql('postgres', 'CREATE DATABASE generous; CREATE DATABASE hardened; CREATE ROLE "Odd ""role"');
@@ -208,7 +209,7 @@ is(($node->psql('generous', 'SELECT s3export.cancel(9)'))[2] =~ /trapped/, '', '
 $node->safe_psql('hardened', join(';', (map { "ALTER DEFAULT PRIVILEGES REVOKE ALL ON $_ FROM PUBLIC" } qw(FUNCTIONS TYPES)), 'CREATE EXTENSION s3export'));
 is($node->safe_psql('hardened', $privileges), join("\n", grep { !/^(?:function|type)\|/ || /^function\|s3export\.(?:ambient_credentials_allowed|job_progress)\(/ } split /\n/, $by_script),
 	'default privileges that keep functions from everybody are heeded, but for those that the views call');
-is($node->safe_psql('hardened', join(';', 'SET ROLE mallory', map { "SELECT count(*) FROM s3export.$_" } qw(connectors current_events currents job_files jobs progress))), join("\n", (0) x 6), 'which can be read');
+is($node->safe_psql('hardened', join(';', 'SET ROLE mallory', map { "SELECT count(*) FROM s3export.$_" } qw(connector_grants connectors current_events currents job_files jobs progress shared_credentials))), join("\n", (0) x 8), 'which can be read');
 
 # ---- rows: those that the caller may see
 sql(<<'SQL');
@@ -353,7 +354,7 @@ my $wide = q(SELECT repeat(md5(i::text), 32) FROM generate_series(1, 6000) i);
 		alter_connector => '42501', set_credentials => '42501', grant_usage => '42501', revoke_usage => '42501', drop_connector => '42501', test_credentials => '42501', copy_to => '42501',
 		launch => '42501', pause => '42501', resume => '42501', deliver => '42501', add_table => '42501', stop => '42501', refuse_drop_extension => '42501',
 		create_connector => '42501', set_identity => '42501', trust_policy => '42501', refuse_direct_writes => '42501',
-		skip_unknown_role => '42501', role_in => 'none', role_out => 'none', role_send => 'none',
+		authenticate_row => '42501', adopt => '42501', skip_unknown_role => '42501', role_in => 'none', role_out => 'none', role_send => 'none',
 		wait => '42704', cancel => '42704', header_mode => 'none', identity => 'none', iam_policy => 'none', job_progress => 'none', recover => 'none', ambient_credentials_allowed => 'none', version => 'none');
 	my $since = $s3->log;
 	my $job = sql('SELECT max(job_id) FROM s3export.job');
