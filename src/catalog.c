@@ -166,6 +166,7 @@ execute(const char *sql, bool latest, const char *types, va_list args)
 	char  nulls[MAX_PARAMETERS];
 	int   nargs = (int) strlen(types);
 	int volatile result = 0;
+	bool within = executing; /* of a trigger of another statement of ours */
 
 	Assert(nargs <= MAX_PARAMETERS);
 	for (int i = 0; i < nargs; i++)
@@ -228,7 +229,7 @@ execute(const char *sql, bool latest, const char *types, va_list args)
 	}
 	PG_FINALLY();
 	{
-		executing = false;
+		executing = within;
 	}
 	PG_END_TRY();
 	if (result < 0)

@@ -23,6 +23,7 @@
 #include "catalog.h"
 #include "connector_rows.h"
 #include "lease.h"
+#include "secret.h"
 
 static const char *const addressing_names[] = {"auto", "path", "virtual"};
 static const char *const payload_signing_names[] = {"auto", "signed", "unsigned"};
@@ -284,6 +285,10 @@ connector_find(int64 connector_id)
 void
 connector_require_proof(const Connector *connector, bool writing)
 {
+	const bytea *stored = writing ? connector_stored_secret() : NULL;
+
+	if (stored != NULL)
+		secret_require_key(stored);
 	for (int i = 0; i < CONNECTOR_PROOFS; i++)
 		row_require_proof(&connector->proofs[i], writing);
 }

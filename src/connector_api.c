@@ -342,6 +342,7 @@ s3export_drop_connector(PG_FUNCTION_ARGS)
 	bool       if_exists = args_required_bool(fcinfo, 1, "if_exists");
 	Connector *connector;
 
+	PreventCommandIfParallelMode("s3export.drop_connector()");
 	PreventCommandDuringRecovery("s3export.drop_connector()");
 	connector = connector_lock(args_required_text(fcinfo, 0, "connector"), if_exists);
 	if (connector == NULL)

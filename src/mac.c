@@ -81,3 +81,9 @@ mac_check(const bytea *message, const bytea *mac, bool missing_ok)
 		return MAC_OF_OTHER_KEY;
 	return CRYPTO_memcmp(given, right, MAC_LEN) == 0 ? MAC_RIGHT : MAC_WRONG;
 }
+
+const char *
+mac_key_name(const bytea *mac)
+{
+	return secret_key_name((const unsigned char *) VARDATA_ANY(mac));
+}

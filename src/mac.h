@@ -26,4 +26,7 @@ extern bytea *mac_make(const bytea *message, const bytea *stored);
  */
 extern MacVerdict mac_check(const bytea *message, const bytea *mac, bool missing_ok);
 
+/* What "sha256sum" of the file of its key begins with; palloc'd. */
+extern const char *mac_key_name(const bytea *mac);
+
 #endif /* MAC_H */

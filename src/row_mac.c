@@ -175,12 +175,17 @@ row_require_proof(const RowProof *proof, bool writing)
 		(errcode(ERRCODE_DATA_CORRUPTED),
 		 errmsg("a row of table \"%s\" was not written by the functions of s3export", proof->table),
 		 verdict == MAC_OF_OTHER_KEY
-			 ? errdetail("The key that it was written with is not in the key file.")
+			 ? errdetail(
+				   "The key that it was written with is not in the key file: \"sha256sum\" of "
+				   "the right file begins with %s.",
+				   mac_key_name(proof->mac))
 			 : errdetail("It was restored from a dump, or written past the extension."),
 		 strcmp(proof->table, "job") == 0
 			 ? errhint("Queue the export again.")
-			 : errhint("A superuser who finds what the views of s3export show to be right "
-					   "can have it accepted with s3export.adopt().")));
+			 : errhint("%sA superuser who finds what the views of s3export show to be right "
+					   "can have it accepted with s3export.adopt().",
+					   verdict == MAC_OF_OTHER_KEY ? "Put the right file in place.  If it is lost: "
+												   : "")));
 }
 
 static void

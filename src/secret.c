@@ -96,9 +96,8 @@ key_file_path(void)
 	return guc_key_file[0] != '\0' ? guc_key_file : psprintf("%s/%s", DataDir, DEFAULT_KEY_FILE);
 }
 
-/* What sha256sum of the key file that a sealed secret needs begins with. */
-static const char *
-key_name(const unsigned char *sealed)
+const char *
+secret_key_name(const unsigned char *sealed)
 {
 	const unsigned char *id = sealed + 1;
 
@@ -180,7 +179,7 @@ report_missing_key_file(const char *path, const unsigned char *sealed)
 		(errcode(ERRCODE_UNDEFINED_FILE), errmsg("key file \"%s\" does not exist", path),
 		 sealed != NULL ? errdetail("Stored secrets are encrypted with the key that it held: "
 									"\"sha256sum\" of the file begins with %s.",
-									key_name(sealed))
+									secret_key_name(sealed))
 						: errdetail("It is to hold the key that secrets are encrypted with."),
 		 RecoveryInProgress() ? errhint("Copy the file from the primary to this place.")
 		 : sealed != NULL
@@ -426,7 +425,7 @@ secret_open(MemoryContext parent, const bytea *sealed, int64 credential_id)
 			(errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("cannot decrypt a stored secret"),
 			 errdetail("It was encrypted with another key than the one in \"%s\": \"sha256sum\" of "
 					   "the right file begins with %s.",
-					   path, key_name(prefix)),
+					   path, secret_key_name(prefix)),
 			 errhint("Put the earlier key file back in its place, or store the secret again with "
 					 "s3export.set_credentials() or s3export.set_identity().")));
 	if (!ok)
@@ -441,6 +440,15 @@ void
 secret_read_key(bool make, const bytea *stored, unsigned char *key)
 {
 	read_key(key_file_path(), make, prefix_of(stored), key);
+}
+
+void
+secret_require_key(const bytea *stored)
+{
+	unsigned char key[KEY_LEN];
+
+	read_key(key_file_path(), false, prefix_of(stored), key);
+	explicit_bzero(key, KEY_LEN);
 }
 
 bool

@@ -41,6 +41,12 @@ extern Secret *secret_open(MemoryContext parent, const bytea *sealed, int64 cred
  */
 extern void secret_read_key(bool make, const bytea *stored, unsigned char *key);
 
+/* What "sha256sum" of the key file begins with: "prefix" has a version, and the key's id. */
+extern const char *secret_key_name(const unsigned char *prefix);
+
+/* Raises an error when there is no key file, which says which one "stored" needs. */
+extern void secret_require_key(const bytea *stored);
+
 /* Is there a key file? */
 extern bool secret_has_key(void);
 

@@ -90,11 +90,20 @@ is((split ' ', `sha256sum '$key'`)[0] =~ /^$lost/, 1, 'sha256sum knows it');
 # ---- one that is lost for good: made by hand, it takes new secrets
 rename $key, "$directory/key";
 PostgreSQL::Test::Utils::system_or_bail('sh', '-c', "umask 077 && openssl rand -out '$key' 32 2>/dev/null");
+my %changed = (
+	sqlstate => 'XX001',
+	message => 'a row of table "connector" was not written by the functions of s3export',
+	detail => qr/"sha256sum" of the right file begins with $lost\.$/,
+	hint => qr/^Put the right file in place\.  If it is lost: A superuser .*s3export\.adopt\(\)\.$/);
+error_like($node, copy_sql('c1', 'other.csv'), \%changed, 'an export of rows that have another key');
+error_like($node, set_sql('c1'), \%changed, 'nor is a secret stored');
+is($node->safe_psql('postgres', 'SELECT count(*) > 0 FROM s3export.adopt()'), 't', 'a superuser accepts what is there');
 error_like($node, copy_sql('c1', 'other.csv'), { sqlstate => 'F0000', message => 'cannot decrypt a stored secret', detail => qr/"sha256sum" of the right file begins with $lost\.$/ },
 	'an export with another key');
 $node->safe_psql('postgres', set_sql('c1'));
 is($node->safe_psql('postgres', copy_sql('c1', 'other.csv')), 1, 'a secret that is stored again');
 rename "$directory/key", $key;
+$node->safe_psql('postgres', 'SELECT s3export.adopt()');
 $node->safe_psql('postgres', set_sql('c1'));
 
 # ---- a database without secrets knows nothing of others: it makes one
