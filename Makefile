@@ -71,6 +71,7 @@ OBJS = \
 	src/csv_block.o \
 	src/csv_partition.o \
 	src/compress.o \
+	src/compress_file.o \
 	src/pipe.o \
 	src/progress.o \
 	src/uploader.o \

@@ -201,20 +201,22 @@ execute_alone(PlannedStmt *plan, const char *text, Output *output)
 }
 
 static void
-execute(SPIPlanPtr prepared, int workers, const OutputFormat *format, Pipe *pipe)
+execute(SPIPlanPtr prepared, int workers, OutputFormat *format, Pipe *pipe)
 {
 	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(prepared));
 	Query            *query = linitial_node(Query, source->query_list);
 	const char       *text = source->query_string;
-	Output           *output = output_open(format, pipe);
 	PlannedStmt      *parallel = NULL;
 	PlannedStmt      *plan;
+	Output           *output;
 
 	if (workers > 0)
 		parallel = parallel_plan(query, text, workers);
 	plan = parallel != NULL ? parallel
 							: pg_plan_query(copyObject(query), text, CURSOR_OPT_PARALLEL_OK, NULL);
 	pg_atomic_write_u64(&pipe_progress(pipe)->expected_rows, (uint64) plan->planTree->plan_rows);
+	format->alone = parallel == NULL;
+	output = output_open(format, pipe);
 	if (parallel != NULL)
 		parallel_execute(plan, text, format, pipe, output);
 	else

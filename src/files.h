@@ -13,6 +13,7 @@
 
 #include <time.h>
 
+#include "compress.h"
 #include "connector.h"
 #include "job.h"
 #include "pipe.h"
@@ -26,9 +27,9 @@ typedef struct FilesOptions
 	const char      *label;  /* what names call the job */
 	Progress        *progress;
 	const Connector *connector;
-	const char      *path;    /* with placeholders, below the connector's folder */
-	time_t           started; /* for them */
-	const char      *content_type;
+	const char      *path;        /* with placeholders, below the connector's folder */
+	time_t           started;     /* for them */
+	CompressMethod   compression; /* of the blocks */
 	bool             overwrite;
 	bool             partitioned;   /* blocks have a folder each */
 	bool             named;         /* which is the rest of a file's name, in the path's folder */
@@ -63,8 +64,9 @@ extern bool files_ready(Files *files);
 /* What each file begins with, or the first; before any rows. */
 extern void files_add_header(Files *files, const char *data, size_t len);
 
-/* Puts rows into the file that they belong to. */
+/* Puts rows into the file that they belong to, PIPE_ROWS, and the rest of them, PIPE_MORE. */
 extern void files_put(Files *files, const PipeBlock *block);
+extern void files_put_more(Files *files, const PipeBlock *block);
 
 /* No more rows come for the files of that folder. */
 extern void files_end(Files *files, const char *folder);
@@ -73,8 +75,8 @@ extern void files_end(Files *files, const char *folder);
 extern void files_add_object(Files *files, const PipeBlock *block);
 extern void files_add_description(Files *files, const PipeBlock *block);
 
-/* Makes a file without rows, where there is none, of the header or else of these bytes. */
-extern void files_put_nothing(Files *files, const char *data, size_t len);
+/* Makes a file without rows, where there is none. */
+extern void files_put_nothing(Files *files);
 
 /* No more comes: waits until S3 has everything. */
 extern void files_seal(Files *files);

@@ -69,8 +69,7 @@ typedef struct Transfer
 	Credentials           *credentials;
 	TimestampTz            refreshed_at;
 	S3Session             *s3;
-	Files                 *files;   /* NULL before the query runs */
-	PipeBlock              nothing; /* what a file without header and rows consists of */
+	Files                 *files; /* NULL before the query runs */
 	JobTotals              totals;
 	Progress              *progress;
 	bool                   wants_rows; /* and waits for nothing else */
@@ -92,7 +91,7 @@ choose_files(Transfer *transfer)
 		.connector = transfer->connector,
 		.path = path,
 		.started = time(NULL),
-		.content_type = request->content_type,
+		.compression = request->compression,
 		.overwrite = request->overwrite,
 		.partitioned = request->partitioned,
 		.named = request->named,
@@ -357,10 +356,7 @@ check_destinations(Transfer *transfer)
 		check_destination(transfer, files_manifest_key(&transfer->options), false);
 }
 
-/*
- * Takes blocks until there are no more.  The last has what an object consists of
- * that would be empty: not nothing, when it is compressed.
- */
+/* Until there are no more. */
 static void
 take_blocks(Transfer *transfer)
 {
@@ -380,6 +376,8 @@ take_blocks(Transfer *transfer)
 			files_add_header(transfer->files, block.data, block.len);
 		else if (block.kind == PIPE_ROWS)
 			files_put(transfer->files, &block);
+		else if (block.kind == PIPE_MORE)
+			files_put_more(transfer->files, &block);
 		else if (block.kind == PIPE_FILE_END)
 			files_end(transfer->files, block.folder);
 		else if (block.kind == PIPE_OBJECT)
@@ -389,7 +387,6 @@ take_blocks(Transfer *transfer)
 		else
 			break;
 	}
-	transfer->nothing = block;
 }
 
 static void
@@ -408,7 +405,7 @@ take_nothing(Transfer *transfer)
 	if (transfer->request->on_empty == ON_EMPTY_ERROR)
 		refuse_empty();
 	if (transfer->request->on_empty == ON_EMPTY_FILE && !transfer->options.partitioned)
-		files_put_nothing(transfer->files, transfer->nothing.data, transfer->nothing.len);
+		files_put_nothing(transfer->files);
 }
 
 static void
@@ -660,7 +657,7 @@ transfer_serialize(StringInfo buf, const TransferRequest *request)
 	wire_put_string(buf, request->path);
 	wire_put_string(buf, request->stem);
 	wire_put_string(buf, request->suffix);
-	wire_put_string(buf, request->content_type);
+	wire_put_int64(buf, request->compression);
 	wire_put_int64(buf, request->overwrite);
 	wire_put_int64(buf, request->on_empty);
 	wire_put_int64(buf, request->header_once);
@@ -683,7 +680,7 @@ transfer_deserialize(StringInfo buf, TransferRequest *request)
 	request->path = wire_get_string(buf);
 	request->stem = wire_get_string(buf);
 	request->suffix = wire_get_string(buf);
-	request->content_type = wire_get_string(buf);
+	request->compression = (CompressMethod) wire_get_int64(buf);
 	request->overwrite = wire_get_int64(buf) != 0;
 	request->on_empty = (TransferOnEmpty) wire_get_int64(buf);
 	request->header_once = wire_get_int64(buf) != 0;

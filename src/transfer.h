@@ -8,6 +8,7 @@
 #ifndef TRANSFER_H
 #define TRANSFER_H
 
+#include "compress.h"
 #include "connector.h"
 #include "pipe.h"
 
@@ -20,14 +21,14 @@ typedef enum TransferOnEmpty
 
 typedef struct TransferRequest
 {
-	int64       job_id; /* of a queued job; 0: a new one is made */
-	Oid         owner;  /* the role that exports */
-	char       *source; /* as the user wrote it */
-	char       *path;   /* below the connector's folder, with placeholders; NULL: a name is made */
-	char       *stem;   /* what a made name begins with */
-	const char *suffix; /* and what it ends with: ".csv", ".csv.gz" */
-	const char *content_type;
-	bool        overwrite;
+	int64          job_id; /* of a queued job; 0: a new one is made */
+	Oid            owner;  /* the role that exports */
+	char          *source; /* as the user wrote it */
+	char          *path; /* below the connector's folder, with placeholders; NULL: a name is made */
+	char          *stem; /* what a made name begins with */
+	const char    *suffix;      /* and what it ends with: ".csv", ".csv.gz" */
+	CompressMethod compression; /* of the blocks */
+	bool           overwrite;
 	TransferOnEmpty on_empty;
 	bool            header_once;   /* if there is one, in the first file alone */
 	bool            partitioned;   /* blocks name their partitions */

@@ -17,16 +17,18 @@ my $exports = 0;
 
 create_connector($node, 'lake', at_endpoint($s3), %keys, folder_path => $folder);
 
-# Five files; returns the error as a person sees it, and the names that are there.
+# Five files, of a part each that is sent while the query runs, or "small" ones that are
+# sent when they are to appear; returns the error as a person sees it, and the names that are there.
 sub meets
 {
 	my ($what, $faults, %more) = @_;
 	my $name = 'e' . ++$exports;
+	my $filler = $more{small} ? 1 : 600000;
 	my ($error, @there);
 
 	$s3->call('add_fault', %$_) foreach @$faults;
 	$s3->call('put_object', bucket => 'exports', key => "$folder/$name/$_", body => 'old') foreach @{ $more{old} // [] };
-	$error = error_text($node, "SELECT s3export.copy_to('lake', 'SELECT generate_series(1, 50) AS n', '$name/f.csv', max_rows_per_file => 10, manifest => true"
+	$error = error_text($node, "SELECT s3export.copy_to('lake', 'SELECT n, repeat(''x'', $filler) FROM generate_series(1, 50) n', '$name/f.csv', max_rows_per_file => 10, manifest => true"
 		  . ($more{arguments} // '') . ')');
 	$error =~ s{(?<=/)e\d+(?=/)}{EXPORT}g;
 	is(scalar(grep { $_->{used} == 0 } @{ $s3->call('list_faults')->{faults} }), 0, "$what: it did happen");
@@ -79,6 +81,25 @@ is(meets('an answer is lost', [ { do => 'lost_reply', forget => ScriptedS3::true
 like(meets('the last part fails', [ { do => 'error', code => 'AccessDenied', status => 403, skip => 4, times => 1000, match => { operation => 'UploadPart' } } ],
 		rows => join(', ', map { "$_ aborted" } split / /, $every), job => 'failed|0|f', there => ''), qr/^ERROR:  .*could not upload part 1 of object/, 'the last part fails');
 
+# Small files are sent by one request, at the end.
+{
+	my $since = $s3->log;
+	my %put = (match => { operation => 'PutObject', key => '\.csv$' });
+
+	is(meets('small files', [], small => 1, rows => "f.manifest.json done, $five", job => 'succeeded|5|f', there => "$every f.manifest.json"), "no error\n", 'small files');
+	is_deeply([ grep { /Upload|Put/ } map { $_->{operation} } grep { $_->{n} >= $since } $s3->log ], [ ('PutObject') x 6 ], 'small files: their requests');
+	like(meets('the third of the small files fails', [ { do => 'slow_down', skip => 2, times => 1000, %put } ], small => 1,
+			rows => 'f.manifest.json aborted, f.csv done, f_part2.csv done, f_part3.csv aborted, f_part4.csv aborted, f_part5.csv aborted',
+			job => 'failed|2|t', there => 'f.csv f_part2.csv'),
+		qr{^ERROR:  38000: could not upload object "s3://exports/FOLDER/EXPORT/f_part3.csv".* 2 of the 5 files are in place}s, 'the third of the small files fails');
+	like(meets('the fourth of the small files is there already', [], small => 1, old => ['f_part4.csv'],
+			rows => 'f.manifest.json aborted, f.csv done, f_part2.csv done, f_part3.csv done, f_part4.csv aborted, f_part5.csv aborted',
+			job => 'failed|3|t', there => 'f.csv f_part2.csv f_part3.csv'),
+		qr/^ERROR:  42710: .*3 of the 5 files are in place/s, 'the fourth of the small files is there already');
+	is(meets('the answer to a small file is lost', [ { do => 'lost_reply', forget => ScriptedS3::true, skip => 1, %put } ], small => 1,
+			rows => "f.manifest.json done, $five", job => 'succeeded|5|f', there => "$every f.manifest.json"), "no error\n", 'the answer to a small file is lost');
+}
+
 # The uploader ends while it looks for one file, and the other has just appeared.
 {
 	my %of = map { my $key = "$folder/two/$_"; $_ => sub { { operation => $_[0], key => $key } } } 'f.csv', 'f_part2.csv';
@@ -94,7 +115,7 @@ like(meets('the last part fails', [ { do => 'error', code => 'AccessDenied', sta
 	$s3->call('add_fault', do => 'stall', when => 'before', match => $of{'f.csv'}->('HeadObject'));
 	my $held = $s3->call('add_fault', do => 'stall', when => 'before', match => $of{'f_part2.csv'}->('CompleteMultipartUpload'))->{id};
 	$handle = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', 'SET s3export.max_concurrent_parts = 2',
-			'-c', "SELECT s3export.copy_to('lake', 'SELECT generate_series(1, 20) AS n', 'two/f.csv', max_rows_per_file => 10)" ], '>', \my $out, '2>', \$error);
+			'-c', "SELECT s3export.copy_to('lake', 'SELECT n, repeat(''x'', 600000) FROM generate_series(1, 20) n', 'two/f.csv', max_rows_per_file => 10)" ], '>', \my $out, '2>', \$error);
 	poll_until(sub { $seen->('HeadObject', 'f.csv') }, 'the look at the first file');
 	$s3->call('release', id => $held);
 	poll_until(sub { grep { defined $_->{status} } $seen->('CompleteMultipartUpload', 'f_part2.csv') }, 'the second file');
@@ -129,7 +150,7 @@ like(meets('the last part fails', [ { do => 'error', code => 'AccessDenied', sta
 	is(scalar(@heads), 5, 'Complete tells no ETag: one request for each');
 
 	create_connector($node, 'blind', at_endpoint($s3), %blind, folder_path => "$folder/blind", validate => \'false');
-	is(error_text($node, "SELECT s3export.copy_to('blind', 'SELECT generate_series(1, 50) AS n', 'b.csv', max_rows_per_file => 25)"), "no error\n",
+	is(error_text($node, "SELECT s3export.copy_to('blind', 'SELECT n, repeat(''x'', 300000) FROM generate_series(1, 50) n', 'b.csv', max_rows_per_file => 25)"), "no error\n",
 		'Complete tells no ETag, and nobody may look: no error');
 	is($etags->('b.csv'), '- -', 'Complete tells no ETag, and nobody may look: none');
 	$s3->call('configure', etag_style => 'quot');
