@@ -14,7 +14,9 @@
 
 #include <ctype.h>
 
+#include "access/relation.h"
 #include "access/xlog.h"
+#include "catalog/namespace.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "nodes/parsenodes.h"
@@ -22,6 +24,7 @@
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/plancache.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/varlena.h"
 
@@ -51,20 +54,63 @@ is_table_name(const char *source, List **names)
 	return SplitIdentifierString(pstrdup(source), '.', names) && *names != NIL;
 }
 
+/* InvalidOid: there is none, which the query on it will say better. */
+static Oid
+find_table(List *names)
+{
+	List     *strings = NIL;
+	ListCell *cell;
+
+	if (list_length(names) > 3)
+		return InvalidOid;
+	foreach (cell, names)
+		strings = lappend(strings, makeString(lfirst(cell)));
+	return RangeVarGetRelid(makeRangeVarFromNameList(strings), AccessShareLock, true);
+}
+
+/* COPY leaves out what it could not be given back. */
+static void
+append_columns(StringInfo query, TupleDesc desc)
+{
+	const char *separator = "";
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		if (column->attisdropped || column->attgenerated != '\0')
+			continue;
+		appendStringInfo(query, "%s%s", separator, quote_identifier(NameStr(column->attname)));
+		separator = ", ";
+	}
+}
+
+/* What COPY of the table gives: no generated columns, no rows of tables that inherit from it. */
 static char *
 query_on_table(List *names)
 {
+	Oid            relid = find_table(names);
+	Relation       table = OidIsValid(relid) ? relation_open(relid, NoLock) : NULL;
 	StringInfoData query;
 	ListCell      *cell;
 	const char    *separator = "";
 
 	initStringInfo(&query);
-	appendStringInfoString(&query, "SELECT * FROM ");
+	appendStringInfoString(&query, "SELECT ");
+	if (table != NULL)
+		append_columns(&query, RelationGetDescr(table));
+	else
+		appendStringInfoChar(&query, '*');
+	appendStringInfoString(&query, " FROM ");
+	if (table != NULL && table->rd_rel->relkind == RELKIND_RELATION)
+		appendStringInfoString(&query, "ONLY ");
 	foreach (cell, names)
 	{
 		appendStringInfo(&query, "%s%s", separator, quote_identifier(lfirst(cell)));
 		separator = ".";
 	}
+	if (table != NULL)
+		relation_close(table, NoLock);
 	return query.data;
 }
 

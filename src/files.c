@@ -71,7 +71,7 @@ files_key(const FilesOptions *options, const char *folder, int part)
 	if (folder != NULL && options->named)
 		return named_key(options, folder);
 	if (folder != NULL)
-		return checked_key(options, path_in_folder(expand(options, part), folder));
+		return checked_key(options, path_in_folder(expand(options, part), path_hive_place(folder)));
 	return checked_key(options, expand(options, part));
 }
 
@@ -310,6 +310,17 @@ begin_bytes(File *file, bool header)
 	pfree(buf.data);
 }
 
+/* The files of a folder are numbered together, whatever partitions they are of. */
+static int
+next_part(Files *files, Partition *partition)
+{
+	const char *folder = partition->folder;
+
+	if (folder != NULL && !files->options.named)
+		partition = find_partition(files, path_hive_place(folder));
+	return ++partition->files;
+}
+
 static File *
 begin_file(Files *files, Partition *partition)
 {
@@ -320,7 +331,7 @@ begin_file(Files *files, Partition *partition)
 	if (number > FILES_MAX)
 		refuse_more(files);
 	file = create_file(files, number,
-					   files_key(&files->options, partition->folder, ++partition->files),
+					   files_key(&files->options, partition->folder, next_part(files, partition)),
 					   compress_content_type(files->options.compression));
 	file->partition = partition;
 	file->small = true;

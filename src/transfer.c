@@ -441,7 +441,7 @@ finish_files(Transfer *transfer)
 	{
 		job_set_completing(transfer->job_id, files_list(files));
 		http_set_watch(transfer->http, watch_completion, transfer);
-		pg_atomic_write_u32(&transfer->progress->phase, PROGRESS_COMPLETING);
+		progress_complete(transfer->progress, files_count(files));
 		files_complete(files);
 		if (manifest)
 			put_manifest(transfer);

@@ -204,6 +204,36 @@ foreach my $size ($part - 1, $part, $part + 1, 2 * $part)
 	ok(s3_get("$folder/edge.csv") eq 'x' x $length . "\n", "$size bytes arrive");
 }
 
+# ---- a table's name gives what COPY of the table gives
+$node->safe_psql('postgres', <<'SQL');
+CREATE TABLE made(a int, b int GENERATED ALWAYS AS (a * 2) STORED, gone int, "Odd c" text);
+ALTER TABLE made DROP COLUMN gone;
+INSERT INTO made VALUES (1, DEFAULT, 'x'), (2, DEFAULT, NULL);
+CREATE TABLE parent(a int);
+CREATE TABLE child() INHERITS (parent);
+INSERT INTO parent VALUES (1);
+INSERT INTO child VALUES (2);
+CREATE TABLE nothing();
+INSERT INTO nothing DEFAULT VALUES;
+CREATE TABLE parts(a int, twice int GENERATED ALWAYS AS (a * 2) STORED) PARTITION BY RANGE (a);
+CREATE TABLE parts1 PARTITION OF parts FOR VALUES FROM (0) TO (9);
+INSERT INTO parts VALUES (1);
+CREATE VIEW view_of_made AS SELECT * FROM made;
+SQL
+foreach my $case ([ 'made', 'TABLE' ], [ 'public.made', 'TABLE' ], [ 'postgres.public.made', 'TABLE' ], [ 'parent', 'TABLE' ], [ 'parts', 'SELECT a FROM parts' ],
+	[ 'view_of_made', 'SELECT * FROM made' ])
+{
+	my ($source, $oracle) = @$case;
+	my $expected = $oracle eq 'TABLE' ? $node->safe_psql('postgres', 'COPY ' . ($source =~ s/^postgres\.//r) . ' TO STDOUT (FORMAT csv, HEADER)') . "\n" : copy_oracle($node, $oracle, 'HEADER');
+
+	copy_to("'lake', '$source', 'table.csv', if_exists => 'overwrite'");
+	is(s3_get("$folder/table.csv"), $expected, "table $source");
+}
+copy_to(q('lake', 'nothing', 'table.csv', if_exists => 'overwrite', header => false));
+is(s3_get("$folder/table.csv"), "\n", 'a table without columns');
+$node->safe_psql('postgres', 'CREATE ROLE half LOGIN; GRANT SELECT (a, "Odd c") ON made TO half; SELECT s3export.grant_usage($$lake$$, $$half$$)');
+is($node->safe_psql('postgres', q(SET ROLE half; SELECT rows_uploaded FROM s3export.copy_to('lake', 'made', 'half.csv'))), 2, 'rights on the columns that are read are enough');
+
 # ---- encryption
 create_connector($node, 'sealed', folder_path => "$folder/sealed", server_side_encryption => 'AES256');
 copy_to(q('sealed', 'VALUES (1)', 'one.csv'));

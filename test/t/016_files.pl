@@ -287,7 +287,7 @@ foreach my $order ('', ' ORDER BY v, id')
 {
 	my ($row, @files) = files_of("SELECT id, v, label FROM p$order", 'f.csv', q(partition_by => 'v'));
 	my %bytes = map { @$_[ 0, 1 ] } @files;
-	my $null = delete $bytes{'v=__HIVE_DEFAULT_PARTITION__/f.csv'};
+	my @null = map { delete $bytes{"v=__HIVE_DEFAULT_PARTITION__/$_"} } 'f.csv', 'f_part2.csv';
 
 	is_deeply([ sort keys %bytes ], [ sort map { "v=$_/f.csv" } values %folder ], "partitions$order: folders");
 	foreach my $value (sort keys %folder)
@@ -295,8 +295,9 @@ foreach my $order ('', ' ORDER BY v, id')
 		is(sorted($bytes{"v=$folder{$value}/f.csv"}), sorted(copy_oracle($node, 'SELECT id, label FROM p WHERE v = ' . sql_literal($value), 'HEADER')),
 			"partitions$order: rows of $folder{$value}");
 	}
-	is(sorted($null), sorted(copy_oracle($node, q(SELECT id, label FROM p WHERE v IS NULL OR v = ''), 'HEADER')), "partitions$order: NULL and ''");
-	is("$row->{uri}|$row->{rows}|$row->{files}", "s3://$S3{BUCKET}/$row->{folder}/|1200|11", "partitions$order: counted");
+	is(join('', sort map { sorted($_) } @null), join('', sort map { sorted(copy_oracle($node, "SELECT id, label FROM p WHERE $_", 'HEADER')) } q(v IS NULL), q(v = '')),
+		"partitions$order: NULL and '' have a folder, and a file each");
+	is("$row->{uri}|$row->{rows}|$row->{files}", "s3://$S3{BUCKET}/$row->{folder}/|1200|12", "partitions$order: counted");
 }
 {
 	my ($row, @files) = files_of('SELECT v AS "a=b", id FROM p WHERE id % 12 IN (0, 1)', 'q{part}.csv.gz', q(partition_by => 'a=b', manifest => true, max_rows_per_file => 60, force_quote => '{*}'));
@@ -307,6 +308,14 @@ foreach my $order ('', ' ORDER BY v, id')
 	is_deeply([ sort map { "$_->{partition}{'a=b'} $_->{rows}" } @{ $manifest->{files} } ], [ 'a/b 40', 'a/b 60', 'plain 40', 'plain 60' ], 'and the values');
 	is_deeply($manifest->{columns}, [ { name => 'id', type => 'integer' } ], 'and the columns of the files');
 	is(s3_head("$row->{folder}/q1.manifest.json")->{'content-type'}, 'application/json', 'partitions: where the manifest is');
+
+	# The text that stands for NULL is none, and neither is ''.
+	($row, @files) = files_of(q(VALUES (1, NULL), (2, '__HIVE_DEFAULT_PARTITION__'), (3, '')), 'n.csv', q(partition_by => 'column2', manifest => true, header => 'none'));
+	$manifest = decode_json((grep { $_->[0] =~ /json$/ } @files)[0][1]);
+	is_deeply({ map { $_->[0] => $_->[1] } grep { $_->[0] !~ /json$/ } @files },
+		{ 'column2=__HIVE_DEFAULT_PARTITION__/n.csv' => "1\n", 'column2=%5F_HIVE_DEFAULT_PARTITION__/n.csv' => "2\n", 'column2=__HIVE_DEFAULT_PARTITION__/n_part2.csv' => "3\n" },
+		"NULL, its name as text, and ''");
+	is_deeply([ map { $_->{partition} } @{ $manifest->{files} } ], [ { column2 => undef }, { column2 => '__HIVE_DEFAULT_PARTITION__' }, { column2 => '' } ], 'which the manifest tells apart');
 
 	# What COPY would quote in a file of one column is quoted.
 	($row, @files) = files_of(q(SELECT 1 AS d, '\.' AS a), 'dot.csv', q(partition_by => 'd'));
@@ -445,7 +454,7 @@ $node->safe_psql('postgres', 'ALTER ROLE CURRENT_USER RESET s3export.upload_memo
 s3_secret($S3{STS_SECRET_ACCESS_KEY});
 $node->safe_psql('postgres', "SELECT s3export.set_identity('$S3{STS_ACCESS_KEY_ID}', '$S3{STS_SECRET_ACCESS_KEY}')");
 create_connector($node, 'role', folder_path => "$top/role", role_arn => $S3{ROLE_ARN});
-is($node->safe_psql('postgres', q(SELECT files_uploaded FROM s3export.copy_to('role', 'p', 'a-{part}.csv.gz', partition_by => 'v', manifest => true))), 11, 'partitions by a role');
+is($node->safe_psql('postgres', q(SELECT files_uploaded FROM s3export.copy_to('role', 'p', 'a-{part}.csv.gz', partition_by => 'v', manifest => true))), 12, 'partitions by a role');
 is($node->safe_psql('postgres', q(SELECT files_uploaded FROM s3export.copy_to('role', 't', 'b.csv', max_rows_per_file => 3000, manifest => true))), 4, 'files by a role');
 
 is_deeply([ s3_uploads("$top/") ], [], 'no upload is left open by any of these');

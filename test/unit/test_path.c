@@ -110,7 +110,10 @@ test_hive(void)
 	encodes("%2F", "%252F");
 	encodes("..", "..");
 	encodes(NULL, PATH_HIVE_NULL);
-	is(path_hive_folder("c", ""), "c=" PATH_HIVE_NULL, "an empty string is Hive's NULL");
+	encodes(PATH_HIVE_NULL, "%5F_HIVE_DEFAULT_PARTITION__");
+	encodes("", "");
+	is(path_hive_place("c="), "c=" PATH_HIVE_NULL, "an empty string lies where NULL does");
+	is(path_hive_place("c=x"), "c=x", "others lie where they are named");
 	is(path_hive_folder("a=b/c", "x"), "a%3Db%2Fc=x", "a column's name is encoded too");
 
 	for (int c = 1; c < 256; c++)
