@@ -78,6 +78,7 @@ OBJS = \
 	src/transfer.o \
 	src/recovery.o \
 	src/manifest.o \
+	src/stale.o \
 	src/files.o \
 	src/files_end.o \
 	src/store.o \

@@ -218,17 +218,17 @@ find_column(TupleDesc desc, const char *name)
 
 /* What is to be known of the query's columns. */
 static void
-describe(SPIPlanPtr plan, OutputFormat *format, TransferRequest *export)
+describe(SPIPlanPtr plan, Oid relid, OutputFormat *format, TransferRequest *export)
 {
 	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
-	const char       *header = export->header_once ? "first" : "all";
+	ManifestSource described = {.text = export->source, .relid = relid, .desc = source->resultDesc};
+	const char    *header = export->header_once ? "first" : "all";
 
 	if (format->partition_by != NULL)
 		format->csv.partition_column = find_column(source->resultDesc, format->partition_by);
 	if (export->manifest)
-		export->description =
-			manifest_describe(source->resultDesc, &format->csv, &format->compression,
-							  format->csv.header ? header : "none");
+		export->description = manifest_describe(&described, &format->csv, &format->compression,
+												format->csv.header ? header : "none");
 }
 
 static void
@@ -296,7 +296,7 @@ export_check(OutputFormat *format, TransferRequest *export)
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	plan = prepare(export->source, &stem, &relid);
-	describe(plan, format, export);
+	describe(plan, relid, format, export);
 	plan_source = linitial(SPI_plan_get_plan_sources(plan));
 	if (isQueryUsingTempRelation(linitial_node(Query, plan_source->query_list)))
 		ereport(ERROR,
@@ -318,7 +318,7 @@ export_run(const Connector *connector, OutputFormat *format, int workers, Transf
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	plan = prepare(export->source, &export->stem, &relid);
-	describe(plan, format, export);
+	describe(plan, relid, format, export);
 
 	PG_TRY();
 	{

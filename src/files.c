@@ -165,11 +165,48 @@ create_file(Files *files, int number, char *key, const char *content_type)
 /* ---- bytes ---- */
 
 static void
+check_hash(bool ok)
+{
+	if (!ok)
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
+						errmsg("could not compute the SHA-256 of a file")));
+}
+
+static void
+begin_hash(File *file)
+{
+	file->hash = sigv4_hash_create();
+	if (file->hash == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	check_hash(sigv4_hash_init(file->hash));
+}
+
+static void
+end_hash(File *file)
+{
+	if (file->hash == NULL)
+		return;
+	check_hash(sigv4_hash_final(file->hash, file->sha256));
+	sigv4_hash_free(file->hash);
+	file->hash = NULL;
+}
+
+static void
+send_bytes(File *file, const char *data, size_t len)
+{
+	if (file->hash != NULL)
+		check_hash(sigv4_hash_update(file->hash, data, len));
+	upload_write(file->upload, data, len);
+}
+
+static void
 leave_memory(File *file)
 {
 	Files *files = file->files;
 
-	upload_write(file->upload, file->bytes.data, file->bytes.len);
+	if (files->options.checksums)
+		begin_hash(file);
+	send_bytes(file, file->bytes.data, file->bytes.len);
 	dlist_delete(&file->node);
 	files->kept -= file->bytes.maxlen;
 	pfree(file->bytes.data);
@@ -183,7 +220,7 @@ write_bytes(File *file, const char *data, size_t len)
 
 	if (!file->small)
 	{
-		upload_write(file->upload, data, len);
+		send_bytes(file, data, len);
 		return;
 	}
 	files->kept -= file->bytes.maxlen;
@@ -229,6 +266,7 @@ seal(File *file, bool may_put)
 		return;
 	dlist_delete(&file->node);
 	file->files->nopen--;
+	end_hash(file);
 	upload_seal(file->upload, may_put);
 }
 
@@ -280,6 +318,7 @@ free_memory(Files *files)
 			continue;
 		}
 		leave_memory(file);
+		end_hash(file);
 		upload_seal(file->upload, false);
 	}
 }
@@ -480,6 +519,8 @@ keep_whole(File *file)
 	compress_file_set_length(&file->compressed, &file->bytes);
 	file->data = file->bytes.data;
 	file->len = file->bytes.len;
+	if (file->files->options.checksums)
+		check_hash(sigv4_sha256(file->data, file->len, file->sha256));
 }
 
 /* One file that fits one part needs no more than one request. */
@@ -532,6 +573,20 @@ files_folder(const JobFile *file)
 	const Partition *partition = ((const File *) file)->partition;
 
 	return partition != NULL ? partition->folder : NULL;
+}
+
+const char *
+files_sha256(const JobFile *file)
+{
+	return ((const File *) file)->sha256;
+}
+
+uint64
+files_csv_bytes(const JobFile *file)
+{
+	const CompressFile *compressed = &((const File *) file)->compressed;
+
+	return compressed->method == COMPRESS_NONE ? file->bytes : compressed->len;
 }
 
 const char *

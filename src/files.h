@@ -35,6 +35,7 @@ typedef struct FilesOptions
 	bool             named;         /* which is the rest of a file's name, in the path's folder */
 	const char      *manifest_name; /* there too; NULL: as the path says */
 	int              max_open;      /* files that are written to at the same time; 0: what fits */
+	bool             checksums;     /* files_sha256 will be asked for */
 	bool             header_once;   /* in the first file alone */
 	uint64           max_size;      /* bytes as stored, of more than one row; 0: no limit */
 	uint64           max_rows;      /* 0: no limit */
@@ -96,6 +97,10 @@ extern List *files_in_order(const Files *files);
 
 /* The folder of a file's partition, or the file's name; NULL: none. */
 extern const char *files_folder(const JobFile *file);
+
+/* In hex, of a file that has been sealed, and of its CSV how many bytes there are. */
+extern const char *files_sha256(const JobFile *file);
+extern uint64      files_csv_bytes(const JobFile *file);
 
 /* What PIPE_DESCRIPTION has said; NULL: nothing. */
 extern const char *files_description(const JobFile *file);

@@ -12,6 +12,7 @@
 #include "utils/hsearch.h"
 
 #include "files.h"
+#include "sigv4.h"
 #include "upload.h"
 
 typedef struct Partition Partition;
@@ -27,6 +28,8 @@ struct File
 	File      *next; /* to appear when this one has; NULL: none */
 
 	CompressFile   compressed;
+	SigV4Hash     *hash; /* of what has left memory; NULL: none */
+	char           sha256[SIGV4_SHA256_HEX_LEN + 1];
 	bool           ended;
 	bool           small;
 	StringInfoData bytes; /* of a small one */

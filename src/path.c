@@ -182,7 +182,11 @@ path_expand(const char *path, const PathFields *fields)
 char *
 path_of_manifest(const char *path)
 {
-	return psprintf("%.*s.manifest.json", (int) extension_at(path), path);
+	const char *name = path_name(path);
+	size_t      folder = name - path;
+
+	return psprintf("%.*s_%.*s.manifest.json", (int) folder, path,
+					(int) (extension_at(path) - folder), name);
 }
 
 char *

@@ -41,7 +41,10 @@ extern const char *path_check(const char *path);
  */
 extern char *path_expand(const char *path, const PathFields *fields);
 
-/* With .manifest.json in place of the extension. */
+/*
+ * The name with .manifest.json in place of the extension, and with a "_" before it: many
+ * readers of folders pass over what begins so.
+ */
 extern char *path_of_manifest(const char *path);
 
 /* With a folder between the path's own folders and its name. */

@@ -33,6 +33,7 @@
 #include "manifest.h"
 #include "path.h"
 #include "recovery.h"
+#include "stale.h"
 #include "store.h"
 #include "transfer.h"
 #include "wire.h"
@@ -97,6 +98,7 @@ choose_files(Transfer *transfer)
 		.named = request->named,
 		.manifest_name = request->manifest_name,
 		.max_open = request->max_open,
+		.checksums = request->manifest,
 		.header_once = request->header_once,
 		.max_size = request->max_file_size,
 		.max_rows = request->rows_per_file,
@@ -109,14 +111,21 @@ wants_manifest(const Transfer *transfer)
 	return transfer->request->manifest || transfer->request->manifest_name != NULL;
 }
 
-/* Objects, the manifest included. */
+/* Files of an earlier export to the path are not to stay beside the new ones. */
+static bool
+replaces_whole(const Transfer *transfer)
+{
+	return transfer->request->overwrite && !transfer->options.named;
+}
+
+/* Objects, the manifest included, and those that are replaced. */
 static bool
 may_have_several(const Transfer *transfer)
 {
 	const FilesOptions *options = &transfer->options;
 
 	return options->partitioned || options->max_size > 0 || options->max_rows > 0 ||
-		   wants_manifest(transfer);
+		   wants_manifest(transfer) || replaces_whole(transfer);
 }
 
 static char *
@@ -168,6 +177,7 @@ begin_job(Transfer *transfer)
 	key = first_key(transfer);
 	if (transfer->options.partitioned)
 		key = path_folder(key);
+	request.first_key = first_key(transfer);
 	transfer->key = encoding_to_utf8(key);
 	transfer->uri = connector_uri(transfer->connector, key);
 	if (transfer->job_id != JOB_UNRECORDED)
@@ -224,8 +234,9 @@ static char *
 common_prefix(const Transfer *transfer)
 {
 	char *prefix = first_key(transfer);
+	bool  manifest = wants_manifest(transfer) || replaces_whole(transfer);
 	char *others[] = {files_key(&transfer->options, NULL, 2),
-					  files_manifest_key(&transfer->options)};
+					  manifest ? files_manifest_key(&transfer->options) : prefix};
 
 	if (transfer->options.partitioned)
 		return path_folder(prefix);
@@ -299,8 +310,9 @@ open_store(Transfer *transfer)
 	char      *key = is_prefix ? common_prefix(transfer) : first_key(transfer);
 
 	transfer->http = store_open_http(guc_max_concurrent_parts + 2, guc_retry_timeout);
-	transfer->credentials = store_open_credentials(
-		transfer->http, transfer->connector, transfer->label, encoding_to_utf8(key), is_prefix);
+	transfer->credentials =
+		store_open_credentials(transfer->http, transfer->connector, transfer->label,
+							   encoding_to_utf8(key), is_prefix, replaces_whole(transfer));
 	http_set_watch(transfer->http, watch_transfer, transfer);
 	http_set_waits(transfer->http, report_wait, transfer);
 	transfer->s3 =
@@ -445,6 +457,8 @@ finish_files(Transfer *transfer)
 		files_complete(files);
 		if (manifest)
 			put_manifest(transfer);
+		if (replaces_whole(transfer))
+			stale_remove(transfer->http, transfer->s3, transfer->job_id);
 	}
 	files_get_totals(files, &transfer->totals);
 	job_succeed(transfer->job_id, &transfer->totals, files_list(files));
@@ -458,6 +472,7 @@ get_totals(const Transfer *transfer, TransferTotals *totals)
 	totals->rows = transfer->totals.rows;
 	totals->bytes = transfer->totals.bytes;
 	totals->files = transfer->totals.files;
+	totals->manifest_uri = transfer->totals.manifest_uri;
 }
 
 static void

@@ -48,11 +48,12 @@ typedef struct TransferRequest
 
 typedef struct TransferTotals
 {
-	int64  job_id; /* JOB_UNRECORDED: there is no row */
-	char  *uri;    /* of the file, or of the folder of several; NULL: no file was made */
-	uint64 rows;
-	uint64 bytes;
-	int    files;
+	int64       job_id; /* JOB_UNRECORDED: there is no row */
+	char       *uri;    /* of the file, or of the folder of several; NULL: no file was made */
+	uint64      rows;
+	uint64      bytes;
+	int         files;
+	const char *manifest_uri; /* NULL: there is none */
 } TransferTotals;
 
 /* How a request travels between the processes. */

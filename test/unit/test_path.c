@@ -75,8 +75,8 @@ test_numbers(void)
 	expands("a.", 2, "a_part2.");
 	expands("{{part}}.csv", 2, "{part}_part2.csv");
 
-	is(path_of_manifest("b/a.csv.gz"), "b/a.manifest.json", "a manifest's name");
-	is(path_of_manifest("a"), "a.manifest.json", "without an extension");
+	is(path_of_manifest("b/a.csv.gz"), "b/_a.manifest.json", "a manifest's name");
+	is(path_of_manifest("a"), "_a.manifest.json", "without an extension");
 	is(path_in_folder("b/a.csv", "c=1"), "b/c=1/a.csv", "a file of a partition");
 	is(path_in_folder("a.csv", "c=1"), "c=1/a.csv", "without a folder");
 	is(path_folder("b/c/a.csv"), "b/c/", "a folder");
