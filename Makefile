@@ -73,12 +73,14 @@ OBJS = \
 	src/csv_block.o \
 	src/csv_partition.o \
 	src/compress.o \
+	src/compress_file.o \
 	src/pipe.o \
 	src/progress.o \
 	src/uploader.o \
 	src/transfer.o \
 	src/recovery.o \
 	src/manifest.o \
+	src/stale.o \
 	src/files.o \
 	src/files_end.o \
 	src/store.o \

@@ -414,6 +414,7 @@ CREATE TABLE s3export.job (
 	endpoint_url text,           -- the connector's, as it was
 	source text NOT NULL,
 	path text,                   -- as asked for
+	first_key text,              -- what it stands for: the first file's key, but for its partition
 	arguments jsonb,             -- of copy_to, for a worker to run it; NULL: the caller runs it
 	settings jsonb,              -- those of the caller that such a worker takes over
 	uri text,                    -- of the first file, or of the folder of all; NULL before it starts
@@ -455,7 +456,7 @@ CREATE TABLE s3export.job_file (
 	file_no integer NOT NULL,    -- from 1; 0: the manifest; below: objects that are no files
 	key text NOT NULL,
 	uri text NOT NULL,
-	state text NOT NULL CHECK (state IN ('uploading', 'completing', 'done', 'aborted')),
+	state text NOT NULL CHECK (state IN ('uploading', 'completing', 'done', 'aborted', 'removed')),
 	upload_id text,              -- NULL: one PutObject, or no upload is left
 	token text NOT NULL,
 	rows bigint NOT NULL DEFAULT 0,
@@ -466,6 +467,8 @@ CREATE TABLE s3export.job_file (
 	finished_at timestamptz,
 	PRIMARY KEY (job_id, file_no)
 );
+CREATE INDEX job_file_uri_idx ON s3export.job_file (uri, job_id);
+CREATE INDEX job_first_key_idx ON s3export.job (connector_id, first_key);
 CREATE INDEX job_file_open_idx ON s3export.job_file (job_id)
 	WHERE upload_id IS NOT NULL OR state = 'completing';
 
@@ -559,7 +562,8 @@ CREATE FUNCTION s3export.copy_to(
 	OUT uri text,
 	OUT rows_uploaded bigint,
 	OUT files_uploaded bigint,
-	OUT bytes_uploaded bigint)
+	OUT bytes_uploaded bigint,
+	OUT manifest_uri text)
 RETURNS record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 's3export_copy_to';

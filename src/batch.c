@@ -473,19 +473,14 @@ batch_open_to_count(const Current *current, const CurrentBatch *settings)
 Batch *
 batch_open(const Current *current, const CurrentBatch *settings, XLogRecPtr start)
 {
-	Batch          *batch = batch_open_to_count(current, settings);
-	MemoryContext   old = MemoryContextSwitchTo(batch->context);
-	CompressOptions compression;
+	Batch        *batch = batch_open_to_count(current, settings);
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
 
 	batch->counts = false;
 	batch->start = start;
 	batch->csv = csv_options(settings->format.header, NULL, NULL, NULL, settings->format.null_print,
 							 settings->format.force_quote ? list_make1("*") : NIL, NULL);
-	if (settings->compression != COMPRESS_NONE)
-	{
-		compress_options(&compression, compress_name(settings->compression), NULL, NULL);
-		batch->compressor = compress_open(&compression);
-	}
+	compress_options(&batch->compression, compress_name(settings->compression), NULL, NULL);
 	MemoryContextSwitchTo(old);
 	return batch;
 }

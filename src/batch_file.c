@@ -41,7 +41,7 @@ open_pipe(Batch *batch)
 					  ? psprintf("changes after %X/%X", LSN_FORMAT_ARGS(batch->start))
 					  : "rows that were there before",
 		.path = psprintf("%s/_batches", current->feed),
-		.content_type = compress_content_type(batch->settings->compression),
+		.compression = batch->settings->compression,
 		.overwrite = true,
 		.on_empty = ON_EMPTY_SKIP,
 		.partitioned = true,
@@ -64,8 +64,11 @@ send_of(Batch *batch, const Target *target, PipeBlockKind kind, const char *data
 	PipeBlock block = {
 		.kind = kind, .folder = target->file, .data = data, .len = len, .rows = rows};
 
-	if (batch->compressor != NULL && kind == PIPE_ROWS && len > 0)
-		compress_block(batch->compressor, data, len, &block.data, &block.len);
+	if (target->compressor != NULL && kind == PIPE_ROWS)
+	{
+		compress_add(target->compressor, data, len);
+		compress_take(target->compressor, &block.data, &block.len);
+	}
 	(void) pipe_send(batch->pipe, &block);
 }
 
@@ -146,6 +149,9 @@ batch_end_file(Target *target)
 	batch->nbegun--;
 	describe_file(target);
 	send_of(batch, target, PIPE_FILE_END, NULL, 0, 0);
+	if (target->compressor != NULL)
+		compress_close(target->compressor);
+	target->compressor = NULL;
 	pfree(target->file);
 	target->file = NULL;
 	target->begun = false;
@@ -173,6 +179,17 @@ batch_end_files(Batch *batch)
 }
 
 static void
+open_compressor(Target *target)
+{
+	const Batch  *batch = target->batch;
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+
+	if (batch->compression.method != COMPRESS_NONE)
+		target->compressor = compress_open(&batch->compression);
+	MemoryContextSwitchTo(old);
+}
+
+static void
 begin_in_store(Target *target)
 {
 	Batch *batch = target->batch;
@@ -184,6 +201,7 @@ begin_in_store(Target *target)
 	dlist_push_head(&batch->begun, &target->node);
 	batch->nbegun++;
 	target->begun = true;
+	open_compressor(target);
 	if (target->header.len > 0)
 		send_of(batch, target, PIPE_ROWS, target->header.data, target->header.len, 0);
 }

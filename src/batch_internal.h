@@ -77,15 +77,16 @@ typedef struct Target
 
 
 	/* the file that events go to; NULL: the next event begins one */
-	char      *file;
-	int64      hour;   /* since 2000-01-01 */
-	uint64     events; /* in it */
-	char       first_id[EVENT_ID_LENGTH + 1];
-	char       last_id[EVENT_ID_LENGTH + 1];
-	bool       used;  /* there has been an event in the batch */
-	bool       begun; /* the uploader knows of it */
-	dlist_node node;  /* of files that have begun */
-	Batch     *batch;
+	char       *file;
+	int64       hour;   /* since 2000-01-01 */
+	uint64      events; /* in it */
+	char        first_id[EVENT_ID_LENGTH + 1];
+	char        last_id[EVENT_ID_LENGTH + 1];
+	bool        used;       /* there has been an event in the batch */
+	bool        begun;      /* the uploader knows of it */
+	Compressor *compressor; /* of a file that has begun; NULL: none */
+	dlist_node  node;       /* of files that have begun */
+	Batch      *batch;
 } Target;
 
 /* A table whose changes are decoded: a target itself, or a partition of one. */
@@ -140,15 +141,15 @@ struct Batch
 	uint64            events;
 
 	/* batch_file.c */
-	uint64      bytes; /* of CSV */
-	uint64      files;
-	char       *name;      /* _id of its first event; NULL: no event yet */
-	char       *last_file; /* begun */
-	CsvOptions *csv;
-	Compressor *compressor; /* NULL: none */
-	Pipe       *pipe;       /* NULL: nothing has been sent */
-	dlist_head  begun;      /* used last is first */
-	int         nbegun;
+	uint64          bytes; /* of CSV */
+	uint64          files;
+	char           *name;      /* _id of its first event; NULL: no event yet */
+	char           *last_file; /* begun */
+	CsvOptions     *csv;
+	CompressOptions compression;
+	Pipe           *pipe;  /* NULL: nothing has been sent */
+	dlist_head      begun; /* used last is first */
+	int             nbegun;
 
 	text *operations[OPERATIONS];
 

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * compress.c
- *	  Blocks of CSV as gzip members, zstd frames or lz4 frames.
+ *	  Pieces of CSV, compressed with gzip, zstd or lz4.
  *
  * Speed decides the defaults, as the query waits for the compressor.  Levels
  * are what the libraries have; their limits are written down here so that an
@@ -25,14 +25,13 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
-#include "compress.h"
+#include "compress_internal.h"
 
 /*
- * What one member or frame holds at most, in bytes.  A row larger than a block
- * becomes several, so that memory grows with what it is compressed to, and a
- * cancel does not wait for all of it.
+ * What the library is given at once, in bytes.  A row larger than a block is
+ * compressed in several turns, so that a cancel does not wait for all of it.
  */
-#define MEMBER_SIZE COMPRESS_BLOCK_SIZE
+#define TURN_SIZE COMPRESS_BLOCK_SIZE
 
 typedef struct Method
 {
@@ -52,6 +51,9 @@ typedef struct Method
 	/* Compresses into "out", which has bound(len) bytes; returns how many it used. */
 	size_t (*compress)(Compressor *compressor, const char *data, size_t len, char *out,
 					   size_t room);
+
+	/* What follows depends on nothing before; NULL: nothing ever does. */
+	void (*restart)(Compressor *compressor);
 } Method;
 
 struct Compressor
@@ -60,8 +62,11 @@ struct Compressor
 	int                   level;
 	MemoryContext         context;
 	MemoryContextCallback callback;
-	void                 *state; /* the library's */
-	char                 *out;
+	void                 *state;     /* the library's */
+	bool                  restarted; /* nothing has been compressed since */
+	PieceHead             head;      /* of the piece that is being made */
+	char                 *piece;     /* "used" bytes, of which the first are for the head */
+	size_t                used;
 	size_t                allocated;
 };
 
@@ -78,7 +83,6 @@ pg_attribute_unused() raise_failure(Compressor *compressor, const char *reason)
 
 #define STORED_BLOCK 65535
 #define STORED_BLOCK_HEADER 5
-#define GZIP_WRAPPER (10 + 8)
 
 static const char *
 gzip_version(void)
@@ -106,11 +110,14 @@ gzip_open(Compressor *compressor)
 	compressor->state = state;
 }
 
-/* The "stateless" compressor stores what does not become smaller. */
+/*
+ * The "stateless" compressor stores what does not become smaller.  The flush is an
+ * empty stored block, and some bits more.
+ */
 static size_t
 gzip_bound(size_t len)
 {
-	return len + (len / STORED_BLOCK + 1) * STORED_BLOCK_HEADER + GZIP_WRAPPER;
+	return len + (len / STORED_BLOCK + 3) * STORED_BLOCK_HEADER;
 }
 
 static size_t
@@ -125,8 +132,8 @@ gzip_compress(Compressor *compressor, const char *data, size_t len, char *out, s
 	stream->level = compressor->level;
 	stream->level_buf = state->buffer;
 	stream->level_buf_size = state->buffer_size;
-	stream->gzip_flag = IGZIP_GZIP;
-	stream->end_of_stream = 1;
+	stream->gzip_flag = IGZIP_DEFLATE;
+	stream->flush = FULL_FLUSH;
 	stream->next_in = (uint8 *) unconstify(char *, data);
 	stream->avail_in = (uint32) len;
 	stream->next_out = (uint8 *) out;
@@ -134,6 +141,7 @@ gzip_compress(Compressor *compressor, const char *data, size_t len, char *out, s
 	result = isal_deflate_stateless(stream);
 	if (result != COMP_OK || stream->avail_in != 0)
 		raise_failure(compressor, psprintf("isa-l's error %d", result));
+	compressor->head.crc = crc32_gzip_refl(compressor->head.crc, (const unsigned char *) data, len);
 	return stream->total_out;
 }
 
@@ -158,9 +166,26 @@ zstd_check(Compressor *compressor, size_t result)
 }
 
 static void
+zstd_set(Compressor *compressor, ZSTD_cParameter parameter, int value)
+{
+	(void) zstd_check(compressor,
+					  ZSTD_CCtx_setParameter((ZSTD_CCtx *) compressor->state, parameter, value));
+}
+
+static void
+zstd_restart(Compressor *compressor)
+{
+	(void) zstd_check(compressor,
+					  ZSTD_CCtx_reset((ZSTD_CCtx *) compressor->state, ZSTD_reset_session_only));
+}
+
+static void
 zstd_open(Compressor *compressor)
 {
 	ZSTD_CCtx *context = ZSTD_createCCtx();
+
+	/* What the library itself takes for the first levels; 0 means 3. */
+	bool fast = compressor->level < 0 || compressor->level == 1;
 
 	if (context == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
@@ -169,16 +194,38 @@ zstd_open(Compressor *compressor)
 	compressor->callback.arg = context;
 	MemoryContextRegisterResetCallback(compressor->context, &compressor->callback);
 
-	(void) zstd_check(compressor,
-					  ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, compressor->level));
-	(void) zstd_check(compressor, ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, 1));
+	zstd_set(compressor, ZSTD_c_compressionLevel, compressor->level);
+	zstd_set(compressor, ZSTD_c_windowLog,
+			 fast ? COMPRESS_ZSTD_WINDOW_LOG - 1 : COMPRESS_ZSTD_WINDOW_LOG);
+	zstd_set(compressor, ZSTD_c_contentSizeFlag, 0);
+	zstd_restart(compressor);
 }
 
 static size_t
+zstd_bound(size_t len)
+{
+	return ZSTD_compressBound(len) + COMPRESS_ZSTD_HEADER;
+}
+
+/* What the library begins a frame with is left out. */
+static size_t
 zstd_compress(Compressor *compressor, const char *data, size_t len, char *out, size_t room)
 {
-	return zstd_check(compressor,
-					  ZSTD_compress2((ZSTD_CCtx *) compressor->state, out, room, data, len));
+	ZSTD_inBuffer  input = {.src = data, .size = len};
+	ZSTD_outBuffer output = {.dst = out, .size = room};
+	size_t         rest;
+
+	do
+	{
+		rest = zstd_check(compressor, ZSTD_compressStream2((ZSTD_CCtx *) compressor->state, &output,
+														   &input, ZSTD_e_flush));
+	} while (rest > 0 && output.pos < output.size);
+	if (rest > 0)
+		raise_failure(compressor, "its output is larger than it says");
+	if (!compressor->restarted)
+		return output.pos;
+	memmove(out, out + COMPRESS_ZSTD_HEADER, output.pos - COMPRESS_ZSTD_HEADER);
+	return output.pos - COMPRESS_ZSTD_HEADER;
 }
 
 #endif
@@ -188,8 +235,9 @@ zstd_compress(Compressor *compressor, const char *data, size_t len, char *out, s
 #ifdef S3EXPORT_HAVE_LIBLZ4
 
 /*
- * No checksum of the content: unlike those of the other methods it costs a
- * quarter of the speed, and S3 checks what it is sent by checksums of its own.
+ * Blocks of one frame do not depend on each other, and each call makes whole
+ * ones.  No checksum of the content: unlike those of the other methods it costs
+ * a quarter of the speed, and S3 checks what it is sent by checksums of its own.
  */
 static LZ4F_preferences_t
 lz4_preferences(int level)
@@ -198,8 +246,40 @@ lz4_preferences(int level)
 
 	memset(&preferences, 0, sizeof(preferences));
 	preferences.frameInfo.blockSizeID = LZ4F_max1MB;
+	preferences.frameInfo.blockMode = LZ4F_blockIndependent;
 	preferences.compressionLevel = level;
+	preferences.autoFlush = 1;
 	return preferences;
+}
+
+static size_t
+lz4_check(Compressor *compressor, size_t result)
+{
+	if (LZ4F_isError(result))
+		raise_failure(compressor, LZ4F_getErrorName(result));
+	return result;
+}
+
+static void
+lz4_close(void *arg)
+{
+	(void) LZ4F_freeCompressionContext((LZ4F_cctx *) arg);
+}
+
+/* The frame that the library thinks it makes never ends, and its head is not used. */
+static void
+lz4_open(Compressor *compressor)
+{
+	LZ4F_preferences_t preferences = lz4_preferences(compressor->level);
+	char               start[LZ4F_HEADER_SIZE_MAX];
+	LZ4F_cctx         *context;
+
+	(void) lz4_check(compressor, LZ4F_createCompressionContext(&context, LZ4F_VERSION));
+	compressor->state = context;
+	compressor->callback.func = lz4_close;
+	compressor->callback.arg = context;
+	MemoryContextRegisterResetCallback(compressor->context, &compressor->callback);
+	(void) lz4_check(compressor, LZ4F_compressBegin(context, start, sizeof(start), &preferences));
 }
 
 static size_t
@@ -207,21 +287,14 @@ lz4_bound(size_t len)
 {
 	LZ4F_preferences_t preferences = lz4_preferences(0);
 
-	return LZ4F_compressFrameBound(len, &preferences);
+	return LZ4F_compressBound(len, &preferences);
 }
 
-/* Makes its state anew for each frame, which next to 1 MiB costs nothing. */
 static size_t
 lz4_compress(Compressor *compressor, const char *data, size_t len, char *out, size_t room)
 {
-	LZ4F_preferences_t preferences = lz4_preferences(compressor->level);
-	size_t             result;
-
-	preferences.frameInfo.contentSize = len;
-	result = LZ4F_compressFrame(out, room, data, len, &preferences);
-	if (LZ4F_isError(result))
-		raise_failure(compressor, LZ4F_getErrorName(result));
-	return result;
+	return lz4_check(compressor, LZ4F_compressUpdate((LZ4F_cctx *) compressor->state, out, room,
+													 data, len, NULL));
 }
 
 #endif
@@ -254,8 +327,9 @@ static const Method methods[] = {
 #ifdef S3EXPORT_HAVE_LIBZSTD
 					   .version = ZSTD_versionString,
 					   .open = zstd_open,
-					   .bound = ZSTD_compressBound,
-					   .compress = zstd_compress
+					   .bound = zstd_bound,
+					   .compress = zstd_compress,
+					   .restart = zstd_restart
 #endif
 	},
 	[COMPRESS_LZ4] = {.name = "lz4",
@@ -267,6 +341,7 @@ static const Method methods[] = {
 					  .default_level = 0,
 #ifdef S3EXPORT_HAVE_LIBLZ4
 					  .version = LZ4_versionString,
+					  .open = lz4_open,
 					  .bound = lz4_bound,
 					  .compress = lz4_compress
 #endif
@@ -359,17 +434,41 @@ compress_describe(StringInfo buf)
 							 methods[i].version());
 }
 
+bool
+compress_depends_on_before(CompressMethod method)
+{
+	return methods[method].restart != NULL;
+}
+
+static void
+begin_piece(Compressor *compressor)
+{
+	compressor->head = (PieceHead){.independent = compressor->restarted};
+	compressor->used = sizeof(PieceHead);
+}
+
 Compressor *
 compress_open(const CompressOptions *options)
 {
-	Compressor *compressor = palloc0(sizeof(Compressor));
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "s3export compressor", ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Compressor   *compressor = palloc0(sizeof(Compressor));
 
 	compressor->method = &methods[options->method];
 	compressor->level = options->level;
-	compressor->context = CurrentMemoryContext;
-	if (compressor->method->open != NULL)
-		compressor->method->open(compressor);
+	compressor->context = context;
+	compressor->method->open(compressor);
+	compressor->restarted = true;
+	begin_piece(compressor);
+	MemoryContextSwitchTo(old);
 	return compressor;
+}
+
+void
+compress_close(Compressor *compressor)
+{
+	MemoryContextDelete(compressor->context);
 }
 
 static void
@@ -377,36 +476,71 @@ make_room(Compressor *compressor, size_t needed)
 {
 	if (needed <= compressor->allocated)
 		return;
-	if (compressor->out == NULL)
-		compressor->out = MemoryContextAllocHuge(compressor->context, needed);
+	if (compressor->piece == NULL)
+		compressor->piece = MemoryContextAllocHuge(compressor->context, needed);
 	else
 	{
 		needed = Max(needed, compressor->allocated * 2);
-		compressor->out = repalloc_huge(compressor->out, needed);
+		compressor->piece = repalloc_huge(compressor->piece, needed);
 	}
 	compressor->allocated = needed;
 }
 
 void
-compress_block(Compressor *compressor, const char *data, size_t len, const char **out,
-			   size_t *out_len)
+compress_add(Compressor *compressor, const char *data, size_t len)
 {
 	const Method *method = compressor->method;
-	size_t        used = 0;
 
-	for (;;)
+	while (len > 0)
 	{
-		size_t part = Min(len, MEMBER_SIZE);
-		size_t bound = method->bound(part);
+		size_t turn = Min(len, TURN_SIZE);
+		size_t bound = method->bound(turn);
 
-		make_room(compressor, used + bound);
-		used += method->compress(compressor, data, part, compressor->out + used, bound);
-		data += part;
-		len -= part;
-		if (len == 0)
-			break;
+		make_room(compressor, compressor->used + bound);
+		compressor->used +=
+			method->compress(compressor, data, turn, compressor->piece + compressor->used, bound);
+		compressor->restarted = false;
+		compressor->head.len += turn;
+		data += turn;
+		len -= turn;
 		CHECK_FOR_INTERRUPTS();
 	}
-	*out = compressor->out;
-	*out_len = used;
+}
+
+uint64
+compress_added(const Compressor *compressor)
+{
+	return compressor->head.len;
+}
+
+size_t
+compress_size(const Compressor *compressor)
+{
+	return compressor->used;
+}
+
+size_t
+compress_bound(const Compressor *compressor, size_t len)
+{
+	return compressor->method->bound(len);
+}
+
+void
+compress_take(Compressor *compressor, const char **piece, size_t *len)
+{
+	make_room(compressor, sizeof(PieceHead));
+	memcpy(compressor->piece, &compressor->head, sizeof(PieceHead));
+	*piece = compressor->piece;
+	*len = compressor->used;
+	begin_piece(compressor);
+}
+
+void
+compress_restart(Compressor *compressor)
+{
+	Assert(compressor->head.len == 0);
+	if (compressor->method->restart != NULL)
+		compressor->method->restart(compressor);
+	compressor->restarted = true;
+	begin_piece(compressor);
 }

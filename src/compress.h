@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * compress.h
- *	  Blocks of CSV as gzip members, zstd frames or lz4 frames.
+ *	  Pieces of CSV, compressed with gzip, zstd or lz4.
  *
- * Each block becomes members or frames of its own, which depend on nothing
- * before them: several processes compress blocks of one object side by side,
- * in whatever order they are put together.  RFC 1952 (gzip), RFC 8878 (zstd)
- * and the LZ4 frame format all define a sequence of them as one stream.
+ * Several processes compress pieces of one file side by side; the uploader makes
+ * the file of them.  Pieces of gzip and lz4 depend on nothing
+ * before them.  One of zstd depends on the pieces that the same Compressor has
+ * made before, back to the last compress_restart, and follows them in the file.
  *
  * Each method needs a library that a build may lack.
  *
@@ -58,17 +58,74 @@ extern void compress_describe(StringInfo buf);
 
 typedef struct Compressor Compressor;
 
-/*
- * It and all it uses belong to the current memory context.  The method is not
- * COMPRESS_NONE.
- */
-extern Compressor *compress_open(const CompressOptions *options);
+/* Do pieces depend on those before them? */
+extern bool compress_depends_on_before(CompressMethod method);
 
 /*
- * Compresses "data", which may be empty.  *out is valid until the next call.
- * Raises errors; after one the Compressor is of no more use.
+ * It belongs to the current memory context.  The method is not COMPRESS_NONE.
+ * The functions below raise errors; after one the Compressor is of no more use.
  */
-extern void compress_block(Compressor *compressor, const char *data, size_t len, const char **out,
-						   size_t *out_len);
+extern Compressor *compress_open(const CompressOptions *options);
+extern void        compress_close(Compressor *compressor);
+
+/* Compresses more of the piece. */
+extern void compress_add(Compressor *compressor, const char *data, size_t len);
+
+/* Of the piece: bytes of CSV, and bytes that it takes. */
+extern uint64 compress_added(const Compressor *compressor);
+extern size_t compress_size(const Compressor *compressor);
+
+/* The most by which "len" bytes of CSV make it larger. */
+extern size_t compress_bound(const Compressor *compressor, size_t len);
+
+/* Ends the piece, which is valid until the next call; the next one begins. */
+extern void compress_take(Compressor *compressor, const char **piece, size_t *len);
+
+/* After compress_take: the next piece depends on nothing before it. */
+extern void compress_restart(Compressor *compressor);
+
+/* ---- a file of pieces ---- */
+
+/*
+ * Many readers stop, without an error, at the end of the first gzip member or
+ * frame.  So a file is one gzip member (RFC 1952), whose deflate blocks the
+ * pieces bring; one LZ4 frame of independent blocks; or, of zstd (RFC 8878), one
+ * frame for each run of pieces that depend on each other.  What is not compressed
+ * becomes stored blocks, of which all three have some.
+ */
+typedef struct CompressFile
+{
+	CompressMethod method;
+	uint64         len;    /* of the CSV */
+	uint32         crc;    /* of it, for gzip */
+	int            frames; /* begun */
+	bool           used;   /* the last frame has a piece */
+} CompressFile;
+
+/* The most that a file has beside its header and pieces, where it has one piece; bytes */
+#define COMPRESS_FILE_MAX 64
+
+/*
+ * Each of these appends to "buf" what is to be written to the file.  Where the
+ * method is COMPRESS_NONE, a piece is CSV as it is.
+ */
+extern void compress_file_begin(CompressFile *file, CompressMethod method, StringInfo buf);
+
+/* Puts CSV that is not compressed. */
+extern void compress_file_store(CompressFile *file, const char *data, size_t len, StringInfo buf);
+
+/*
+ * Puts the piece that begins with these bytes, the head included, and may go on:
+ * *data and *len become what is to be written after "buf".
+ */
+extern void compress_file_put(CompressFile *file, const char **data, size_t *len, StringInfo buf);
+
+extern void compress_file_end(CompressFile *file, StringInfo buf);
+
+/*
+ * Where all of an ended file is in "buf": writes the length of the content into
+ * the zstd frame, if there is only one.  Some readers take no other.
+ */
+extern void compress_file_set_length(const CompressFile *file, StringInfo buf);
 
 #endif /* COMPRESS_H */

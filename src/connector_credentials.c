@@ -282,6 +282,23 @@ lock_shared_credentials(const Connector *other, Oid user)
 						errdetail("They were changed at the same time.")));
 }
 
+/* Keys are of one store: a new connector that names none is of the same. */
+static void
+use_store_of(Connector *connector, const Connector *other)
+{
+	S3Config *s3 = &connector->s3;
+
+	if (connector->connector_id != 0 || s3->endpoint_url != NULL || other->s3.endpoint_url == NULL)
+		return;
+	s3->endpoint_url = other->s3.endpoint_url;
+	if (s3->region == NULL)
+		s3->region = other->s3.region;
+	if (s3->addressing == S3_ADDRESSING_AUTO)
+		s3->addressing = other->s3.addressing;
+	if (connector->credentials.sts_endpoint_url == NULL)
+		connector->credentials.sts_endpoint_url = other->credentials.sts_endpoint_url;
+}
+
 void
 connector_use_credentials_of(Connector *connector, const char *name)
 {
@@ -307,6 +324,7 @@ connector_use_credentials_of(Connector *connector, const char *name)
 	memcpy(&connector->proofs[CONNECTOR_CREDENTIALS], &other->proofs[CONNECTOR_CREDENTIALS],
 		   sizeof(RowProof) * (CONNECTOR_PROOFS - CONNECTOR_CREDENTIALS));
 	connector->credentials.sts_endpoint_url = sts_endpoint_url;
+	use_store_of(connector, other);
 }
 
 int

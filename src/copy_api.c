@@ -32,8 +32,8 @@ static Datum
 totals_row(FunctionCallInfo fcinfo, const TransferTotals *totals, bool queued)
 {
 	TupleDesc tupdesc;
-	Datum     values[5] = {0};
-	bool      nulls[5] = {false, queued, queued, queued, queued};
+	Datum     values[6] = {0};
+	bool      nulls[6] = {false, queued, queued, queued, queued, queued};
 
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
@@ -46,6 +46,8 @@ totals_row(FunctionCallInfo fcinfo, const TransferTotals *totals, bool queued)
 		values[2] = Int64GetDatum((int64) totals->rows);
 		values[3] = Int64GetDatum(totals->files);
 		values[4] = Int64GetDatum((int64) totals->bytes);
+		nulls[5] = totals->manifest_uri == NULL;
+		values[5] = nulls[5] ? (Datum) 0 : CStringGetTextDatum(totals->manifest_uri);
 	}
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls));
 }

@@ -274,7 +274,7 @@ file_arguments(FunctionCallInfo fcinfo, OutputFormat *format, TransferRequest *e
 	export->partitioned = format->partition_by != NULL;
 	export->manifest = !PG_ARGISNULL(ARG_MANIFEST) && PG_GETARG_BOOL(ARG_MANIFEST);
 	export->suffix = psprintf(".csv%s", compress_suffix(format->compression.method));
-	export->content_type = compress_content_type(format->compression.method);
+	export->compression = format->compression.method;
 }
 
 /*

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * crc32c.c
- *	  CRC-32C of long data, and of two pieces put together.
+ *	  CRCs of long data, and of two pieces put together.
  *
  * A CRC is the remainder of a polynomial over GF(2).  To put bytes after some
  * others multiplies these by a power of x, so the remainder of both together is
@@ -24,12 +24,13 @@
 
 #include "crc32c.h"
 
-/* Castagnoli's polynomial without x^32.  The highest bit is the coefficient of 1. */
-#define POLYNOMIAL 0x82F63B78
+/* Polynomials without x^32.  The highest bit is the coefficient of 1. */
+#define CASTAGNOLI 0x82F63B78
+#define GZIP 0xEDB88320
 #define X_TO_8 0x00800000
 
-static uint32
-multiply(uint32 a, uint32 b)
+static inline uint32
+multiply(uint32 a, uint32 b, uint32 polynomial)
 {
 	uint32 product = 0;
 
@@ -37,20 +38,20 @@ multiply(uint32 a, uint32 b)
 	{
 		if (a & 0x80000000)
 			product ^= b;
-		b = (b & 1) ? (b >> 1) ^ POLYNOMIAL : b >> 1;
+		b = (b & 1) ? (b >> 1) ^ polynomial : b >> 1;
 	}
 	return product;
 }
 
 /* "crc" times x to the power of eight times "len". */
-static uint32
-shift(uint32 crc, uint64 len)
+static inline uint32
+shift(uint32 crc, uint64 len, uint32 polynomial)
 {
 	/* x to the power of 8, 16, 32, ...: of each bit of len */
-	for (uint32 power = X_TO_8; len != 0; len >>= 1, power = multiply(power, power))
+	for (uint32 power = X_TO_8; len != 0; len >>= 1, power = multiply(power, power, polynomial))
 	{
 		if (len & 1)
-			crc = multiply(crc, power);
+			crc = multiply(crc, power, polynomial);
 	}
 	return crc;
 }
@@ -58,7 +59,13 @@ shift(uint32 crc, uint64 len)
 uint32
 crc32c_join(uint32 first, uint32 second, uint64 len)
 {
-	return shift(first, len) ^ second;
+	return shift(first, len, CASTAGNOLI) ^ second;
+}
+
+uint32
+crc32_join(uint32 first, uint32 second, uint64 len)
+{
+	return shift(first, len, GZIP) ^ second;
 }
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -100,14 +107,14 @@ append_long(pg_crc32c crc, const char **data, size_t *len)
 	if (*len < 3 * STRETCH || !__builtin_cpu_supports("sse4.2"))
 		return crc;
 	if (power == 0)
-		power = shift(0x80000000, STRETCH);
+		power = shift(0x80000000, STRETCH, CASTAGNOLI);
 	for (; *len >= 3 * STRETCH; *data += 3 * STRETCH, *len -= 3 * STRETCH)
 	{
 		uint64 crcs[3] = {crc, 0, 0};
 
 		three_stretches(crcs, *data);
-		crc = multiply(crcs[0], power) ^ (uint32) crcs[1];
-		crc = multiply(crc, power) ^ (uint32) crcs[2];
+		crc = multiply(crcs[0], power, CASTAGNOLI) ^ (uint32) crcs[1];
+		crc = multiply(crc, power, CASTAGNOLI) ^ (uint32) crcs[2];
 	}
 	return crc;
 }

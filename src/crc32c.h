@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * crc32c.h
- *	  CRC-32C of long data, and of two pieces put together.
+ *	  CRCs of long data, and of two pieces put together.
  *
- * CRCs are those that port/pg_crc32c.h computes, finished: that of no bytes is 0.
+ * CRC-32C is what port/pg_crc32c.h computes, finished: that of no bytes is 0.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,5 +18,8 @@ extern uint32 crc32c_append(uint32 crc, const void *data, size_t len);
  * time with the logarithm of "len".
  */
 extern uint32 crc32c_join(uint32 first, uint32 second, uint64 len);
+
+/* The same of the CRC-32 that gzip has. */
+extern uint32 crc32_join(uint32 first, uint32 second, uint64 len);
 
 #endif /* CRC32C_H */

@@ -33,6 +33,7 @@ csv_block_init(CsvBlock *block, const CsvSink *sink, size_t size, uint64 period,
 	block->context = context;
 	set_buffer(block, MemoryContextAllocHuge(context, size + reserve), size + reserve);
 	block->partition = NULL;
+	block->sent = false;
 	block->rows = 0;
 	block->rows_left = period;
 }
@@ -51,6 +52,7 @@ send_rows(CsvBlock *block, char *dst)
 	if (block->rows_left == 0)
 		block->rows_left = block->period;
 	block->rows = 0;
+	block->sent = true;
 	return block->data + partial;
 }
 

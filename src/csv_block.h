@@ -26,6 +26,7 @@ typedef struct CsvBlock
 	size_t        reserve;
 	size_t        allocated;
 	const char   *partition; /* for the sink */
+	bool          sent;      /* some, since this was set to false */
 	CsvSink       sink;
 	MemoryContext context;
 } CsvBlock;

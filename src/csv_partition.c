@@ -84,13 +84,19 @@ least_recently_used(const CsvPartitions *partitions)
 	return oldest;
 }
 
-/* Large rows of all partitions together must not take as much memory as they like. */
+/*
+ * Large rows of all partitions together must not take as much memory as they like.
+ * Where the rows since take() have filled a block, rows seem to be sorted: what is
+ * left of them is sent too, while the partition's file is sure to be open.
+ */
 static void
 put_back(CsvPartitions *partitions)
 {
 	if (partitions->in_use < 0)
 		return;
 	csv_block_trim(partitions->block);
+	if (partitions->block->sent)
+		csv_block_finish(partitions->block);
 	partitions->open[partitions->in_use].block = *partitions->block;
 }
 
@@ -98,6 +104,7 @@ static void
 take(CsvPartitions *partitions, int number)
 {
 	*partitions->block = partitions->open[number].block;
+	partitions->block->sent = false;
 	partitions->in_use = number;
 }
 

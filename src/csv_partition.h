@@ -10,8 +10,11 @@
 
 #include "csv_block.h"
 
-/* As many blocks are filled at the same time; the one used longest ago is sent for another. */
-#define CSV_OPEN_BLOCKS 128
+/*
+ * As many blocks are filled at the same time; the one used longest ago is sent for
+ * another.  Memory that no row has come to is not taken.
+ */
+#define CSV_OPEN_BLOCKS 1024
 
 typedef struct CsvPartitions CsvPartitions;
 

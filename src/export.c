@@ -14,7 +14,9 @@
 
 #include <ctype.h>
 
+#include "access/relation.h"
 #include "access/xlog.h"
+#include "catalog/namespace.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "nodes/nodeFuncs.h"
@@ -23,6 +25,7 @@
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/plancache.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/varlena.h"
 
@@ -52,20 +55,63 @@ is_table_name(const char *source, List **names)
 	return SplitIdentifierString(pstrdup(source), '.', names) && *names != NIL;
 }
 
+/* InvalidOid: there is none, which the query on it will say better. */
+static Oid
+find_table(List *names)
+{
+	List     *strings = NIL;
+	ListCell *cell;
+
+	if (list_length(names) > 3)
+		return InvalidOid;
+	foreach (cell, names)
+		strings = lappend(strings, makeString(lfirst(cell)));
+	return RangeVarGetRelid(makeRangeVarFromNameList(strings), AccessShareLock, true);
+}
+
+/* COPY leaves out what it could not be given back. */
+static void
+append_columns(StringInfo query, TupleDesc desc)
+{
+	const char *separator = "";
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		if (column->attisdropped || column->attgenerated != '\0')
+			continue;
+		appendStringInfo(query, "%s%s", separator, quote_identifier(NameStr(column->attname)));
+		separator = ", ";
+	}
+}
+
+/* What COPY of the table gives: no generated columns, no rows of tables that inherit from it. */
 static char *
 query_on_table(List *names)
 {
+	Oid            relid = find_table(names);
+	Relation       table = OidIsValid(relid) ? relation_open(relid, NoLock) : NULL;
 	StringInfoData query;
 	ListCell      *cell;
 	const char    *separator = "";
 
 	initStringInfo(&query);
-	appendStringInfoString(&query, "SELECT * FROM ");
+	appendStringInfoString(&query, "SELECT ");
+	if (table != NULL)
+		append_columns(&query, RelationGetDescr(table));
+	else
+		appendStringInfoChar(&query, '*');
+	appendStringInfoString(&query, " FROM ");
+	if (table != NULL && table->rd_rel->relkind == RELKIND_RELATION)
+		appendStringInfoString(&query, "ONLY ");
 	foreach (cell, names)
 	{
 		appendStringInfo(&query, "%s%s", separator, quote_identifier(lfirst(cell)));
 		separator = ".";
 	}
+	if (table != NULL)
+		relation_close(table, NoLock);
 	return query.data;
 }
 
@@ -186,17 +232,17 @@ find_column(TupleDesc desc, const char *name)
 
 /* What is to be known of the query's columns. */
 static void
-describe(SPIPlanPtr plan, OutputFormat *format, TransferRequest *export)
+describe(SPIPlanPtr plan, Oid relid, OutputFormat *format, TransferRequest *export)
 {
 	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
-	const char       *header = export->header_once ? "first" : "all";
+	ManifestSource described = {.text = export->source, .relid = relid, .desc = source->resultDesc};
+	const char    *header = export->header_once ? "first" : "all";
 
 	if (format->partition_by != NULL)
 		format->csv.partition_column = find_column(source->resultDesc, format->partition_by);
 	if (export->manifest)
-		export->description =
-			manifest_describe(source->resultDesc, &format->csv, &format->compression,
-							  format->csv.header ? header : "none");
+		export->description = manifest_describe(&described, &format->csv, &format->compression,
+												format->csv.header ? header : "none");
 }
 
 static void
@@ -215,20 +261,22 @@ execute_alone(PlannedStmt *plan, const char *text, Output *output)
 }
 
 static void
-execute(SPIPlanPtr prepared, int workers, const OutputFormat *format, Pipe *pipe)
+execute(SPIPlanPtr prepared, int workers, OutputFormat *format, Pipe *pipe)
 {
 	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(prepared));
 	Query            *query = linitial_node(Query, source->query_list);
 	const char       *text = source->query_string;
-	Output           *output = output_open(format, pipe);
 	PlannedStmt      *parallel = NULL;
 	PlannedStmt      *plan;
+	Output           *output;
 
 	if (workers > 0)
 		parallel = parallel_plan(query, text, workers);
 	plan = parallel != NULL ? parallel
 							: pg_plan_query(copyObject(query), text, CURSOR_OPT_PARALLEL_OK, NULL);
 	pg_atomic_write_u64(&pipe_progress(pipe)->expected_rows, (uint64) plan->planTree->plan_rows);
+	format->alone = parallel == NULL;
+	output = output_open(format, pipe);
 	if (parallel != NULL)
 		parallel_execute(plan, text, format, pipe, output);
 	else
@@ -262,7 +310,7 @@ export_check(OutputFormat *format, TransferRequest *export)
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	plan = prepare(export->source, &stem, &relid);
-	describe(plan, format, export);
+	describe(plan, relid, format, export);
 	plan_source = linitial(SPI_plan_get_plan_sources(plan));
 	if (isQueryUsingTempRelation(linitial_node(Query, plan_source->query_list)))
 		ereport(ERROR,
@@ -284,7 +332,7 @@ export_run(const Connector *connector, OutputFormat *format, int workers, Transf
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	plan = prepare(export->source, &export->stem, &relid);
-	describe(plan, format, export);
+	describe(plan, relid, format, export);
 
 	PG_TRY();
 	{

@@ -3,10 +3,13 @@
  * files.c
  *	  The files of an export: their names, which is open, which block goes where.
  *
- * A file that is open takes at least one part's buffer, so few are.  With
- * partitions, the one used longest ago is sealed to make room for another, and
- * rows of its value that come later go to a file of their own.  Rows sorted by
- * that value need one file each.
+ * A file is kept in memory until it fills a part, so that thousands of small ones
+ * can be written to at the same time, and each needs one request at the end.  When
+ * they take more memory than they may, the largest is sent and ended, as S3 takes
+ * no part so small but the last.  A larger file is open: it takes a part's buffer,
+ * so few are, and the one used longest ago is ended to make room for another.  Rows
+ * of its partition that come later go to a file of their own.  Rows sorted by
+ * partition need one file each.
  *
  *-------------------------------------------------------------------------
  */
@@ -68,7 +71,7 @@ files_key(const FilesOptions *options, const char *folder, int part)
 	if (folder != NULL && options->named)
 		return named_key(options, folder);
 	if (folder != NULL)
-		return checked_key(options, path_in_folder(expand(options, part), folder));
+		return checked_key(options, path_in_folder(expand(options, part), path_hive_place(folder)));
 	return checked_key(options, expand(options, part));
 }
 
@@ -159,13 +162,165 @@ create_file(Files *files, int number, char *key, const char *content_type)
 	return file;
 }
 
+/* ---- bytes ---- */
+
+static void
+check_hash(bool ok)
+{
+	if (!ok)
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
+						errmsg("could not compute the SHA-256 of a file")));
+}
+
+static void
+begin_hash(File *file)
+{
+	file->hash = sigv4_hash_create();
+	if (file->hash == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	check_hash(sigv4_hash_init(file->hash));
+}
+
+static void
+end_hash(File *file)
+{
+	if (file->hash == NULL)
+		return;
+	check_hash(sigv4_hash_final(file->hash, file->sha256));
+	sigv4_hash_free(file->hash);
+	file->hash = NULL;
+}
+
+static void
+send_bytes(File *file, const char *data, size_t len)
+{
+	if (file->hash != NULL)
+		check_hash(sigv4_hash_update(file->hash, data, len));
+	upload_write(file->upload, data, len);
+}
+
+static void
+leave_memory(File *file)
+{
+	Files *files = file->files;
+
+	if (files->options.checksums)
+		begin_hash(file);
+	send_bytes(file, file->bytes.data, file->bytes.len);
+	dlist_delete(&file->node);
+	files->kept -= file->bytes.maxlen;
+	pfree(file->bytes.data);
+	file->small = false;
+}
+
+static void
+write_bytes(File *file, const char *data, size_t len)
+{
+	Files *files = file->files;
+
+	if (!file->small)
+	{
+		send_bytes(file, data, len);
+		return;
+	}
+	files->kept -= file->bytes.maxlen;
+	appendBinaryStringInfo(&file->bytes, data, (int) len);
+	files->kept += file->bytes.maxlen;
+}
+
+static uint64
+bytes_of(const File *file)
+{
+	return file->small ? (uint64) file->bytes.len : upload_bytes_written(file->upload);
+}
+
+/* What the compressed file has besides its pieces. */
+static void
+write_frame(File *file, void (*append)(CompressFile *, StringInfo))
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	append(&file->compressed, &buf);
+	write_bytes(file, buf.data, buf.len);
+	pfree(buf.data);
+}
+
+/* ---- ends ---- */
+
+static void
+end(File *file)
+{
+	if (file->ended)
+		return;
+	file->ended = true;
+	file->partition->open = NULL;
+	write_frame(file, compress_file_end);
+}
+
 static void
 seal(File *file, bool may_put)
 {
-	file->partition->open = NULL;
+	end(file);
+	if (file->small)
+		return;
 	dlist_delete(&file->node);
 	file->files->nopen--;
+	end_hash(file);
 	upload_seal(file->upload, may_put);
+}
+
+static void
+open_in_store(File *file)
+{
+	Files *files = file->files;
+
+	if (files->nopen == files->max_open)
+		seal(dlist_container(File, node, dlist_tail_node(&files->open)), false);
+	leave_memory(file);
+	dlist_push_head(&files->open, &file->node);
+	files->nopen++;
+}
+
+/* An ended one costs no second file of its partition. */
+static File *
+to_leave_memory(Files *files)
+{
+	File      *found = NULL;
+	dlist_iter iter;
+
+	dlist_foreach (iter, &files->small)
+	{
+		File *file = dlist_container(File, node, iter.cur);
+
+		if (file == files->current && !file->ended)
+			continue;
+		if (found == NULL || file->ended > found->ended ||
+			(file->ended == found->ended && file->bytes.len > found->bytes.len))
+			found = file;
+	}
+	return found;
+}
+
+/* What has a name of its own can have one file alone, which goes on. */
+static void
+free_memory(Files *files)
+{
+	File *file;
+
+	while (files->kept > files->may_keep && (file = to_leave_memory(files)) != NULL)
+	{
+		if (!files->options.named)
+			end(file);
+		if (!file->ended)
+		{
+			open_in_store(file);
+			continue;
+		}
+		leave_memory(file);
+		end_hash(file);
+		upload_seal(file->upload, false);
+	}
 }
 
 static void
@@ -180,6 +335,31 @@ refuse_more(const Files *files)
 				 : errhint("Use a larger \"max_file_size\" or \"max_rows_per_file\".")));
 }
 
+static void
+begin_bytes(File *file, bool header)
+{
+	const StringInfoData *line = &file->files->header;
+	StringInfoData        buf;
+
+	initStringInfo(&buf);
+	compress_file_begin(&file->compressed, file->files->options.compression, &buf);
+	if (header)
+		compress_file_store(&file->compressed, line->data, line->len, &buf);
+	write_bytes(file, buf.data, buf.len);
+	pfree(buf.data);
+}
+
+/* The files of a folder are numbered together, whatever partitions they are of. */
+static int
+next_part(Files *files, Partition *partition)
+{
+	const char *folder = partition->folder;
+
+	if (folder != NULL && !files->options.named)
+		partition = find_partition(files, path_hive_place(folder));
+	return ++partition->files;
+}
+
 static File *
 begin_file(Files *files, Partition *partition)
 {
@@ -189,18 +369,17 @@ begin_file(Files *files, Partition *partition)
 
 	if (number > FILES_MAX)
 		refuse_more(files);
-	if (files->nopen == files->max_open)
-		seal(dlist_container(File, node, dlist_tail_node(&files->open)), false);
 	file = create_file(files, number,
-					   files_key(&files->options, partition->folder, ++partition->files),
-					   files->options.content_type);
+					   files_key(&files->options, partition->folder, next_part(files, partition)),
+					   compress_content_type(files->options.compression));
 	file->partition = partition;
+	file->small = true;
+	initStringInfo(&file->bytes);
+	files->kept += file->bytes.maxlen;
+	dlist_push_head(&files->small, &file->node);
 	partition->open = file;
-	dlist_push_head(&files->open, &file->node);
-	files->nopen++;
 	files->list = lappend(files->list, file);
-	if (number == 1 || !files->options.header_once)
-		upload_write(file->upload, files->header.data, files->header.len);
+	begin_bytes(file, number == 1 || !files->options.header_once);
 	MemoryContextSwitchTo(old);
 	return file;
 }
@@ -215,7 +394,34 @@ has_room(const File *file, const PipeBlock *block)
 	if (options->max_rows > 0 && file->row.rows + block->rows > options->max_rows)
 		return false;
 	return options->max_size == 0 ||
-		   upload_bytes_written(file->upload) + block->len <= options->max_size;
+		   bytes_of(file) + block->whole + COMPRESS_FILE_MAX <= options->max_size;
+}
+
+static void
+put_rows(File *file, const PipeBlock *block)
+{
+	const char    *data = block->data;
+	size_t         len = block->len;
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	compress_file_put(&file->compressed, &data, &len, &buf);
+	write_bytes(file, buf.data, buf.len);
+	write_bytes(file, data, len);
+	pfree(buf.data);
+	file->row.rows += block->rows;
+}
+
+static void
+keep_limits(File *file)
+{
+	Files *files = file->files;
+
+	if (!file->small)
+		dlist_move_head(&files->open, &file->node);
+	else if (bytes_of(file) >= UPLOAD_MIN_PART)
+		open_in_store(file);
+	free_memory(files);
 }
 
 void
@@ -231,9 +437,16 @@ files_put(Files *files, const PipeBlock *block)
 	}
 	if (file == NULL)
 		file = begin_file(files, partition);
-	dlist_move_head(&files->open, &file->node);
-	upload_write(file->upload, block->data, block->len);
-	file->row.rows += block->rows;
+	files->current = file;
+	put_rows(file, block);
+	keep_limits(file);
+}
+
+void
+files_put_more(Files *files, const PipeBlock *block)
+{
+	write_bytes(files->current, block->data, block->len);
+	keep_limits(files->current);
 }
 
 void
@@ -280,10 +493,8 @@ files_add_description(Files *files, const PipeBlock *block)
 }
 
 void
-files_put_nothing(Files *files, const char *data, size_t len)
+files_put_nothing(Files *files)
 {
-	if (files->header.len == 0)
-		files_add_header(files, data, len);
 	(void) begin_file(files, &files->whole);
 }
 
@@ -301,6 +512,17 @@ files_ready(Files *files)
 
 /* ---- the end ---- */
 
+/* It is sent by one request when it is to appear. */
+static void
+keep_whole(File *file)
+{
+	compress_file_set_length(&file->compressed, &file->bytes);
+	file->data = file->bytes.data;
+	file->len = file->bytes.len;
+	if (file->files->options.checksums)
+		check_hash(sigv4_sha256(file->data, file->len, file->sha256));
+}
+
 /* One file that fits one part needs no more than one request. */
 void
 files_seal(Files *files)
@@ -315,7 +537,10 @@ files_seal(Files *files)
 	{
 		File *file = list_nth(files->list, i);
 
-		file->row.bytes = upload_bytes_written(file->upload);
+		end(file);
+		if (file->small)
+			keep_whole(file);
+		file->row.bytes = bytes_of(file);
 	}
 }
 
@@ -351,6 +576,20 @@ files_folder(const JobFile *file)
 }
 
 const char *
+files_sha256(const JobFile *file)
+{
+	return ((const File *) file)->sha256;
+}
+
+uint64
+files_csv_bytes(const JobFile *file)
+{
+	const CompressFile *compressed = &((const File *) file)->compressed;
+
+	return compressed->method == COMPRESS_NONE ? file->bytes : compressed->len;
+}
+
+const char *
 files_description(const JobFile *file)
 {
 	const Partition *partition = ((const File *) file)->partition;
@@ -375,30 +614,44 @@ part_is_sent(void *arg, size_t bytes)
 	(void) pg_atomic_fetch_add_u32(&progress->parts, 1);
 }
 
-/* Half of the memory is for the part that each of them fills, half for parts in flight. */
+/* Each takes the part that it fills, and as much is for parts in flight. */
+static int
+max_open(size_t memory)
+{
+	return Max((int) Min(memory / 2 / UPLOAD_MIN_PART, MAX_OPEN), 1);
+}
+
 int
 files_max_open(void)
 {
-	return (int) Min((size_t) guc_upload_memory * 1024 / 2 / UPLOAD_MIN_PART, MAX_OPEN);
+	return max_open((size_t) guc_upload_memory * 1024);
 }
 
+/* What open files leave of the memory is for small ones, or else what one of them may take. */
 static void
-choose_limits(const FilesOptions *options, UploadLimits *limits)
+choose_limits(Files *files, UploadLimits *limits)
 {
+	const FilesOptions *options = &files->options;
+
 	limits->memory = (size_t) guc_upload_memory * 1024;
 	limits->part_size = (size_t) guc_part_size * 1024;
 	limits->max_concurrent_parts = guc_max_concurrent_parts;
 	limits->max_open = 1;
 	limits->part_sent = part_is_sent;
 	limits->arg = options->progress;
+	files->may_keep = UPLOAD_MIN_PART;
 	if (options->partitioned)
 	{
+		size_t memory = limits->memory;
+
 		limits->part_size = UPLOAD_MIN_PART;
-		limits->max_open = options->max_open > 0 ? options->max_open : files_max_open();
-		limits->memory = Max(limits->memory, (size_t) limits->max_open * 2 * UPLOAD_MIN_PART);
+		limits->max_open = options->max_open > 0 ? options->max_open : max_open(memory / 2);
+		limits->memory = (size_t) limits->max_open * 2 * UPLOAD_MIN_PART;
+		files->may_keep = memory > limits->memory ? memory - limits->memory : 0;
 	}
 	else if (options->max_size > 0)
 		limits->part_size = Min(limits->part_size, Max(options->max_size, UPLOAD_MIN_PART));
+	files->max_open = limits->max_open;
 }
 
 Files *
@@ -407,12 +660,12 @@ files_open(const FilesOptions *options, S3Session *s3)
 	Files       *files = palloc0(sizeof(Files));
 	UploadLimits limits;
 
-	choose_limits(options, &limits);
 	files->options = *options;
+	choose_limits(files, &limits);
 	files->context = CurrentMemoryContext;
 	files->http = s3_http(s3);
 	files->pool = upload_pool_open(s3, &limits);
-	files->max_open = limits.max_open;
+	dlist_init(&files->small);
 	dlist_init(&files->open);
 	initStringInfo(&files->header);
 	if (options->partitioned)

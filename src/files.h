@@ -13,6 +13,7 @@
 
 #include <time.h>
 
+#include "compress.h"
 #include "connector.h"
 #include "job.h"
 #include "pipe.h"
@@ -26,14 +27,15 @@ typedef struct FilesOptions
 	const char      *label;  /* what names call the job */
 	Progress        *progress;
 	const Connector *connector;
-	const char      *path;    /* with placeholders, below the connector's folder */
-	time_t           started; /* for them */
-	const char      *content_type;
+	const char      *path;        /* with placeholders, below the connector's folder */
+	time_t           started;     /* for them */
+	CompressMethod   compression; /* of the blocks */
 	bool             overwrite;
 	bool             partitioned;   /* blocks have a folder each */
 	bool             named;         /* which is the rest of a file's name, in the path's folder */
 	const char      *manifest_name; /* there too; NULL: as the path says */
 	int              max_open;      /* files that are written to at the same time; 0: what fits */
+	bool             checksums;     /* files_sha256 will be asked for */
 	bool             header_once;   /* in the first file alone */
 	uint64           max_size;      /* bytes as stored, of more than one row; 0: no limit */
 	uint64           max_rows;      /* 0: no limit */
@@ -63,8 +65,9 @@ extern bool files_ready(Files *files);
 /* What each file begins with, or the first; before any rows. */
 extern void files_add_header(Files *files, const char *data, size_t len);
 
-/* Puts rows into the file that they belong to. */
+/* Puts rows into the file that they belong to, PIPE_ROWS, and the rest of them, PIPE_MORE. */
 extern void files_put(Files *files, const PipeBlock *block);
+extern void files_put_more(Files *files, const PipeBlock *block);
 
 /* No more rows come for the files of that folder. */
 extern void files_end(Files *files, const char *folder);
@@ -73,8 +76,8 @@ extern void files_end(Files *files, const char *folder);
 extern void files_add_object(Files *files, const PipeBlock *block);
 extern void files_add_description(Files *files, const PipeBlock *block);
 
-/* Makes a file without rows, where there is none, of the header or else of these bytes. */
-extern void files_put_nothing(Files *files, const char *data, size_t len);
+/* Makes a file without rows, where there is none. */
+extern void files_put_nothing(Files *files);
 
 /* No more comes: waits until S3 has everything. */
 extern void files_seal(Files *files);
@@ -94,6 +97,10 @@ extern List *files_in_order(const Files *files);
 
 /* The folder of a file's partition, or the file's name; NULL: none. */
 extern const char *files_folder(const JobFile *file);
+
+/* In hex, of a file that has been sealed, and of its CSV how many bytes there are. */
+extern const char *files_sha256(const JobFile *file);
+extern uint64      files_csv_bytes(const JobFile *file);
 
 /* What PIPE_DESCRIPTION has said; NULL: nothing. */
 extern const char *files_description(const JobFile *file);

@@ -240,6 +240,7 @@ files_get_totals(const Files *files, JobTotals *totals)
 	totals->files = list_length(files->list);
 	totals->attempts = upload_pool_attempts(files->pool);
 	totals->uri = common_uri(files);
+	totals->manifest_uri = files->manifest != NULL ? files->manifest->row.uri : NULL;
 }
 
 uint64

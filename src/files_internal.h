@@ -12,6 +12,7 @@
 #include "utils/hsearch.h"
 
 #include "files.h"
+#include "sigv4.h"
 #include "upload.h"
 
 typedef struct Partition Partition;
@@ -22,11 +23,18 @@ struct File
 	JobFile    row;
 	Partition *partition;
 	Upload    *upload;
-	dlist_node node; /* of the open files */
+	dlist_node node; /* of the small or the open files */
 	Files     *files;
 	File      *next; /* to appear when this one has; NULL: none */
 
-	/* of an object, the manifest too: all its bytes; NULL: they come in blocks */
+	CompressFile   compressed;
+	SigV4Hash     *hash; /* of what has left memory; NULL: none */
+	char           sha256[SIGV4_SHA256_HEX_LEN + 1];
+	bool           ended;
+	bool           small;
+	StringInfoData bytes; /* of a small one */
+
+	/* what is sent as a whole: of an object, the manifest too, and of small files; NULL: nothing */
 	const char *data;
 	size_t      len;
 };
@@ -49,9 +57,13 @@ struct Files
 
 	HTAB      *partitions; /* NULL: there is one */
 	Partition  whole;      /* that one */
-	dlist_head open;       /* used last is first */
+	dlist_head small;      /* kept in memory */
+	size_t     kept;       /* bytes of memory that they take */
+	size_t     may_keep;
+	dlist_head open; /* parts of them are sent; used last is first */
 	int        nopen;
 	int        max_open;
+	File      *current; /* written last; NULL: none */
 
 	List *objects;     /* of File, in the order in which they came */
 	List *list;        /* of File, in the order of their numbers */

@@ -57,20 +57,20 @@ job_begin(int64 job_id, const JobRequest *request, const char *uri)
 	if (request->job_id != 0)
 		expect_one(job_id,
 				   catalog_execute("UPDATE s3export.job SET uri = $2, uploader_pid = $3,"
-								   " pipe = $4, endpoint_url = $5"
+								   " pipe = $4, endpoint_url = $5, first_key = $7"
 								   " WHERE job_id = $1 AND state = 'running' AND leader_pid = $6",
-								   "itnitn", job_id, uri, MyProcPid, (int64) request->pipe,
-								   request->endpoint_url, request->leader_pid));
+								   "itnitnt", job_id, uri, MyProcPid, (int64) request->pipe,
+								   request->endpoint_url, request->leader_pid, request->first_key));
 	else
 		(void) catalog_execute(
 			"INSERT INTO s3export.job (job_id, owner, connector_id, connector, endpoint_url, source,"
 			" path, uri, system_identifier, data_directory, database, timeline, state, started_at,"
-			" leader_pid, uploader_pid, pipe)"
+			" leader_pid, uploader_pid, pipe, first_key)"
 			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'running',"
-			" pg_catalog.clock_timestamp(), $13, $14, $15)",
-			"ioitttttitonnni", job_id, request->owner, request->connector_id, request->connector,
+			" pg_catalog.clock_timestamp(), $13, $14, $15, $16)",
+			"ioitttttitonnnit", job_id, request->owner, request->connector_id, request->connector,
 			request->endpoint_url, request->source, request->path, uri, CATALOG_THIS_SERVER,
-			request->leader_pid, MyProcPid, (int64) request->pipe);
+			request->leader_pid, MyProcPid, (int64) request->pipe, request->first_key);
 	catalog_commit_transaction(&transaction);
 }
 
@@ -196,5 +196,69 @@ job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData 
 						   totals->attempts, unpack_sql_state(error->sqlerrcode), error->message,
 						   error->detail, error->hint));
 	job_notify(job_id, state == JOB_CANCELLED ? "cancelled" : "failed");
+	catalog_commit_transaction(&transaction);
+}
+
+/* ---- what earlier jobs have left ---- */
+
+/* The connector may have been altered since: another store has objects of the same URIs. */
+#define OF_SAME_PATH                                                             \
+	" (j.connector_id, j.first_key) = (own.connector_id, own.first_key)"         \
+	" AND (j.system_identifier, j.data_directory, j.database, j.timeline)"       \
+	" = (own.system_identifier, own.data_directory, own.database, own.timeline)" \
+	" AND j.endpoint_url IS NOT DISTINCT FROM own.endpoint_url"                  \
+	" AND own.job_id = $1 AND j.job_id <> own.job_id AND f.state = 'done'"
+
+/* The rows of the others of that path say nothing of an object that is of this one. */
+#define WRITTEN_SINCE                                                                         \
+	" (SELECT FROM s3export.job_file o JOIN s3export.job k USING (job_id)"                    \
+	" WHERE o.uri = f.uri AND o.state IN ('done', 'completing')"                              \
+	" AND (o.job_id = own.job_id OR (o.finished_at IS NULL OR o.finished_at > f.finished_at)" \
+	" AND (k.connector_id, k.first_key)"                                                      \
+	" IS DISTINCT FROM (own.connector_id, own.first_key)))"
+
+List *
+job_stale_files(int64 job_id)
+{
+	List              *files = NIL;
+	CatalogTransaction transaction;
+	uint64             rows;
+
+	if (job_id == JOB_UNRECORDED)
+		return NIL;
+	catalog_begin_transaction(&transaction);
+	rows = catalog_execute("SELECT DISTINCT ON (f.uri) f.key, f.uri, f.token"
+						   " FROM s3export.job_file f JOIN s3export.job j USING (job_id),"
+						   " s3export.job own WHERE" OF_SAME_PATH " AND NOT EXISTS" WRITTEN_SINCE
+						   " ORDER BY f.uri, f.finished_at DESC",
+						   "i", job_id);
+	MemoryContextSwitchTo(transaction.context);
+	for (uint64 i = 0; i < rows; i++)
+	{
+		JobFile *file = palloc0(sizeof(JobFile));
+
+		file->key = catalog_text(i, "key");
+		file->uri = catalog_text(i, "uri");
+		file->token = catalog_text(i, "token");
+		files = lappend(files, file);
+	}
+	catalog_commit_transaction(&transaction);
+	return files;
+}
+
+void
+job_files_removed(int64 job_id, List *files)
+{
+	CatalogTransaction transaction;
+	ListCell          *cell;
+
+	if (files == NIL)
+		return;
+	catalog_begin_transaction(&transaction);
+	foreach (cell, files)
+		(void) catalog_execute("UPDATE s3export.job_file f SET state = 'removed'"
+							   " FROM s3export.job j, s3export.job own"
+							   " WHERE j.job_id = f.job_id AND f.uri = $2 AND" OF_SAME_PATH,
+							   "it", job_id, ((const JobFile *) lfirst(cell))->uri);
 	catalog_commit_transaction(&transaction);
 }

@@ -36,6 +36,7 @@ typedef struct JobRequest
 	const char *endpoint_url; /* NULL: AWS */
 	const char *source;       /* the query, or the table's name */
 	const char *path;         /* as asked for; NULL: a name is made */
+	const char *first_key;    /* of the first file, without its partition */
 	int         leader_pid;
 	uint32      pipe; /* pipe_handle */
 } JobRequest;
@@ -49,11 +50,12 @@ typedef enum JobState
 
 typedef struct JobTotals
 {
-	uint64 rows;
-	uint64 bytes;
-	int    files;
-	int    attempts; /* requests that carried data or changed something */
-	char  *uri;      /* of the file, or of the folder of all; NULL: as job_begin was told */
+	uint64      rows;
+	uint64      bytes;
+	int         files;
+	int         attempts; /* requests that carried data or changed something */
+	char       *uri;      /* of the file, or of the folder of all; NULL: as job_begin was told */
+	const char *manifest_uri; /* NULL: none; not in the row */
 } JobTotals;
 
 /* Strings are the caller's; those of the key and the URI are in the database's encoding. */
@@ -100,6 +102,16 @@ extern void job_files_done(int64 job_id, List *files);
  */
 extern void job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData *error,
 					 List *aborted, List *doubtful);
+
+/*
+ * Files (a list of JobFile, palloc'd) that earlier jobs of the connector have put in
+ * place for the same path and this one has not written again.  None that another
+ * path or connector has written since, and none of a copy of this server.
+ */
+extern List *job_stale_files(int64 job_id);
+
+/* They are not there any more, whichever job wrote them. */
+extern void job_files_removed(int64 job_id, List *files);
 
 /* A job that writes to "uri" now, other than "job_id"; 0: none is known. */
 extern int64 job_writing_to(int64 connector_id, const char *uri, int64 job_id);

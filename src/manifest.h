@@ -14,11 +14,19 @@
 #include "csv.h"
 #include "files.h"
 
+/* What is exported. */
+typedef struct ManifestSource
+{
+	const char *text;  /* as copy_to takes it */
+	Oid         relid; /* the table; InvalidOid: it is a query, or a view */
+	TupleDesc   desc;
+} ManifestSource;
+
 /*
- * What the leader knows of it: the members "columns" and "format", in the
- * database's encoding.  "header" is as copy_to takes it.
+ * What the leader knows of it, with the snapshot of the query active: members of the
+ * whole, in the database's encoding.  "header" is as copy_to takes it.
  */
-extern char *manifest_describe(TupleDesc desc, const CsvOptions *csv,
+extern char *manifest_describe(const ManifestSource *source, const CsvOptions *csv,
 							   const CompressOptions *compression, const char *header);
 
 /* The whole, in UTF-8, when the files are in place. */

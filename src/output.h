@@ -18,6 +18,7 @@ typedef struct OutputFormat
 	CompressOptions compression;
 	char           *partition_by;  /* the name of csv.partition_column; NULL: there is none */
 	uint64          max_file_size; /* blocks are small against it; bytes, 0: no limit */
+	bool            alone;         /* no other process has rows of the same query */
 } OutputFormat;
 
 typedef struct Output Output;

@@ -214,7 +214,11 @@ path_expand(const char *path, const PathFields *fields)
 char *
 path_of_manifest(const char *path)
 {
-	return psprintf("%.*s.manifest.json", (int) extension_at(path), path);
+	const char *name = path_name(path);
+	size_t      folder = name - path;
+
+	return psprintf("%.*s_%.*s.manifest.json", (int) folder, path,
+					(int) (extension_at(path) - folder), name);
 }
 
 char *
@@ -254,8 +258,10 @@ path_hive_folder(const char *column, const char *value)
 	initStringInfo(&buf);
 	append_encoded(&buf, column);
 	appendStringInfoChar(&buf, '=');
-	if (value == NULL || value[0] == '\0')
+	if (value == NULL)
 		appendStringInfoString(&buf, PATH_HIVE_NULL);
+	else if (strcmp(value, PATH_HIVE_NULL) == 0)
+		appendStringInfo(&buf, "%%%02X%s", value[0], value + 1);
 	else
 		append_encoded(&buf, value);
 	return buf.data;
@@ -314,4 +320,10 @@ path_hive_value(const char *folder)
 	}
 	*dst = '\0';
 	return value;
+}
+
+const char *
+path_hive_place(const char *folder)
+{
+	return strchr(folder, '=')[1] == '\0' ? psprintf("%s%s", folder, PATH_HIVE_NULL) : folder;
 }

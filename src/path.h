@@ -47,7 +47,10 @@ extern const char *path_foreign_format(const char *path);
  */
 extern char *path_expand(const char *path, const PathFields *fields);
 
-/* With .manifest.json in place of the extension. */
+/*
+ * The name with .manifest.json in place of the extension, and with a "_" before it: many
+ * readers of folders pass over what begins so.
+ */
 extern char *path_of_manifest(const char *path);
 
 /* With a folder between the path's own folders and its name. */
@@ -60,7 +63,8 @@ extern char *path_folder(const char *path);
 extern const char *path_name(const char *path);
 
 /*
- * "column=value", encoded as Hive does it.  NULL and '' are the same to Hive.
+ * "column=value", encoded as Hive does it; NULL is PATH_HIVE_NULL, and the text that
+ * reads like this is encoded.
  * https://github.com/apache/hive/blob/master/common/src/java/org/apache/hadoop/hive/common/FileUtils.java
  */
 extern char *path_hive_folder(const char *column, const char *value);
@@ -73,5 +77,8 @@ extern char *path_table(const char *schema, const char *table);
 
 /* The value in such a folder; NULL for PATH_HIVE_NULL. */
 extern char *path_hive_value(const char *folder);
+
+/* Where the rows of such a folder lie: to Hive NULL and '' are the same.  May be "folder" itself. */
+extern const char *path_hive_place(const char *folder);
 
 #endif /* S3EXPORT_PATH_H */

@@ -43,6 +43,9 @@
 #define KEY_BLOCKS 3 /* the leader's; then those of its workers */
 
 #define BLOCKS_QUEUE_SIZE (1024 * 1024)
+
+/* The most bytes of rows that are sent at once: small against a queue. */
+#define MESSAGE_SIZE (BLOCKS_QUEUE_SIZE / 2)
 #define REPLIES_QUEUE_SIZE (64 * 1024)
 
 #define LETTER_ERROR 'E'
@@ -70,6 +73,7 @@ typedef struct PipeHead
 typedef struct BlockHead
 {
 	uint64 rows;
+	uint64 left; /* bytes of the block in messages that follow */
 	uint32 kind;
 	uint32 folder_size; /* of the string that follows, with its end mark; 0: none */
 } BlockHead;
@@ -96,6 +100,8 @@ struct Pipe
 	/* uploader only */
 	Source   *sources; /* the leader's is the first */
 	int       next;    /* to be asked for a block */
+	int       last;    /* that had one */
+	bool      halfway; /* the rest of that block comes first */
 	bool      workers_seen;
 	uint32    workers_ended;
 	PipeBlock end; /* the leader's */
@@ -320,28 +326,58 @@ pipe_handle(Pipe *pipe)
 	return dsm_segment_handle(pipe->segment);
 }
 
+/* False when the uploader is gone. */
+static bool
+send_message(Pipe *pipe, const BlockHead *head, const char *folder, const char *data, size_t len)
+{
+	static uint32 wait_event = 0;
+	shm_mq_iovec  iov[3] = {{(const char *) head, sizeof(*head)}};
+	int           count = 1;
+	shm_mq_result result;
+
+	if (folder != NULL)
+		iov[count++] = (shm_mq_iovec){folder, head->folder_size};
+	if (len > 0)
+		iov[count++] = (shm_mq_iovec){data, len};
+	while ((result = shm_mq_sendv(pipe->blocks, iov, count, true, true)) == SHM_MQ_WOULD_BLOCK)
+		wait_for_uploader(pipe, compat_wait_event(wait_event, "S3exportSend"));
+	return result != SHM_MQ_DETACHED;
+}
+
+/* A message takes as much of the uploader's memory as it has bytes, and no limit knows of that. */
+static bool
+send_block(Pipe *pipe, const PipeBlock *block)
+{
+	BlockHead   head = {.rows = block->rows, .kind = block->kind};
+	const char *folder = block->folder;
+	const char *data = block->data;
+	size_t      left = block->len;
+
+	do
+	{
+		size_t len = block->kind == PIPE_ROWS ? Min(left, MESSAGE_SIZE) : left;
+
+		left -= len;
+		head.left = left;
+		head.folder_size = folder != NULL ? (uint32) strlen(folder) + 1 : 0;
+		if (!send_message(pipe, &head, folder, data, len))
+			return false;
+		data += len;
+		folder = NULL;
+		head.kind = PIPE_MORE;
+		head.rows = 0;
+	} while (left > 0);
+	return true;
+}
+
 bool
 pipe_send(Pipe *pipe, const PipeBlock *block)
 {
-	static uint32  wait_event = 0;
-	BlockHead      head = {.rows = block->rows, .kind = block->kind};
-	shm_mq_iovec   iov[3] = {{(const char *) &head, sizeof(head)}};
-	int            count = 1;
-	shm_mq_result  result;
 	StringInfoData reply;
 
-	if (block->folder != NULL)
-	{
-		head.folder_size = (uint32) strlen(block->folder) + 1;
-		iov[count++] = (shm_mq_iovec){block->folder, head.folder_size};
-	}
-	if (block->len > 0)
-		iov[count++] = (shm_mq_iovec){block->data, block->len};
 	if (block->kind == PIPE_HEADER || block->kind == PIPE_ROWS)
 		progress_add_block(&pipe->head->progress, block->rows, block->len);
-	while ((result = shm_mq_sendv(pipe->blocks, iov, count, true, true)) == SHM_MQ_WOULD_BLOCK)
-		wait_for_uploader(pipe, compat_wait_event(wait_event, "S3exportSend"));
-	if (result != SHM_MQ_DETACHED)
+	if (send_block(pipe, block))
 	{
 		if (pipe->tells)
 			(void) progress_tell(&pipe->teller);
@@ -490,6 +526,8 @@ take_block(Pipe *pipe, Source *source, PipeBlock *block)
 	block->folder = head.folder_size > 0 ? (const char *) data + sizeof(head) : NULL;
 	block->data = (const char *) data + sizeof(head) + head.folder_size;
 	block->len = len - sizeof(head) - head.folder_size;
+	block->whole = block->len + head.left;
+	pipe->halfway = head.left > 0;
 	return true;
 }
 
@@ -534,8 +572,12 @@ count_sources(Pipe *pipe)
 bool
 pipe_receive(Pipe *pipe, PipeBlock *block)
 {
-	int sources = count_sources(pipe);
+	int sources;
 
+	if (pipe->halfway)
+		return take_block(pipe, &pipe->sources[pipe->last], block);
+
+	sources = count_sources(pipe);
 	for (int i = 0; i < sources; i++)
 	{
 		int number = pipe->next;
@@ -543,6 +585,7 @@ pipe_receive(Pipe *pipe, PipeBlock *block)
 		pipe->next = (number + 1) % sources;
 		if (!take_block(pipe, &pipe->sources[number], block))
 			continue;
+		pipe->last = number;
 		if (block->kind != PIPE_END)
 			return true;
 		source_ends(pipe, number, block);

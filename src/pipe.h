@@ -34,7 +34,8 @@ typedef struct Pipe Pipe;
 typedef enum PipeBlockKind
 {
 	PIPE_HEADER,   /* the line that begins each file */
-	PIPE_ROWS,     /* whole rows */
+	PIPE_ROWS,     /* whole rows, or the first of their bytes */
+	PIPE_MORE,     /* the next bytes of these rows; nothing else comes between */
 	PIPE_FILE_END, /* no more rows come for "folder" */
 
 	/*
@@ -51,8 +52,7 @@ typedef enum PipeBlockKind
 	 */
 	PIPE_DESCRIPTION,
 
-	PIPE_END /* there is no more; without it the sender has failed.  The leader's
-			  * bytes are what an object without header and rows consists of. */
+	PIPE_END /* there is no more; without it the sender has failed */
 } PipeBlockKind;
 
 typedef struct PipeBlock
@@ -61,6 +61,7 @@ typedef struct PipeBlock
 	const char   *folder; /* of the partition that the rows are of; NULL: none */
 	const char   *data;
 	size_t        len;
+	size_t        whole; /* of PIPE_ROWS, where it is received: "len" and that of what follows */
 	uint64        rows;
 } PipeBlock;
 
@@ -90,6 +91,8 @@ extern void pipe_begin_progress(Pipe *pipe, Oid relid);
 extern uint32 pipe_handle(Pipe *pipe);
 
 /*
+ * Rows may be of any length, and arrive in pieces.
+ *
  * Waits while the queue is full.  When the uploader is gone, raises its error in
  * the leader; in a parallel worker returns false, as the leader will know why.
  * The leader sends PIPE_END when all its workers have ended.

@@ -44,6 +44,8 @@ progress_init(Progress *progress)
 	pg_atomic_init_u64(&progress->retry_at, 0);
 	pg_atomic_init_u32(&progress->parts, 0);
 	pg_atomic_init_u32(&progress->files, 0);
+	pg_atomic_init_u32(&progress->files_made, 0);
+	pg_atomic_init_u64(&progress->completing_since, 0);
 	pg_atomic_init_u32(&progress->retries, 0);
 	pg_atomic_init_u32(&progress->phase, PROGRESS_STARTING);
 	pg_atomic_init_u32(&progress->wait, PROGRESS_FOR_STORE);
@@ -62,6 +64,14 @@ progress_add_block(Progress *progress, uint64 rows, size_t bytes)
 		(void) pg_atomic_fetch_add_u64(&progress->rows, (int64) rows);
 	}
 	(void) pg_atomic_fetch_add_u64(&progress->bytes_made, (int64) bytes);
+}
+
+void
+progress_complete(Progress *progress, int files)
+{
+	pg_atomic_write_u32(&progress->files_made, (uint32) files);
+	pg_atomic_write_u64(&progress->completing_since, (uint64) GetCurrentTimestamp());
+	pg_atomic_write_u32(&progress->phase, PROGRESS_COMPLETING);
 }
 
 /* ---- reports ---- */
@@ -90,39 +100,64 @@ describe_phase(Progress *progress, ProgressReport *report)
 		report->waiting_for = pstrdup("S3");
 }
 
+static double
+seconds_since(TimestampTz since)
+{
+	if (since == 0)
+		return 0;
+	return (double) TimestampDifferenceMilliseconds(since, GetCurrentTimestamp()) / 1000;
+}
+
+/* "done" of "all" have taken so long; -1: nothing is known from that. */
+static int64
+seconds_for_rest(double elapsed, double done, double all)
+{
+	if (done >= all)
+		return 0;
+	return elapsed > 0 && done > 0 ? (int64) ceil(elapsed * (all - done) / done) : -1;
+}
+
 /*
  * The planner's number of rows is a guess: nothing is made of it once there are
  * more.  A query that thinks for an hour before its first row is not slow at
- * making rows, so that the clock starts with the first.
+ * making rows, so that the clock starts with the first.  What is made has to be
+ * sent, too, and files to be put in place: the slowest of these decides.
  */
 static void
 estimate(Progress *progress, ProgressReport *report)
 {
-	double      rows = (double) report->rows;
-	double      expected = (double) pg_atomic_read_u64(&progress->expected_rows);
-	TimestampTz since = (TimestampTz) pg_atomic_read_u64(&progress->first_rows_at);
-	uint32      phase = pg_atomic_read_u32(&progress->phase);
-	double      elapsed = 0;
+	double elapsed = seconds_since((TimestampTz) pg_atomic_read_u64(&progress->first_rows_at));
+	double completing =
+		seconds_since((TimestampTz) pg_atomic_read_u64(&progress->completing_since));
+	double expected = (double) pg_atomic_read_u64(&progress->expected_rows);
+	double rows = (double) report->rows;
+	int64  sending =
+		seconds_for_rest(elapsed, (double) report->bytes_sent, (double) report->bytes_made);
 
 	report->rate = -1;
 	report->percent = -1;
 	report->seconds_left = -1;
-	if (since != 0)
-		elapsed = (double) TimestampDifferenceMilliseconds(since, GetCurrentTimestamp()) / 1000;
 	if (elapsed > 0 && report->bytes_sent > 0)
 		report->rate = (int64) ((double) report->bytes_sent / elapsed);
 
-	if (phase >= PROGRESS_SENDING)
+	if (report->files_made > 0)
+	{
+		int64 files = seconds_for_rest(completing, report->files, report->files_made);
+
+		report->percent = 100;
+		report->seconds_left = files >= 0 && sending >= 0 ? Max(files, sending) : -1;
+	}
+	else if (pg_atomic_read_u32(&progress->phase) >= PROGRESS_SENDING)
 	{
 		report->percent = 100;
-		if (report->rate > 0)
-			report->seconds_left = Max(report->bytes_made - report->bytes_sent, 0) / report->rate;
+		report->seconds_left = sending;
 	}
 	else if (rows <= expected && expected > 0)
 	{
+		int64 reading = seconds_for_rest(elapsed, rows, expected);
+
 		report->percent = floor(rows / expected * 1000) / 10;
-		if (elapsed > 0 && rows > 0)
-			report->seconds_left = (int64) ceil(elapsed * (expected - rows) / rows);
+		report->seconds_left = reading > 0 ? reading : sending;
 	}
 }
 
@@ -133,6 +168,7 @@ progress_report(Progress *progress, ProgressReport *report)
 	report->job_id = (int64) pg_atomic_read_u64(&progress->job_id);
 	report->owner = progress->owner;
 	report->files = (int) pg_atomic_read_u32(&progress->files);
+	report->files_made = (int) pg_atomic_read_u32(&progress->files_made);
 	report->parts = (int) pg_atomic_read_u32(&progress->parts);
 	report->retries = (int) pg_atomic_read_u32(&progress->retries);
 	report->bytes_sent = (int64) pg_atomic_read_u64(&progress->bytes_sent);
@@ -204,6 +240,8 @@ give_notice(Progress *progress)
 		appendStringInfo(&text, ", %s/s", pretty_size(report.rate));
 	if (report.percent >= 0)
 		appendStringInfo(&text, ", %.1f %% of the rows", report.percent);
+	if (report.files_made > 1)
+		appendStringInfo(&text, ", %d of %d files in place", report.files, report.files_made);
 	if (report.seconds_left >= 0)
 		appendStringInfo(&text, ", about " INT64_FORMAT " s left", report.seconds_left);
 	appendStringInfo(&text, "; waiting for %s", report.waiting_for);

@@ -43,12 +43,14 @@ typedef struct Progress
 	pg_atomic_uint64 expected_rows; /* 0: unknown */
 
 	/* by the uploader */
-	pg_atomic_uint64 job_id;     /* 0: the job has no row */
-	pg_atomic_uint64 bytes_sent; /* those that S3 has acknowledged */
-	pg_atomic_uint64 retry_at;   /* when all that can be done is to try again; 0: it is not */
-	pg_atomic_uint32 parts;      /* acknowledged */
-	pg_atomic_uint32 files;      /* in place */
-	pg_atomic_uint32 retries;    /* requests sent again after a failure that can pass */
+	pg_atomic_uint64 job_id;           /* 0: the job has no row */
+	pg_atomic_uint64 bytes_sent;       /* those that S3 has acknowledged */
+	pg_atomic_uint64 retry_at;         /* when all that can be done is to try again; 0: it is not */
+	pg_atomic_uint32 parts;            /* acknowledged */
+	pg_atomic_uint32 files;            /* in place */
+	pg_atomic_uint32 files_made;       /* of which all rows are there, when they are to appear */
+	pg_atomic_uint64 completing_since; /* 0: they are not yet */
+	pg_atomic_uint32 retries;          /* requests sent again after a failure that can pass */
 	pg_atomic_uint32 phase;
 	pg_atomic_uint32 wait;
 } Progress;
@@ -58,6 +60,9 @@ extern void progress_init(Progress *progress);
 
 /* A block is on its way from a scan process to the uploader. */
 extern void progress_add_block(Progress *progress, uint64 rows, size_t bytes);
+
+/* All rows are with the uploader: so many files are to appear. */
+extern void progress_complete(Progress *progress, int files);
 
 /* What a person is told.  Strings are constants, or palloc'd. */
 typedef struct ProgressReport
@@ -71,6 +76,7 @@ typedef struct ProgressReport
 	int64       bytes_sent;
 	int         parts;
 	int         files;
+	int         files_made; /* to be put in place; 0: it is not known how many */
 	int         retries;
 	int64       rate;         /* bytes sent per second, since the first rows; -1: unknown */
 	double      percent;      /* rows made, of those that the planner expects; -1: unknown */

@@ -152,7 +152,7 @@ settle_in_session(Recovery *recovery, const JobRemains *remains, JobRemnant *rem
 	recovery->s3 =
 		s3_open(http, &connector->s3,
 				store_open_credentials(http, connector, psprintf(INT64_FORMAT, remains->job_id),
-									   encoding_to_utf8(file->key), false),
+									   encoding_to_utf8(file->key), false, false),
 				&limits);
 	settle(recovery, remnant);
 }

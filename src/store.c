@@ -63,13 +63,14 @@ store_timeouts(void)
 }
 
 static char *
-session_policy(const Connector *connector, const char *key, bool is_prefix)
+session_policy(const Connector *connector, const char *key, bool is_prefix, bool may_delete)
 {
 	const S3Config *s3 = &connector->s3;
 	const char     *partition = connector->credentials.role_arn + strlen("arn:");
 	PolicyScope     scope = {
 			.partition = pnstrdup(partition, strcspn(partition, ":")),
 			.bucket = s3->bucket,
+			.need_delete = may_delete,
 			.sets_acl = s3->acl != NULL,
 			.sets_tags = s3->tags != NULL,
 			.uses_kms = s3->server_side_encryption != NULL &&
@@ -81,12 +82,14 @@ session_policy(const Connector *connector, const char *key, bool is_prefix)
 
 Credentials *
 store_open_credentials(HttpClient *http, const Connector *connector, const char *label,
-					   const char *key, bool is_prefix)
+					   const char *key, bool is_prefix, bool may_delete)
 {
 	const CredentialConfig *config = &connector->credentials;
+	char                   *policy = NULL;
 
-	return credentials_open(http, config, psprintf("s3export-%s", label),
-							config->role_arn ? session_policy(connector, key, is_prefix) : NULL);
+	if (config->role_arn != NULL)
+		policy = session_policy(connector, key, is_prefix, may_delete);
+	return credentials_open(http, config, psprintf("s3export-%s", label), policy);
 }
 
 void

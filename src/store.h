@@ -29,8 +29,9 @@ extern void store_handle_cancel(SIGNAL_ARGS);
  * than exporting to "key", which is UTF-8, needs, or with "is_prefix" to keys that
  * begin so.  Raises what credentials_open does.
  */
-extern Credentials *store_open_credentials(HttpClient *http, const Connector *connector,
-										   const char *label, const char *key, bool is_prefix);
+extern Credentials *
+store_open_credentials(HttpClient *http, const Connector *connector, const char *label,
+					   const char *key, bool is_prefix, bool may_delete);
 
 /*
  * Watches for http_set_watch.  The first raises an error when the server is

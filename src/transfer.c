@@ -33,6 +33,7 @@
 #include "manifest.h"
 #include "path.h"
 #include "recovery.h"
+#include "stale.h"
 #include "store.h"
 #include "transfer.h"
 #include "wire.h"
@@ -70,8 +71,7 @@ typedef struct Transfer
 	Credentials           *credentials;
 	TimestampTz            refreshed_at;
 	S3Session             *s3;
-	Files                 *files;   /* NULL before the query runs */
-	PipeBlock              nothing; /* what a file without header and rows consists of */
+	Files                 *files; /* NULL before the query runs */
 	JobTotals              totals;
 	Progress              *progress;
 	bool                   wants_rows; /* and waits for nothing else */
@@ -93,12 +93,13 @@ choose_files(Transfer *transfer)
 		.connector = transfer->connector,
 		.path = path,
 		.started = time(NULL),
-		.content_type = request->content_type,
+		.compression = request->compression,
 		.overwrite = request->overwrite,
 		.partitioned = request->partitioned,
 		.named = request->named,
 		.manifest_name = request->manifest_name,
 		.max_open = request->max_open,
+		.checksums = request->manifest,
 		.header_once = request->header_once,
 		.max_size = request->max_file_size,
 		.max_rows = request->rows_per_file,
@@ -111,14 +112,21 @@ wants_manifest(const Transfer *transfer)
 	return transfer->request->manifest || transfer->request->manifest_name != NULL;
 }
 
-/* Objects, the manifest included. */
+/* Files of an earlier export to the path are not to stay beside the new ones. */
+static bool
+replaces_whole(const Transfer *transfer)
+{
+	return transfer->request->overwrite && !transfer->options.named;
+}
+
+/* Objects, the manifest included, and those that are replaced. */
 static bool
 may_have_several(const Transfer *transfer)
 {
 	const FilesOptions *options = &transfer->options;
 
 	return options->partitioned || options->max_size > 0 || options->max_rows > 0 ||
-		   wants_manifest(transfer);
+		   wants_manifest(transfer) || replaces_whole(transfer);
 }
 
 static char *
@@ -184,6 +192,7 @@ begin_job(Transfer *transfer)
 	key = first_key(transfer);
 	if (transfer->options.partitioned)
 		key = path_folder(key);
+	request.first_key = first_key(transfer);
 	transfer->key = encoding_to_utf8(key);
 	transfer->uri = connector_uri(transfer->connector, key);
 	if (transfer->job_id != JOB_UNRECORDED)
@@ -243,8 +252,9 @@ static char *
 common_prefix(const Transfer *transfer)
 {
 	char *prefix = first_key(transfer);
+	bool  manifest = wants_manifest(transfer) || replaces_whole(transfer);
 	char *others[] = {files_key(&transfer->options, NULL, 2),
-					  files_manifest_key(&transfer->options)};
+					  manifest ? files_manifest_key(&transfer->options) : prefix};
 
 	if (transfer->options.partitioned)
 		return path_folder(prefix);
@@ -318,8 +328,9 @@ open_store(Transfer *transfer)
 	char      *key = is_prefix ? common_prefix(transfer) : first_key(transfer);
 
 	transfer->http = store_open_http(guc_max_concurrent_parts + 2, guc_retry_timeout);
-	transfer->credentials = store_open_credentials(
-		transfer->http, transfer->connector, transfer->label, encoding_to_utf8(key), is_prefix);
+	transfer->credentials =
+		store_open_credentials(transfer->http, transfer->connector, transfer->label,
+							   encoding_to_utf8(key), is_prefix, replaces_whole(transfer));
 	http_set_watch(transfer->http, watch_transfer, transfer);
 	http_set_waits(transfer->http, report_wait, transfer);
 	transfer->s3 =
@@ -377,10 +388,7 @@ check_destinations(Transfer *transfer)
 		check_destination(transfer, files_manifest_key(&transfer->options), false);
 }
 
-/*
- * Takes blocks until there are no more.  The last has what an object consists of
- * that would be empty: not nothing, when it is compressed.
- */
+/* Until there are no more. */
 static void
 take_blocks(Transfer *transfer)
 {
@@ -400,6 +408,8 @@ take_blocks(Transfer *transfer)
 			files_add_header(transfer->files, block.data, block.len);
 		else if (block.kind == PIPE_ROWS)
 			files_put(transfer->files, &block);
+		else if (block.kind == PIPE_MORE)
+			files_put_more(transfer->files, &block);
 		else if (block.kind == PIPE_FILE_END)
 			files_end(transfer->files, block.folder);
 		else if (block.kind == PIPE_OBJECT)
@@ -409,7 +419,6 @@ take_blocks(Transfer *transfer)
 		else
 			break;
 	}
-	transfer->nothing = block;
 }
 
 static void
@@ -428,7 +437,7 @@ take_nothing(Transfer *transfer)
 	if (transfer->request->on_empty == ON_EMPTY_ERROR)
 		refuse_empty();
 	if (transfer->request->on_empty == ON_EMPTY_FILE && !transfer->options.partitioned)
-		files_put_nothing(transfer->files, transfer->nothing.data, transfer->nothing.len);
+		files_put_nothing(transfer->files);
 }
 
 static void
@@ -464,10 +473,12 @@ finish_files(Transfer *transfer)
 	{
 		job_set_completing(transfer->job_id, files_list(files));
 		http_set_watch(transfer->http, watch_completion, transfer);
-		pg_atomic_write_u32(&transfer->progress->phase, PROGRESS_COMPLETING);
+		progress_complete(transfer->progress, files_count(files));
 		files_complete(files);
 		if (manifest)
 			put_manifest(transfer);
+		if (replaces_whole(transfer))
+			stale_remove(transfer->http, transfer->s3, transfer->job_id);
 	}
 	files_get_totals(files, &transfer->totals);
 	job_succeed(transfer->job_id, &transfer->totals, files_list(files));
@@ -481,6 +492,7 @@ get_totals(const Transfer *transfer, TransferTotals *totals)
 	totals->rows = transfer->totals.rows;
 	totals->bytes = transfer->totals.bytes;
 	totals->files = transfer->totals.files;
+	totals->manifest_uri = transfer->totals.manifest_uri;
 }
 
 static void
@@ -717,7 +729,7 @@ transfer_serialize(StringInfo buf, const TransferRequest *request)
 	wire_put_string(buf, request->path);
 	wire_put_string(buf, request->stem);
 	wire_put_string(buf, request->suffix);
-	wire_put_string(buf, request->content_type);
+	wire_put_int64(buf, request->compression);
 	wire_put_int64(buf, request->overwrite);
 	wire_put_int64(buf, request->on_empty);
 	wire_put_int64(buf, request->header_once);
@@ -742,7 +754,7 @@ transfer_deserialize(StringInfo buf, TransferRequest *request)
 	request->path = wire_get_string(buf);
 	request->stem = wire_get_string(buf);
 	request->suffix = wire_get_string(buf);
-	request->content_type = wire_get_string(buf);
+	request->compression = (CompressMethod) wire_get_int64(buf);
 	request->overwrite = wire_get_int64(buf) != 0;
 	request->on_empty = (TransferOnEmpty) wire_get_int64(buf);
 	request->header_once = wire_get_int64(buf) != 0;

@@ -8,6 +8,7 @@
 #ifndef TRANSFER_H
 #define TRANSFER_H
 
+#include "compress.h"
 #include "connector.h"
 #include "pipe.h"
 
@@ -20,15 +21,15 @@ typedef enum TransferOnEmpty
 
 typedef struct TransferRequest
 {
-	int64       job_id; /* of a queued job; 0: a new one is made */
-	Oid         owner;  /* the role that exports */
-	int         places; /* so many exports the role may run at a time; 0: any number */
-	char       *source; /* as the user wrote it */
-	char       *path;   /* below the connector's folder, with placeholders; NULL: a name is made */
-	char       *stem;   /* what a made name begins with */
-	const char *suffix; /* and what it ends with: ".csv", ".csv.gz" */
-	const char *content_type;
-	bool        overwrite;
+	int64          job_id; /* of a queued job; 0: a new one is made */
+	Oid            owner;  /* the role that exports */
+	int            places; /* so many exports the role may run at a time; 0: any number */
+	char          *source; /* as the user wrote it */
+	char          *path; /* below the connector's folder, with placeholders; NULL: a name is made */
+	char          *stem; /* what a made name begins with */
+	const char    *suffix;      /* and what it ends with: ".csv", ".csv.gz" */
+	CompressMethod compression; /* of the blocks */
+	bool           overwrite;
 	TransferOnEmpty on_empty;
 	bool            header_once;   /* if there is one, in the first file alone */
 	bool            partitioned;   /* blocks name their partitions */
@@ -49,11 +50,12 @@ typedef struct TransferRequest
 
 typedef struct TransferTotals
 {
-	int64  job_id; /* JOB_UNRECORDED: there is no row */
-	char  *uri;    /* of the file, or of the folder of several; NULL: no file was made */
-	uint64 rows;
-	uint64 bytes;
-	int    files;
+	int64       job_id; /* JOB_UNRECORDED: there is no row */
+	char       *uri;    /* of the file, or of the folder of several; NULL: no file was made */
+	uint64      rows;
+	uint64      bytes;
+	int         files;
+	const char *manifest_uri; /* NULL: there is none */
 } TransferTotals;
 
 /* How a request travels between the processes. */

@@ -115,6 +115,7 @@ uploader_finish_export(Pipe *pipe, TransferTotals *totals)
 	totals->rows = (uint64) wire_get_int64(&reply);
 	totals->bytes = (uint64) wire_get_int64(&reply);
 	totals->files = (int) wire_get_int64(&reply);
+	totals->manifest_uri = wire_get_string(&reply);
 	pfree(reply.data);
 	pipe_close(pipe);
 }
@@ -388,6 +389,7 @@ run_export(Pipe *pipe, StringInfo request)
 	wire_put_int64(&reply, (int64) totals.rows);
 	wire_put_int64(&reply, (int64) totals.bytes);
 	wire_put_int64(&reply, totals.files);
+	wire_put_string(&reply, totals.manifest_uri);
 	pipe_reply(pipe, REPLY_FINISHED, &reply);
 }
 

@@ -84,7 +84,7 @@ packages() {
     need_packages perl libipc-run-perl clang-format cppcheck gzip zstd lz4
     ! wanted fuzz || need_fuzzer
     ! wanted valgrind || need_packages valgrind
-    ! wanted tap || need_packages "postgresql-$PG_MAJOR-cron" python3-boto3 python3-psycopg2
+    ! wanted tap || need_packages "postgresql-$PG_MAJOR-cron" python3-boto3 python3-psycopg2 python3-zstandard python3-lz4
     need_rgw
     need_nginx
 }

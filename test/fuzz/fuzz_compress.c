@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * fuzz_compress.c
- *	  Compression (compress.c): blocks one after the other are one stream, which
- *	  others decompress to what went in.
+ *	  Compression (compress.c, compress_file.c): pieces of several processes make
+ *	  one file, which others decompress to what went in.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,7 +18,21 @@
 
 #define BLOCKS 3
 
-/* gzip with zlib, another library than it was compressed with */
+/* The server's, of which no library of programs has a copy. */
+extern uint32 pg_crc32_table[256];
+uint32        pg_crc32_table[256];
+
+static void __attribute__((constructor)) make_table(void)
+{
+	for (uint32 i = 0; i < 256; i++)
+	{
+		pg_crc32_table[i] = i;
+		for (int bit = 0; bit < 8; bit++)
+			pg_crc32_table[i] = (pg_crc32_table[i] >> 1) ^ ((pg_crc32_table[i] & 1) * 0xEDB88320);
+	}
+}
+
+/* One member, with zlib: another library than it was compressed with. */
 static size_t
 expand_gzip(const char *data, size_t len, char *out, size_t room)
 {
@@ -26,16 +40,10 @@ expand_gzip(const char *data, size_t len, char *out, size_t room)
 					   .avail_in = (uInt) len,
 					   .next_out = (Bytef *) out,
 					   .avail_out = (uInt) room};
-	int      result;
 
 	FUZZ_CHECK(inflateInit2(&stream, 15 + 16) == Z_OK);
-	do
-	{
-		result = inflate(&stream, Z_FINISH);
-		FUZZ_CHECK(result == Z_STREAM_END);
-		/* the next member */
-		FUZZ_CHECK(inflateReset(&stream) == Z_OK);
-	} while (stream.avail_in > 0);
+	FUZZ_CHECK(inflate(&stream, Z_FINISH) == Z_STREAM_END);
+	FUZZ_CHECK(stream.avail_in == 0);
 	FUZZ_CHECK(inflateEnd(&stream) == Z_OK);
 	return room - stream.avail_out;
 }
@@ -54,6 +62,7 @@ expand_lz4(const char *data, size_t len, char *out, size_t room)
 {
 	LZ4F_dctx *context;
 	size_t     used = 0;
+	size_t     hint = 1;
 
 	FUZZ_CHECK(!LZ4F_isError(LZ4F_createDecompressionContext(&context, LZ4F_VERSION)));
 	while (len > 0)
@@ -61,12 +70,15 @@ expand_lz4(const char *data, size_t len, char *out, size_t room)
 		size_t taken = len;
 		size_t made = room - used;
 
-		FUZZ_CHECK(!LZ4F_isError(LZ4F_decompress(context, out + used, &made, data, &taken, NULL)));
+		hint = LZ4F_decompress(context, out + used, &made, data, &taken, NULL);
+		FUZZ_CHECK(!LZ4F_isError(hint));
 		FUZZ_CHECK(taken > 0);
 		data += taken;
 		len -= taken;
 		used += made;
+		FUZZ_CHECK(hint > 0 || len == 0); /* one frame */
 	}
+	FUZZ_CHECK(hint == 0);
 	LZ4F_freeDecompressionContext(context);
 	return used;
 }
@@ -98,6 +110,30 @@ make_block(FuzzInput *input, StringInfo block)
 		appendBinaryStringInfo(block, text, (int) strlen(text) + 1);
 }
 
+static Compressor *last; /* whose piece came last */
+
+static void
+put_piece(FuzzInput *input, Compressor *compressor, CompressFile *file, StringInfo plain,
+		  StringInfo stream)
+{
+	int         start = plain->len;
+	const char *piece;
+	size_t      len;
+	char       *block;
+
+	make_block(input, plain);
+	block = palloc(plain->len - start + 1);
+	memcpy(block, plain->data + start, plain->len - start);
+	if (compressor != last)
+		compress_restart(compressor);
+	last = compressor;
+	compress_add(compressor, block, plain->len - start);
+	compress_take(compressor, &piece, &len);
+	compress_file_put(file, &piece, &len, stream);
+	appendBinaryStringInfo(stream, piece, (int) len);
+	pfree(block);
+}
+
 void
 fuzz_one(FuzzInput *input)
 {
@@ -107,28 +143,28 @@ fuzz_one(FuzzInput *input)
 		{COMPRESS_ZSTD, 3}, {COMPRESS_LZ4, 0},   {COMPRESS_LZ4, 3},
 	};
 	const CompressOptions *options = &choices[fuzz_byte(input) % lengthof(choices)];
-	Compressor            *compressor = compress_open(options);
+	Compressor            *compressors[] = {compress_open(options), compress_open(options)};
+	CompressFile           file;
 	StringInfoData         plain;
 	StringInfoData         stream;
 	char                  *back;
 
+	last = NULL;
 	initStringInfo(&plain);
 	initStringInfo(&stream);
+	compress_file_begin(&file, options->method, &stream);
+	make_block(input, &plain);
+	compress_file_store(&file, plain.data, plain.len, &stream);
 	for (int i = 0; i < BLOCKS; i++)
-	{
-		int         start = plain.len;
-		const char *out;
-		size_t      out_len;
-		char       *block;
+		put_piece(input, compressors[fuzz_byte(input) % 2], &file, &plain, &stream);
+	compress_file_end(&file, &stream);
+	if (fuzz_byte(input) % 2 == 0)
+		compress_file_set_length(&file, &stream);
+	FUZZ_CHECK(file.len == (uint64) plain.len);
 
-		make_block(input, &plain);
-		block = palloc(plain.len - start);
-		memcpy(block, plain.data + start, plain.len - start);
-		compress_block(compressor, block, plain.len - start, &out, &out_len);
-		appendBinaryStringInfo(&stream, out, (int) out_len);
-		pfree(block);
-	}
-	back = palloc(plain.len);
-	FUZZ_CHECK(expand(options->method, &stream, back, plain.len) == (size_t) plain.len);
+	back = palloc(plain.len + 1);
+	FUZZ_CHECK(expand(options->method, &stream, back, plain.len + 1) == (size_t) plain.len);
 	FUZZ_CHECK(memcmp(back, plain.data, plain.len) == 0);
+	compress_close(compressors[0]);
+	compress_close(compressors[1]);
 }

@@ -20,7 +20,7 @@ connector_args export delivery
 parallel batch
 output uploader
 probe transfer
-manifest recovery
+manifest recovery stale
 store carry queue files
 job current
 connector

@@ -177,7 +177,7 @@ foreach my $more ('', q(, max_rows_per_file => 10, manifest => true))
 }
 $node->safe_psql('latin', q(SELECT s3export.copy_to('größe', 'SELECT 1 AS a, ''ä'' AS übel', 'hive.csv', partition_by => 'übel')));
 is(s3_get("$folder/größe/übel=ä/hive.csv"), "a\n1\n", 'partitions too');
-like(s3_get("$folder/größe/ü.manifest.json"), qr/"name": "übel"/, 'and manifests');
+like(s3_get("$folder/größe/_ü.manifest.json"), qr/"name": "übel"/, 'and manifests');
 delete $ENV{PGCLIENTENCODING};
 
 # ---- more than one part, the same bytes
@@ -203,6 +203,42 @@ foreach my $size ($part - 1, $part, $part + 1, 2 * $part)
 	is($edge->{bytes_uploaded}, $size, "$size bytes are reported");
 	ok(s3_get("$folder/edge.csv") eq 'x' x $length . "\n", "$size bytes arrive");
 }
+
+# ---- a table's name gives what COPY of the table gives
+$node->safe_psql('postgres', <<'SQL');
+CREATE TABLE made(a int, b int GENERATED ALWAYS AS (a * 2) STORED, gone int, "Odd c" text);
+ALTER TABLE made DROP COLUMN gone;
+INSERT INTO made VALUES (1, DEFAULT, 'x'), (2, DEFAULT, NULL);
+CREATE TABLE parent(a int);
+CREATE TABLE child() INHERITS (parent);
+INSERT INTO parent VALUES (1);
+INSERT INTO child VALUES (2);
+CREATE TABLE nothing();
+INSERT INTO nothing DEFAULT VALUES;
+CREATE TABLE parts(a int, twice int GENERATED ALWAYS AS (a * 2) STORED) PARTITION BY RANGE (a);
+CREATE TABLE parts1 PARTITION OF parts FOR VALUES FROM (0) TO (9);
+INSERT INTO parts VALUES (1);
+CREATE VIEW view_of_made AS SELECT * FROM made;
+SQL
+foreach my $case ([ 'made', 'TABLE' ], [ 'public.made', 'TABLE' ], [ 'postgres.public.made', 'TABLE' ], [ 'parent', 'TABLE' ], [ 'parts', 'SELECT a FROM parts' ],
+	[ 'view_of_made', 'SELECT * FROM made' ])
+{
+	my ($source, $oracle) = @$case;
+	my $expected = $oracle eq 'TABLE' ? $node->safe_psql('postgres', 'COPY ' . ($source =~ s/^postgres\.//r) . ' TO STDOUT (FORMAT csv, HEADER)') . "\n" : copy_oracle($node, $oracle, 'HEADER');
+
+	copy_to("'lake', '$source', 'table.csv', if_exists => 'overwrite'");
+	is(s3_get("$folder/table.csv"), $expected, "table $source");
+}
+copy_to(q('lake', 'nothing', 'table.csv', if_exists => 'overwrite', header => false));
+is(s3_get("$folder/table.csv"), "\n", 'a table without columns');
+$node->safe_psql('postgres', 'CREATE ROLE half LOGIN; GRANT SELECT (a, "Odd c") ON made TO half; SELECT s3export.grant_usage($$lake$$, $$half$$)');
+is($node->safe_psql('postgres', q(SET ROLE half; SELECT rows_uploaded FROM s3export.copy_to('lake', 'made', 'half.csv'))), 2, 'rights on the columns that are read are enough');
+
+# ---- credentials of another connector bring its store along
+is($node->safe_psql('postgres', "SELECT s3export.create_connector('lake2', '$S3{BUCKET}', folder_path => '$folder/second', credentials_from => 'lake') > 0"), 't', 'a connector by the credentials of another');
+is($node->safe_psql('postgres', q(SELECT count(DISTINCT (endpoint_url, region, addressing)), min(endpoint_url) IS NOT NULL FROM s3export.connectors WHERE name IN ('lake', 'lake2'))), '1|t', 'is of the same store');
+$node->safe_psql('postgres', q(SELECT s3export.create_connector('lake3', 'bucket', endpoint_url => 'http://127.0.0.1:1', credentials_from => 'lake', validate => false)));
+is($node->safe_psql('postgres', q(SELECT endpoint_url FROM s3export.connectors WHERE name = 'lake3')), 'http://127.0.0.1:1', 'unless it names one');
 
 # ---- encryption
 create_connector($node, 'sealed', folder_path => "$folder/sealed", server_side_encryption => 'AES256');

@@ -109,6 +109,29 @@ sub progress
 	is(progress('paced.csv'), undef, 'an export that is over is not shown');
 }
 
+# ---- many small files, which are sent when all rows are made
+{
+	my $stall = $s3->call('add_fault', do => 'stall', when => 'before', seconds => 0.3, times => JSON::PP::null, match => { operation => 'PutObject', key => '.*many.csv' });
+	my $export = start([ q(SELECT files_uploaded FROM s3export.copy_to('lake', 'SELECT id % 40 AS v, id FROM orders', 'many.csv', partition_by => 'v')) ]);
+	my (@seen, %before);
+
+	while (!@seen || $seen[-1])
+	{
+		my $row = $node->safe_psql('postgres', q(SELECT row_to_json(p) FROM s3export.progress p JOIN s3export.jobs USING (job_id) WHERE path = 'many.csv'));
+
+		push @seen, $row eq '' ? undef : JSON::PP::decode_json($row);
+		last if !$export->{handle}->pumpable;
+		pop @seen if !@seen || (!defined $seen[-1] && !grep { defined } @seen);
+	}
+	@seen = grep { defined && $_->{phase} eq 'completing' } @seen;
+	is(finish($export), 40, 'many small files');
+	$s3->call('clear_faults');
+	my @some = grep { $_->{files} > 0 && $_->{files} < 40 } @seen;
+	cmp_ok(scalar @some, '>', 1, 'they appear one after the other');
+	is_deeply([ grep { ($_->{seconds_left} // 0) == 0 } @some ], [], 'nobody is told that there is no time left before they are there');
+	is_deeply([ grep { $_->{bytes_sent} >= $_->{bytes_made} } @some ], [], 'nor that all is sent');
+}
+
 # ---- who sees it
 {
 	my $held = $s3->call('add_fault', do => 'hold', when => 'before', match => { operation => 'CompleteMultipartUpload', key => '.*seen.csv' });

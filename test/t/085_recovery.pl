@@ -220,10 +220,10 @@ foreach my $case ([ 'after', 'succeeded|2' ], [ 'before', 'failed|0' ])
 
 	$s3->call('add_fault', do => 'stall', when => 'after', match => { operation => 'PutObject' });
 	($handle) = start_export('none/f.csv', 'SELECT 1 AS a, 2 AS b WHERE false', arguments => q(, partition_by => 'b', manifest => true));
-	poll_until(sub { defined object('none/f.manifest.json') }, 'the manifest of no files');
+	poll_until(sub { defined object('none/_f.manifest.json') }, 'the manifest of no files');
 	crash('the uploader is killed', 'none/', $handle);
 	$s3->call('clear_faults');
-	is(recover(), "f.manifest.json|completed|The object is in place, with the token and the size of this job's.", 'a manifest of no files: recover()');
+	is(recover(), "_f.manifest.json|completed|The object is in place, with the token and the size of this job's.", 'a manifest of no files: recover()');
 	is(job('none/', 'state, rows, files, bytes'), 'succeeded|0|0|0', 'a manifest of no files: the job has succeeded');
 }
 

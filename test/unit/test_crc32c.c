@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * test_crc32c.c
- *	  CRC-32C of long data, and of two pieces put together.
+ *	  CRCs of long data, and of two pieces put together.
  *
  *-------------------------------------------------------------------------
  */
@@ -90,10 +90,42 @@ test_long(void)
 	ok(len == UINT64CONST(65536) * 65536 && doubled == one_by_one, "4 GiB, joined in two ways");
 }
 
+/* Bit by bit, as RFC 1952 has it. */
+static uint32
+gzip_crc(const char *bytes, size_t len)
+{
+	uint32 crc = 0xFFFFFFFF;
+
+	for (size_t i = 0; i < len; i++)
+	{
+		crc ^= (unsigned char) bytes[i];
+		for (int bit = 0; bit < 8; bit++)
+			crc = (crc & 1) ? (crc >> 1) ^ 0xEDB88320 : crc >> 1;
+	}
+	return ~crc;
+}
+
+static void
+test_gzip(void)
+{
+	static const size_t cuts[] = {0, 1, 5, 4096, 50000, SIZE - 1, SIZE};
+	uint32              all = gzip_crc(data, SIZE);
+
+	ok(gzip_crc("123456789", 9) == 0xCBF43926, "the check value of gzip's CRC");
+	for (size_t i = 0; i < lengthof(cuts); i++)
+	{
+		size_t cut = cuts[i];
+
+		ok(crc32_join(gzip_crc(data, cut), gzip_crc(data + cut, SIZE - cut), SIZE - cut) == all,
+		   "gzip's joined after %zu bytes", cut);
+	}
+}
+
 int
 main(void)
 {
 	fill();
+	test_gzip();
 	test_lengths();
 	test_pieces();
 	test_long();

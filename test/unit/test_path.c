@@ -93,8 +93,8 @@ test_numbers(void)
 	expands("a.", 2, "a_part2.");
 	expands("{{part}}.csv", 2, "{part}_part2.csv");
 
-	is(path_of_manifest("b/a.csv.gz"), "b/a.manifest.json", "a manifest's name");
-	is(path_of_manifest("a"), "a.manifest.json", "without an extension");
+	is(path_of_manifest("b/a.csv.gz"), "b/_a.manifest.json", "a manifest's name");
+	is(path_of_manifest("a"), "_a.manifest.json", "without an extension");
 	is(path_in_folder("b/a.csv", "c=1"), "b/c=1/a.csv", "a file of a partition");
 	is(path_in_folder("a.csv", "c=1"), "c=1/a.csv", "without a folder");
 	is(path_folder("b/c/a.csv"), "b/c/", "a folder");
@@ -128,7 +128,10 @@ test_hive(void)
 	encodes("%2F", "%252F");
 	encodes("..", "..");
 	encodes(NULL, PATH_HIVE_NULL);
-	is(path_hive_folder("c", ""), "c=" PATH_HIVE_NULL, "an empty string is Hive's NULL");
+	encodes(PATH_HIVE_NULL, "%5F_HIVE_DEFAULT_PARTITION__");
+	encodes("", "");
+	is(path_hive_place("c="), "c=" PATH_HIVE_NULL, "an empty string lies where NULL does");
+	is(path_hive_place("c=x"), "c=x", "others lie where they are named");
 	is(path_hive_folder("a=b/c", "x"), "a%3Db%2Fc=x", "a column's name is encoded too");
 
 	for (int c = 1; c < 256; c++)
