@@ -144,7 +144,10 @@ leader_detaches(dsm_segment *segment pg_attribute_unused(), Datum arg)
 static void
 leader_ends_server(dsm_segment *segment pg_attribute_unused(), Datum arg)
 {
-	TerminateBackgroundWorker((BackgroundWorkerHandle *) DatumGetPointer(arg));
+	BackgroundWorkerHandle *handle = (BackgroundWorkerHandle *) DatumGetPointer(arg);
+
+	TerminateBackgroundWorker(handle);
+	pfree(handle);
 }
 
 static dsm_segment *
@@ -204,6 +207,8 @@ start_server(PipeServer server, dsm_segment *segment)
 {
 	BackgroundWorker        worker;
 	BackgroundWorkerHandle *handle;
+	MemoryContext           caller = CurrentMemoryContext;
+	bool                    started;
 
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
@@ -217,7 +222,12 @@ start_server(PipeServer server, dsm_segment *segment)
 	worker.bgw_main_arg = UInt32GetDatum(dsm_segment_handle(segment));
 	worker.bgw_notify_pid = MyProcPid;
 
-	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+	/* An abort frees the caller's context before it detaches the segment, which ends the server. */
+	if (server == PIPE_CURRENT)
+		MemoryContextSwitchTo(TopMemoryContext);
+	started = RegisterDynamicBackgroundWorker(&worker, &handle);
+	MemoryContextSwitchTo(caller);
+	if (!started)
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 						errmsg("%s: no background worker is free", servers[server].failure),
 						errhint("Wait until other exports have ended, or raise "
@@ -242,6 +252,8 @@ pipe_open(PipeServer server, const StringInfoData *request, int workers)
 	shm_mq_set_receiver(replies, MyProc);
 
 	pipe->server = start_server(server, pipe->segment);
+	if (server == PIPE_CURRENT)
+		on_dsm_detach(pipe->segment, leader_ends_server, PointerGetDatum(pipe->server));
 
 	/* With the handle, waiting ends when the uploader dies before it attaches. */
 	pipe->blocks = shm_mq_attach(blocks, pipe->segment, pipe->server);
@@ -249,8 +261,6 @@ pipe_open(PipeServer server, const StringInfoData *request, int workers)
 
 	/* Registered last, hence called first: the flag is set before the latch. */
 	on_dsm_detach(pipe->segment, leader_detaches, PointerGetDatum(pipe->head));
-	if (server == PIPE_CURRENT)
-		on_dsm_detach(pipe->segment, leader_ends_server, PointerGetDatum(pipe->server));
 	return pipe;
 }
 
