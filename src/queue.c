@@ -511,7 +511,6 @@ dispatch(void)
 
 		MemoryContextSwitchTo(dispatcher.look);
 
-
 		/* In this order: whoever has said that he took a job has made its row say so. */
 		hear_workers(&dispatcher);
 		jobs = job_list_unfinished();
