@@ -84,7 +84,8 @@ packages() {
     need_packages perl libipc-run-perl clang-format cppcheck gzip zstd lz4
     ! wanted fuzz || need_fuzzer
     ! wanted valgrind || need_packages valgrind
-    ! wanted tap || need_packages "postgresql-$PG_MAJOR-cron" python3-boto3 python3-psycopg2
+    ! wanted tap || need_packages "postgresql-$PG_MAJOR"-{cron,hypopg,pgaudit} python3-boto3 \
+        python3-psycopg2
     need_rgw
     need_nginx
 }
@@ -97,7 +98,7 @@ build() {
     make -s PG_CONFIG="$PG_CONFIG" clean
     # Without the libraries that may be missing, too.
     make -s PG_CONFIG="$PG_CONFIG" COPT="$copt" COMPRESSION_LIBS= src/compress.o
-    for directory in . test/csv_probe; do
+    for directory in . test/csv_probe test/planner_probe; do
         make -s -C "$directory" PG_CONFIG="$PG_CONFIG" clean
         make -s -j2 -C "$directory" PG_CONFIG="$PG_CONFIG" COPT="$copt"
     done
