@@ -264,10 +264,14 @@ pipe_open(PipeServer server, const StringInfoData *request, int workers)
 	return pipe;
 }
 
+/* Returns after a notice, and leaves nothing behind: there may be many. */
 static void
 raise_uploader_error(StringInfo message)
 {
-	ErrorData edata;
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "s3export message", ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	ErrorData     edata;
 
 	pq_parse_errornotice(message, &edata);
 
@@ -276,6 +280,8 @@ raise_uploader_error(StringInfo message)
 		edata.elevel = ERROR;
 	edata.context = NULL;
 	ThrowErrorData(&edata);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
 }
 
 /* Takes one message off the replies; false: there is none now. */
@@ -299,7 +305,7 @@ take_reply(Pipe *pipe, char *letter, StringInfo reply)
 	appendBinaryStringInfo(reply, data, (int) len);
 	*letter = (char) pq_getmsgbyte(reply);
 	if (*letter == LETTER_ERROR || *letter == LETTER_NOTICE)
-		raise_uploader_error(reply); /* returns after a notice */
+		raise_uploader_error(reply);
 	return true;
 }
 
@@ -330,6 +336,22 @@ pipe_handle(Pipe *pipe)
 	return dsm_segment_handle(pipe->segment);
 }
 
+/* An uploader that has more to say than its queue holds takes no blocks until it is heard. */
+static void
+hear_uploader(Pipe *pipe)
+{
+	StringInfoData reply;
+	char           letter;
+
+	if (pipe->replies == NULL)
+		return;
+	initStringInfo(&reply);
+	while (take_reply(pipe, &letter, &reply))
+		if (letter >= LETTER_FIRST_OWN)
+			elog(ERROR, "unexpected reply \"%c\" of the uploader", letter);
+	pfree(reply.data);
+}
+
 bool
 pipe_send(Pipe *pipe, const PipeBlock *block)
 {
@@ -350,7 +372,10 @@ pipe_send(Pipe *pipe, const PipeBlock *block)
 	if (block->kind == PIPE_HEADER || block->kind == PIPE_ROWS)
 		progress_add_block(&pipe->head->progress, block->rows, block->len);
 	while ((result = shm_mq_sendv(pipe->blocks, iov, count, true, true)) == SHM_MQ_WOULD_BLOCK)
+	{
 		wait_for_uploader(pipe, compat_wait_event(wait_event, "S3exportSend"));
+		hear_uploader(pipe);
+	}
 	if (result != SHM_MQ_DETACHED)
 	{
 		if (pipe->tells)
