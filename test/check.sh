@@ -110,10 +110,22 @@ check_cppcheck() {
         --inline-suppr --std=c11 --library=posix --include=test/lib/cppcheck.h src
 }
 
+# The Makefile refuses servers that nobody has tried, with a sentence.
+check_versions() {
+    local config=$WORK/pg_config major said
+
+    for major in 14 19; do
+        printf '#!/bin/sh\necho "PostgreSQL %sdevel"\n' "$major" >"$config"
+        chmod 755 "$config"
+        said=$(make -n PG_CONFIG="$config" 2>&1) && return 1
+        [[ $said == *"s3export is for PostgreSQL 15 to 18; \"$config\" is of $major"* ]] || return 1
+    done
+}
+
 lint() {
     local check passed=0 failed=0
 
-    for check in test/lib/check_includes.sh test/lib/check_format.sh check_cppcheck; do
+    for check in test/lib/check_includes.sh test/lib/check_format.sh check_cppcheck check_versions; do
         if "$check"; then
             passed=$((passed + 1))
         else
