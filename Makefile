@@ -139,8 +139,9 @@ PG_MAJOR := $(shell $(PG_CONFIG) --version 2>/dev/null | sed -n 's/^PostgreSQL \
 ifeq ($(PG_MAJOR),)
 $(error could not run "$(PG_CONFIG)": install PostgreSQL's development files, or set PG_CONFIG)
 endif
-ifeq ($(shell test $(PG_MAJOR) -ge 15 && echo yes),)
-$(error s3export requires PostgreSQL 15 or later; "$(PG_CONFIG)" is of $(PG_MAJOR))
+# What a later server calls differently is known when it can be tried.
+ifeq ($(filter $(PG_MAJOR),15 16 17 18),)
+$(error s3export is for PostgreSQL 15 to 18; "$(PG_CONFIG)" is of $(PG_MAJOR))
 endif
 ifneq ($(shell pkg-config --exists libcurl libcrypto expat && echo yes),yes)
 $(error could not find libcurl, libcrypto and expat with pkg-config: install their development files)

@@ -26,6 +26,7 @@ static const char *const always[] = {
 	"transform_null_equals",
 	"xmloption",
 	"default_text_search_config",
+	"timezone_abbreviations",
 	/* how values are written */
 	"DateStyle",
 	"IntervalStyle",
@@ -33,6 +34,7 @@ static const char *const always[] = {
 	"extra_float_digits",
 	"bytea_output",
 	"xmlbinary",
+	"quote_all_identifiers",
 	"lc_monetary",
 	"lc_numeric",
 	"lc_time",

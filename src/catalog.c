@@ -16,6 +16,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "replication/origin.h"
@@ -115,20 +116,55 @@ catalog_commit_transaction(CatalogTransaction *transaction)
 	CurrentResourceOwner = transaction->owner;
 }
 
+typedef struct Setting
+{
+	const char *name;
+	const char *value;
+} Setting;
+
+/* Not every server has all of them. */
+static void
+settle(const Setting *settings, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+	{
+		if (GetConfigOption(settings[i].name, true, false) != NULL)
+			SetConfigOption(settings[i].name, settings[i].value, PGC_SUSET, PGC_S_OVERRIDE);
+	}
+}
+
+void
+catalog_settle_connection(void)
+{
+	const Setting settings[] = {
+		{"client_encoding", GetDatabaseEncodingName()},
+		{"client_min_messages", "notice"},
+		{"role", "none"},
+		{"default_transaction_deferrable", "off"},
+	};
+
+	settle(settings, lengthof(settings));
+}
+
 void
 catalog_settle_session(const char *application_name)
 {
-	static const char *const settings[][2] = {
+	static const Setting settings[] = {
 		{"lock_timeout", CATALOG_LOCK_TIMEOUT},
+		{"statement_timeout", "0"},
+		{"transaction_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
 		{"synchronous_commit", "local"},
 		{"default_transaction_read_only", "off"},
 		{"default_transaction_isolation", "read committed"},
-		{"default_transaction_deferrable", "off"},
-		{"idle_in_transaction_session_timeout", "0"},
+		{"session_replication_role", "origin"},
+		{"standard_conforming_strings", "on"},
+		{"transform_null_equals", "off"},
+		{"jit", "off"},
 	};
 
-	for (size_t i = 0; i < lengthof(settings); i++)
-		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	catalog_settle_connection();
+	settle(settings, lengthof(settings));
 	pgstat_report_appname(application_name);
 
 	/* Logical replication can tell these commits from those of users. */

@@ -59,7 +59,15 @@ extern void catalog_doubt_caches(void);
 	GetSystemIdentifier(), DataDir, MyDatabaseId, (int32) GetWALInsertionTimeLine()
 
 /*
- * In a background worker whose transactions touch the extension's own tables
+ * In every background worker when it has connected, whatever the database and the role set:
+ * messages are for another process of the server, in the database's encoding, and few enough
+ * to fit a queue; the user is who the worker is connected as; no transaction waits for others
+ * to end, of which one may wait for the worker.
+ */
+extern void catalog_settle_connection(void);
+
+/*
+ * The same, in a background worker whose transactions touch the extension's own tables
  * alone: they must not wait for ever for a lock that whoever waits for the worker
  * may hold, nor depend on what the database sets for its users.  Their commits are marked in
  * the WAL as not to be replicated.

@@ -11,6 +11,8 @@
 #include "catalog/pg_class.h"
 #include "fmgr.h"
 #include "storage/latch.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
@@ -145,6 +147,30 @@
 #define compat_publishes_generated(publication) ((void) (publication), true)
 #define COMPAT_PUBLISH_GENERATED ""
 #endif
+
+/*
+ * The lock after "held" (NULL: the first) of those that a process holds in a partition of the
+ * lock manager, whose LWLock the caller has; NULL: there is none.  The list got another type
+ * in 16.
+ */
+static inline PROCLOCK *
+compat_next_held(PGPROC *proc, uint32 partition, PROCLOCK *held)
+{
+#if PG_VERSION_NUM >= 160000
+	dlist_head *locks = &proc->myProcLocks[partition];
+
+	if (held == NULL)
+		return dlist_is_empty(locks) ? NULL : dlist_head_element(PROCLOCK, procLink, locks);
+	return dlist_has_next(locks, &held->procLink)
+			   ? dlist_container(PROCLOCK, procLink, dlist_next_node(locks, &held->procLink))
+			   : NULL;
+#else
+	SHM_QUEUE *locks = &proc->myProcLocks[partition];
+
+	return (PROCLOCK *) SHMQueueNext(locks, held == NULL ? locks : &held->procLink,
+									 offsetof(PROCLOCK, procLink));
+#endif
+}
 
 /* Stands first in a declaration; the server's own word for it has changed in 18. */
 #if PG_VERSION_NUM >= 180000

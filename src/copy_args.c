@@ -422,7 +422,8 @@ FunctionCallInfo
 copy_args_from_pairs(List *pairs)
 {
 	List            *name = list_make2(makeString("s3export"), makeString("copy_to"));
-	Oid              function = LookupFuncName(name, -1, NULL, false);
+	Oid              any = InvalidOid; /* not looked at, but asked for */
+	Oid              function = LookupFuncName(name, -1, &any, false);
 	Oid             *types;
 	char           **names;
 	int              count = declaration(function, &types, &names);

@@ -104,25 +104,13 @@ static void
 settle_output(void)
 {
 	static const char *const settings[][2] = {
-		{"datestyle", "ISO, YMD"},
-		{"intervalstyle", "postgres"},
-		{"timezone", "UTC"},
-		{"bytea_output", "hex"},
-		{"extra_float_digits", "1"},
-		{"lc_monetary", "C"},
-		{"search_path", "pg_catalog"},
-		{"quote_all_identifiers", "off"},
-		{"statement_timeout", "0"},
-		{"transaction_timeout", "0"},
-		{"jit", "off"},
+		{"datestyle", "ISO, YMD"},     {"intervalstyle", "postgres"},    {"timezone", "UTC"},
+		{"bytea_output", "hex"},       {"extra_float_digits", "1"},      {"lc_monetary", "C"},
+		{"search_path", "pg_catalog"}, {"quote_all_identifiers", "off"},
 	};
 
-	/* Not every server has all of them. */
 	for (size_t i = 0; i < lengthof(settings); i++)
-	{
-		if (GetConfigOption(settings[i][0], true, false) != NULL)
-			SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
-	}
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 /*

@@ -245,6 +245,16 @@ describe(SPIPlanPtr plan, Oid relid, OutputFormat *format, TransferRequest *expo
 												format->csv.header ? header : "none");
 }
 
+/* A plan of the query, and how many parallel workers send its rows: 0, the leader sends all. */
+static PlannedStmt *
+plan_query(SPIPlanPtr prepared, int workers, int *senders)
+{
+	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(prepared));
+	Query            *query = linitial_node(Query, source->query_list);
+
+	return parallel_plan(query, source->query_string, workers, senders);
+}
+
 static void
 execute_alone(PlannedStmt *plan, const char *text, Output *output)
 {
@@ -261,23 +271,16 @@ execute_alone(PlannedStmt *plan, const char *text, Output *output)
 }
 
 static void
-execute(SPIPlanPtr prepared, int workers, OutputFormat *format, Pipe *pipe)
+execute(SPIPlanPtr prepared, PlannedStmt *plan, int senders, OutputFormat *format, Pipe *pipe)
 {
 	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(prepared));
-	Query            *query = linitial_node(Query, source->query_list);
 	const char       *text = source->query_string;
-	PlannedStmt      *parallel = NULL;
-	PlannedStmt      *plan;
 	Output           *output;
 
-	if (workers > 0)
-		parallel = parallel_plan(query, text, workers);
-	plan = parallel != NULL ? parallel
-							: pg_plan_query(copyObject(query), text, CURSOR_OPT_PARALLEL_OK, NULL);
 	pg_atomic_write_u64(&pipe_progress(pipe)->expected_rows, (uint64) plan->planTree->plan_rows);
-	format->alone = parallel == NULL;
+	format->alone = senders == 0;
 	output = output_open(format, pipe);
-	if (parallel != NULL)
+	if (senders > 0)
 		parallel_execute(plan, text, format, pipe, output);
 	else
 		execute_alone(plan, text, output);
@@ -326,18 +329,21 @@ export_run(const Connector *connector, OutputFormat *format, int workers, Transf
 {
 	MemoryContext context = CurrentMemoryContext;
 	Pipe *volatile pipe = NULL;
-	SPIPlanPtr plan;
+	SPIPlanPtr prepared;
 	Oid        relid;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	plan = prepare(export->source, &export->stem, &relid);
-	describe(plan, relid, format, export);
+	prepared = prepare(export->source, &export->stem, &relid);
+	describe(prepared, relid, format, export);
 
 	PG_TRY();
 	{
-		pipe = uploader_start_export(connector, export, workers, relid);
-		execute(plan, workers, format, pipe);
+		int          senders;
+		PlannedStmt *plan = plan_query(prepared, workers, &senders);
+
+		pipe = uploader_start_export(connector, export, senders, relid);
+		execute(prepared, plan, senders, format, pipe);
 		MemoryContextSwitchTo(context);
 		uploader_finish_export(pipe, totals);
 	}

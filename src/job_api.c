@@ -18,6 +18,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -121,25 +122,31 @@ require_process(int64 job_id, JobStatus *status)
 					errhint("s3export.recover() finds out what became of it.")));
 }
 
+/* The status lives in a context of the last look, in the current one. */
 static void
 wait_for_end(int64 job_id, TimestampTz deadline, JobStatus *status)
 {
-	long pause = FIRST_LOOK;
+	MemoryContext look =
+		AllocSetContextCreate(CurrentMemoryContext, "s3export look", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(look);
+	long          pause = FIRST_LOOK;
 
 	for (;;)
 	{
 		long left;
 
+		MemoryContextReset(look);
 		get_status(job_id, status);
 		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
 		if (has_ended(status) || left <= 0)
-			return;
+			break;
 		require_process(job_id, status);
 		if (is_queued(status))
 			queue_start();
 		wait_a_while(Min(pause, left));
 		pause = Min(pause * 3 / 2, LAST_LOOK);
 	}
+	MemoryContextSwitchTo(caller);
 }
 
 /* Which job, as a session that waits may have several. */

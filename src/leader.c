@@ -32,6 +32,7 @@
 #include "utils/timeout.h"
 
 #include "carry.h"
+#include "catalog.h"
 #include "compat.h"
 #include "copy_args.h"
 #include "export.h"
@@ -206,6 +207,7 @@ s3export_leader_main(Datum arg pg_attribute_unused())
 		ereport(FATAL, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 						errmsg("the role that queued the export does not exist")));
 	BackgroundWorkerInitializeConnectionByOid(order.database, order.owner, COMPAT_CONNECT_FLAGS);
+	catalog_settle_connection();
 	SetConfigOption("application_name", MyBgworkerEntry->bgw_name, PGC_USERSET, PGC_S_SESSION);
 	before_shmem_exit(record_exit, (Datum) 0);
 

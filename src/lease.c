@@ -10,8 +10,11 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
 #include "storage/procarray.h"
 
+#include "compat.h"
 #include "lease.h"
 
 /* The fourth field of an advisory lock's tag, which is 1 or 2 for users' locks. */
@@ -141,25 +144,30 @@ lease_path_is_free(int64 connector_id, const char *key)
 	return is_free(path_tag(connector_id, key, CLASS_PATH));
 }
 
+/*
+ * The lock manager tells of one lock only who is in its way, and only of those in a
+ * transaction.  What a process holds of one partition of the locks is a short list.
+ */
 bool
 lease_is_held_by(int64 job_id, int pid)
 {
 	LOCKTAG   tag = job_tag(job_id);
-	LockData *data;
+	uint32    hash = LockTagHashCode(&tag);
+	LWLock   *partition = LockHashPartitionLock(hash);
+	PGPROC   *proc = BackendPidGetProc(pid);
+	PROCLOCK *held = NULL;
+	bool      found = false;
 
-	/* The look at all locks is for a process that may be another one by now. */
-	if (BackendPidGetProc(pid) == NULL)
+	if (proc == NULL)
 		return false;
-	data = GetLockStatusData();
-	for (int i = 0; i < data->nelements; i++)
-	{
-		const LockInstanceData *lock = &data->locks[i];
-
-		if (lock->pid == pid && (lock->holdMask & LOCKBIT_ON(ShareLock)) != 0 &&
-			memcmp(&lock->locktag, &tag, sizeof(LOCKTAG)) == 0)
-			return true;
-	}
-	return false;
+	LWLockAcquire(partition, LW_SHARED);
+	while (!found && (held = compat_next_held(proc, LockHashPartition(hash), held)) != NULL)
+		found = (held->holdMask & LOCKBIT_ON(ShareLock)) != 0 &&
+				memcmp(&held->tag.myLock->tag, &tag, sizeof(LOCKTAG)) == 0;
+	/* Its place may be another process's by now. */
+	found = found && proc->pid == pid;
+	LWLockRelease(partition);
+	return found;
 }
 
 void

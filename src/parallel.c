@@ -108,16 +108,48 @@ is_worth_workers(const Gather *gather)
 		   (double) min_parallel_table_scan_size * BLCKSZ;
 }
 
-PlannedStmt *
-parallel_plan(Query *query, const char *text, int workers)
+/* Whoever takes part can send what it makes: nothing has to be done to all rows at last. */
+static bool
+may_end_with_gather(const Query *query)
 {
-	PlannedStmt *plan = plan_for_sinks(query, text, workers);
-	Gather      *gather = (Gather *) plan->planTree;
+	return query->sortClause == NIL && query->groupClause == NIL && query->distinctClause == NIL &&
+		   query->groupingSets == NIL && query->havingQual == NULL && query->limitCount == NULL &&
+		   query->limitOffset == NULL && !query->hasAggs && !query->hasWindowFuncs;
+}
 
-	if (IsA(gather, Gather) && !gather->single_copy && is_worth_workers(gather) &&
-		gather_returns_rows_as_they_are(gather))
-		return plan;
-	return NULL;
+static int
+allowed_workers(int workers)
+{
+	return Min(workers, Min(max_parallel_workers, max_worker_processes));
+}
+
+/*
+ * Planning can take as long as a small export, and is done once where that is possible.  A
+ * plan without workers is the same whatever workers cost.  One with workers that cannot
+ * send would be chosen by costs that are not its own.
+ */
+PlannedStmt *
+parallel_plan(Query *query, const char *text, int workers, int *senders)
+{
+	int max_senders = allowed_workers(workers);
+
+	*senders = 0;
+	if (max_senders > 0 && may_end_with_gather(query))
+	{
+		PlannedStmt *plan = plan_for_sinks(query, text, max_senders);
+		Gather      *gather = (Gather *) plan->planTree;
+
+		if (!plan->parallelModeNeeded)
+			return plan;
+		if (IsA(gather, Gather) && !gather->single_copy && is_worth_workers(gather) &&
+			gather_returns_rows_as_they_are(gather))
+		{
+			/* A planner's hook may want more than the planner was allowed. */
+			*senders = gather->num_workers = Min(gather->num_workers, max_senders);
+			return plan;
+		}
+	}
+	return pg_plan_query(copyObject(query), text, CURSOR_OPT_PARALLEL_OK, NULL);
 }
 
 /* ---- the sink's private data ---- */

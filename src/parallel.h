@@ -21,13 +21,14 @@
 extern void parallel_init(void);
 
 /*
- * A plan of "query" in which up to "workers" parallel workers send rows; NULL:
- * the query cannot, or had better not, run so.  For parallel_execute alone.
+ * A plan of "query".  *senders is how many parallel workers will send rows, at most: no more
+ * than "workers", nor than this server and this session allow.  When it is 0 the query
+ * cannot, or had better not, run so, and the plan is an ordinary one.
  */
-extern PlannedStmt *parallel_plan(Query *query, const char *text, int workers);
+extern PlannedStmt *parallel_plan(Query *query, const char *text, int workers, int *senders);
 
 /*
- * Runs the plan in the current snapshot.  There may be fewer workers, or none.
+ * Runs a plan with senders in the current snapshot.  There may be fewer workers, or none.
  * When it returns, all have sent their rows; "output" is the leader's.
  */
 extern void parallel_execute(PlannedStmt *plan, const char *text, const OutputFormat *format,

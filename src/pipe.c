@@ -150,7 +150,10 @@ leader_detaches(dsm_segment *segment pg_attribute_unused(), Datum arg)
 static void
 leader_ends_server(dsm_segment *segment pg_attribute_unused(), Datum arg)
 {
-	TerminateBackgroundWorker((BackgroundWorkerHandle *) DatumGetPointer(arg));
+	BackgroundWorkerHandle *handle = (BackgroundWorkerHandle *) DatumGetPointer(arg);
+
+	TerminateBackgroundWorker(handle);
+	pfree(handle);
 }
 
 static dsm_segment *
@@ -210,6 +213,8 @@ start_server(PipeServer server, dsm_segment *segment)
 {
 	BackgroundWorker        worker;
 	BackgroundWorkerHandle *handle;
+	MemoryContext           caller = CurrentMemoryContext;
+	bool                    started;
 
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
@@ -223,7 +228,12 @@ start_server(PipeServer server, dsm_segment *segment)
 	worker.bgw_main_arg = UInt32GetDatum(dsm_segment_handle(segment));
 	worker.bgw_notify_pid = MyProcPid;
 
-	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+	/* An abort frees the caller's context before it detaches the segment, which ends the server. */
+	if (server == PIPE_CURRENT)
+		MemoryContextSwitchTo(TopMemoryContext);
+	started = RegisterDynamicBackgroundWorker(&worker, &handle);
+	MemoryContextSwitchTo(caller);
+	if (!started)
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 						errmsg("%s: no background worker is free", servers[server].failure),
 						errhint("Wait until other exports have ended, or raise "
@@ -248,6 +258,8 @@ pipe_open(PipeServer server, const StringInfoData *request, int workers)
 	shm_mq_set_receiver(replies, MyProc);
 
 	pipe->server = start_server(server, pipe->segment);
+	if (server == PIPE_CURRENT)
+		on_dsm_detach(pipe->segment, leader_ends_server, PointerGetDatum(pipe->server));
 
 	/* With the handle, waiting ends when the uploader dies before it attaches. */
 	pipe->blocks = shm_mq_attach(blocks, pipe->segment, pipe->server);
@@ -255,15 +267,17 @@ pipe_open(PipeServer server, const StringInfoData *request, int workers)
 
 	/* Registered last, hence called first: the flag is set before the latch. */
 	on_dsm_detach(pipe->segment, leader_detaches, PointerGetDatum(pipe->head));
-	if (server == PIPE_CURRENT)
-		on_dsm_detach(pipe->segment, leader_ends_server, PointerGetDatum(pipe->server));
 	return pipe;
 }
 
+/* Returns after a notice, and leaves nothing behind: there may be many. */
 static void
 raise_uploader_error(StringInfo message)
 {
-	ErrorData edata;
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "s3export message", ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	ErrorData     edata;
 
 	pq_parse_errornotice(message, &edata);
 
@@ -272,6 +286,8 @@ raise_uploader_error(StringInfo message)
 		edata.elevel = ERROR;
 	edata.context = NULL;
 	ThrowErrorData(&edata);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
 }
 
 /* Takes one message off the replies; false: there is none now. */
@@ -295,7 +311,7 @@ take_reply(Pipe *pipe, char *letter, StringInfo reply)
 	appendBinaryStringInfo(reply, data, (int) len);
 	*letter = (char) pq_getmsgbyte(reply);
 	if (*letter == LETTER_ERROR || *letter == LETTER_NOTICE)
-		raise_uploader_error(reply); /* returns after a notice */
+		raise_uploader_error(reply);
 	return true;
 }
 
@@ -326,6 +342,22 @@ pipe_handle(Pipe *pipe)
 	return dsm_segment_handle(pipe->segment);
 }
 
+/* An uploader that has more to say than its queue holds takes no blocks until it is heard. */
+static void
+hear_uploader(Pipe *pipe)
+{
+	StringInfoData reply;
+	char           letter;
+
+	if (pipe->replies == NULL)
+		return;
+	initStringInfo(&reply);
+	while (take_reply(pipe, &letter, &reply))
+		if (letter >= LETTER_FIRST_OWN)
+			elog(ERROR, "unexpected reply \"%c\" of the uploader", letter);
+	pfree(reply.data);
+}
+
 /* False when the uploader is gone. */
 static bool
 send_message(Pipe *pipe, const BlockHead *head, const char *folder, const char *data, size_t len)
@@ -340,7 +372,10 @@ send_message(Pipe *pipe, const BlockHead *head, const char *folder, const char *
 	if (len > 0)
 		iov[count++] = (shm_mq_iovec){data, len};
 	while ((result = shm_mq_sendv(pipe->blocks, iov, count, true, true)) == SHM_MQ_WOULD_BLOCK)
+	{
 		wait_for_uploader(pipe, compat_wait_event(wait_event, "S3exportSend"));
+		hear_uploader(pipe);
+	}
 	return result != SHM_MQ_DETACHED;
 }
 

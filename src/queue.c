@@ -31,6 +31,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "catalog.h"
 #include "compat.h"
 #include "guc.h"
 #include "job.h"
@@ -674,7 +675,6 @@ dispatch(void)
 
 		MemoryContextSwitchTo(dispatcher.look);
 
-
 		/* In this order: whoever has said that he took a job has made its row say so. */
 		hear_workers(&dispatcher);
 		jobs = job_list_unfinished();
@@ -722,7 +722,7 @@ s3export_dispatcher_main(Datum arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
-	pgstat_report_appname("s3export dispatcher");
+	catalog_settle_session("s3export dispatcher");
 
 	context =
 		AllocSetContextCreate(TopMemoryContext, "s3export dispatcher", ALLOCSET_DEFAULT_SIZES);

@@ -2,7 +2,12 @@
 # check.sh: installs what is missing, builds, and runs every test.
 #
 # usage: check.sh [all | lint | unit | sanitize | fuzz | regress [NAME...] | tap [FILE...] |
-#                  valgrind | demo]
+#                  valgrind | demo | assert [FILE...]]
+#
+# assert is not in all.  It builds PostgreSQL with assertions from Debian's source
+# package, into S3EXPORT_CACHE (/var/tmp/s3export-UID) once, and runs regress and tap on
+# it; then some of regress where nothing stays in caches (debug_discard_caches), for a
+# quarter of an hour.
 #
 # Needs Debian, and root or sudo for its packages and for "make install", which
 # goes to the system's PostgreSQL.  Starts servers of its own, on loopback, and
@@ -16,7 +21,7 @@ cd "$ROOT"
 PART=${1:-all}
 [ $# -eq 0 ] || shift
 case $PART in
-    all | lint | unit | sanitize | fuzz | regress | tap | valgrind | demo) ;;
+    all | lint | unit | sanitize | fuzz | regress | tap | valgrind | demo | assert) ;;
     *)
         sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p}' "$0" >&2
         exit 2
@@ -84,9 +89,18 @@ packages() {
     need_packages perl libipc-run-perl clang-format cppcheck gzip zstd lz4
     ! wanted fuzz || need_fuzzer
     ! wanted valgrind || need_packages valgrind
-    ! wanted tap || need_packages "postgresql-$PG_MAJOR-cron" python3-boto3 python3-psycopg2 python3-zstandard python3-lz4
+    ! wanted tap || need_packages "postgresql-$PG_MAJOR"-{cron,hypopg,pgaudit} python3-boto3 \
+        python3-psycopg2 python3-zstandard python3-lz4
     need_rgw
     need_nginx
+}
+
+# The server with assertions is the one that everything is built for and run on.
+assert_server() {
+    local cache=${S3EXPORT_CACHE:-/var/tmp/s3export-$(id -u)}
+
+    private_directory "$cache"
+    bash test/lib/assert.sh "$cache" >"$WORK/assert"
 }
 
 build() {
@@ -97,7 +111,7 @@ build() {
     make -s PG_CONFIG="$PG_CONFIG" clean
     # Without the libraries that may be missing, too.
     make -s PG_CONFIG="$PG_CONFIG" COPT="$copt" COMPRESSION_LIBS= src/compress.o
-    for directory in . test/csv_probe; do
+    for directory in . test/csv_probe test/planner_probe; do
         make -s -C "$directory" PG_CONFIG="$PG_CONFIG" clean
         make -s -j2 -C "$directory" PG_CONFIG="$PG_CONFIG" COPT="$copt"
     done
@@ -109,10 +123,22 @@ check_cppcheck() {
         --inline-suppr --std=c11 --library=posix --include=test/lib/cppcheck.h src
 }
 
+# The Makefile refuses servers that nobody has tried, with a sentence.
+check_versions() {
+    local config=$WORK/pg_config major said
+
+    for major in 14 19; do
+        printf '#!/bin/sh\necho "PostgreSQL %sdevel"\n' "$major" >"$config"
+        chmod 755 "$config"
+        said=$(make -n PG_CONFIG="$config" 2>&1) && return 1
+        [[ $said == *"s3export is for PostgreSQL 15 to 18; \"$config\" is of $major"* ]] || return 1
+    done
+}
+
 lint() {
     local check passed=0 failed=0
 
-    for check in test/lib/check_includes.sh test/lib/check_format.sh check_cppcheck; do
+    for check in test/lib/check_includes.sh test/lib/check_format.sh check_cppcheck check_versions; do
         if "$check"; then
             passed=$((passed + 1))
         else
@@ -188,6 +214,11 @@ regress() {
     cp "$WORK/pg/log" "$WORK/logs/regress.log"
     bash test/lib/pg.sh stop "$WORK/pg"
     [ "$status" -eq 0 ] && grep -q '[1-9]' "$COUNT"
+}
+
+# Whatever was looked up in a cache is gone when it is looked at again: some 250 times as slow.
+discard() {
+    PG_CONF='debug_discard_caches = 1' regress "$@"
 }
 
 # The tests and their servers run as one user, who may not be able to read the
@@ -347,13 +378,26 @@ packages
 ! wanted unit || part unit
 ! wanted sanitize || part sanitize
 ! wanted fuzz || part fuzz
-if wanted regress || wanted tap || wanted valgrind; then
+if [ "$PART" = assert ]; then
+    part assert_server
+    [ "$PART_FAILED" -eq 0 ] || exit 1
+    PG_CONFIG=$(cat "$WORK/assert")
+    PG_BIN=$("$PG_CONFIG" --bindir)
+fi
+if wanted regress || wanted tap || wanted valgrind || [ "$PART" = assert ]; then
     part build
     # Where the module does not build there is nothing to run.
     if [ "$PART_FAILED" -eq 0 ]; then
         ! wanted regress || part regress "$@"
         ! wanted tap || part tap "$@"
         ! wanted valgrind || part valgrind
+        if [ "$PART" = assert ]; then
+            part regress
+            # Debian's pg_cron is for Debian's server.
+            [ $# -gt 0 ] || mapfile -t files < <(ls test/t/*.pl | grep -v _cron)
+            part tap "${@:-${files[@]}}"
+            part discard copy_to currents
+        fi
         part secrets
     fi
 fi

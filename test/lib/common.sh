@@ -162,20 +162,25 @@ major_of() {
     echo "${major:-0}"
 }
 
+# is_supported MAJOR
+is_supported() {
+    [ "$1" -ge 15 ] && [ "$1" -le 18 ]
+}
+
 # find_postgres: sets PG_CONFIG to the newest PostgreSQL with a server that
 # s3export supports, or to the caller's PG_CONFIG.  Fails when there is none.
 find_postgres() {
     local candidate best=0 major
 
     if [ -n "${PG_CONFIG:-}" ]; then
-        [ "$(major_of "$PG_CONFIG")" -ge 15 ] ||
-            die "PG_CONFIG=$PG_CONFIG is not of PostgreSQL 15 or later"
+        is_supported "$(major_of "$PG_CONFIG")" ||
+            die "PG_CONFIG=$PG_CONFIG is not of PostgreSQL 15 to 18"
         return 0
     fi
     for candidate in "$(command -v pg_config || true)" /usr/lib/postgresql/*/bin/pg_config; do
         [ -x "$candidate" ] || continue
         major=$(major_of "$candidate")
-        if [ "$major" -ge 15 ] && [ "$major" -gt "$best" ] &&
+        if is_supported "$major" && [ "$major" -gt "$best" ] &&
             [ -x "$("$candidate" --bindir)/postgres" ]; then
             best=$major
             PG_CONFIG=$candidate
@@ -192,8 +197,8 @@ need_postgres() {
         # shellcheck disable=SC2016
         as_root sh -c 'apt-cache show postgresql >/dev/null 2>&1 || apt-get -q update >/dev/null'
         version=$(apt-cache depends postgresql | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p')
-        [ "${version:-0}" -ge 15 ] ||
-            die "this system's PostgreSQL is ${version:-not there}; s3export needs 15 or later"
+        is_supported "${version:-0}" ||
+            die "this system's PostgreSQL is ${version:-not there}; s3export is for 15 to 18"
         need_packages "postgresql-$version"
         find_postgres || die "postgresql-$version is installed, and its pg_config is not found"
     fi

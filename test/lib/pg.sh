@@ -50,7 +50,7 @@ E
 start() {
     local port password
 
-    find_postgres || die "could not find PostgreSQL 15 or later"
+    find_postgres || die "could not find PostgreSQL 15 to 18"
     PG_BIN=$("$PG_CONFIG" --bindir)
     [ ! -e "$DATA" ] || die "$DIR holds a server already; stop it first"
     # sun_path has 108 bytes.

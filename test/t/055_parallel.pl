@@ -79,6 +79,7 @@ sub serial_ok
 }
 
 $node->safe_psql('postgres', <<'SQL');
+CREATE FUNCTION slowly(i int) RETURNS int LANGUAGE plpgsql PARALLEL SAFE AS $$BEGIN PERFORM pg_sleep(0.1); RETURN i; END$$;
 CREATE TABLE orders (id int PRIMARY KEY, customer text, note text, amount numeric, at timestamptz,
 	twice numeric GENERATED ALWAYS AS (amount * 2) STORED, gone int);
 INSERT INTO orders (id, customer, note, amount, at) SELECT i, 'customer ' || i % 100, CASE i % 4 WHEN 0 THEN NULL WHEN 1 THEN ''
@@ -174,11 +175,24 @@ is(export('measures')->{leader}, undef, 'nor are small partitions');
 error_like($node, q(SELECT s3export.copy_to('lake', 'orders', 'wrong.csv', parallel => -1)),
 	{ sqlstate => '22023', message => 'invalid value for argument "parallel": -1' }, 'parallel => -1');
 
-my $alone = export('orders', before => "$small; SET max_parallel_workers = 0", arguments => 'header => true');
-is($alone->{leader}, 20000, 'no worker is to be had: the leader sends all rows');
-ok($alone->{bytes} eq copy_oracle($node, 'SELECT * FROM orders', 'HEADER'), 'and they are COPY\'s');
-is(export('orders', before => "$workers_only; SET max_parallel_workers = 0")->{leader}, 20000, 'also when it was not to');
-is_deeply(export('orders', before => "$workers_only; SET max_parallel_workers = 1")->{workers}, { 0 => 20000 }, 'fewer than asked for');
+is(export('orders', before => "$small; SET max_parallel_workers = 0")->{leader}, undef, 'a session that may have no workers plans none');
+is_deeply([ keys %{ export('orders', before => "$small; SET max_parallel_workers = 1")->{workers} } ], [0], 'and no more than it may have');
+
+# ---- workers that somebody else has
+{
+	my $busy = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', $small, '-c', 'SET parallel_setup_cost = 0', '-c',
+			'SELECT count(*) FROM orders WHERE slowly(id) < 0' ], '<', \undef, '>', \my $out, '2>', \my $err);
+
+	poll_until(sub { $node->safe_psql('postgres', q(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'parallel worker')) == 2 }, 'workers of others');
+	my $alone = export('orders', before => "$small; SET max_parallel_workers = 2", arguments => 'header => true');
+	is($alone->{leader}, 20000, 'no worker is to be had: the leader sends all rows');
+	ok($alone->{bytes} eq copy_oracle($node, 'SELECT * FROM orders', 'HEADER'), 'and they are COPY\'s');
+	is(export('orders', before => "$workers_only; SET max_parallel_workers = 2")->{leader}, 20000, 'also when it was not to');
+	is_deeply(export('orders', before => "$workers_only; SET max_parallel_workers = 3")->{workers}, { 0 => 20000 }, 'fewer than asked for');
+	$node->safe_psql('postgres', q(SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '%slowly(id)%' AND pid <> pg_backend_pid()));
+	$busy->finish;
+	poll_until(sub { $node->safe_psql('postgres', q(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'parallel worker')) == 0 }, 'the end of others');
+}
 
 # ---- empty results
 my $empty = 'SELECT * FROM orders WHERE amount < 0';

@@ -215,8 +215,8 @@ sql(q(CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE team NOLOGIN; 
 # ---- settings
 {
 	my $before = q(SET DateStyle = 'SQL, DMY'; SET TimeZone = 'Europe/Rome'; SET IntervalStyle = 'iso_8601'; SET bytea_output = 'escape'; SET extra_float_digits = 0;
-		SET search_path = elsewhere, public; SET row_security = off; SET app.tenant = 'x"y\z'; SET work_mem = '7MB'; SET s3export.part_size = '6MB');
-	my $source = q(SELECT timestamptz '2026-11-22 12:00+00' AS t, interval '1 day 2 hours' AS i, '\x41'::bytea AS b, 0.1::float8 + 0.2 AS f, (SELECT what FROM place) AS p,
+		SET quote_all_identifiers = on; SET timezone_abbreviations = 'India'; SET search_path = elsewhere, public; SET row_security = off; SET app.tenant = 'x"y\z'; SET work_mem = '7MB'; SET s3export.part_size = '6MB');
+	my $source = q(SELECT timestamptz '2026-11-22 12:00+00' AS t, timestamptz '2026-11-22 12:00 IST' AS a, 'place'::regclass AS c, interval '1 day 2 hours' AS i, '\x41'::bytea AS b, 0.1::float8 + 0.2 AS f, (SELECT what FROM place) AS p,
 		current_setting('app.tenant', true) AS tenant, current_setting('work_mem') AS work_mem, current_setting('s3export.part_size') AS part_size, current_setting('row_security') AS row_security);
 
 	sql(q(CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.place AS SELECT 'elsewhere' AS what; CREATE TABLE place AS SELECT 'public' AS what));
