@@ -223,7 +223,8 @@ connector_use_keys(Connector *connector, const char *access_key_id, const char *
 	memset(credentials, 0, sizeof(*credentials));
 	credentials->credential_id = connector->credential_id;
 	credentials->access_key_id = pstrdup(access_key_id);
-	credentials->sealed = secret_seal(secret, token, connector->credential_id, connector_stored_secret());
+	credentials->sealed =
+		secret_seal(secret, token, connector->credential_id, connector_stored_secret());
 	credentials->sts_endpoint_url = sts_endpoint_url;
 }
 
