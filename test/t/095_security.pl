@@ -391,7 +391,7 @@ sub one_object
 				  . ", 'hive.csv', partition_by => " . sql_literal($column) . ", manifest => true, if_exists => 'overwrite')");
 			my @keys = map { $_->{key} // '' } $s3->log(since => $before, service => 's3');
 
-			is_deeply([ grep { !m{^\Q$folder\E/([^/]+/)?hive[^/]*$} || m{/\.{0,2}(/|$)|[\x00-\x1f]} } @keys ], [], 'partition ' . ("$column=$value" =~ s/([^ -~])/sprintf '\\x%02x', ord $1/ger) . ': one folder')
+			is_deeply([ grep { !m{^\Q$folder\E/([^/]+/)?_?hive[^/]*$} || m{/\.{0,2}(/|$)|[\x00-\x1f]} } @keys ], [], 'partition ' . ("$column=$value" =~ s/([^ -~])/sprintf '\\x%02x', ord $1/ger) . ': one folder')
 			  or diag explain [ $error, \@keys ];
 			ok(@keys > 0 || %$error, 'which there is, or an error');
 		}

@@ -227,7 +227,7 @@ flow('batches', tables => '{small}', max_events_per_file => \1);
 sql("DO \$\$BEGIN FOR i IN 1 .. $batches LOOP INSERT INTO small SELECT i * 1000 + j FROM generate_series(1, $files) j; COMMIT; END LOOP; END\$\$");
 {
 	my @numbers = (4, $batches);
-	my @faults = map { $s3->call('add_fault', do => 'hold', match => { key => $folder{batches}, operation => 'CompleteMultipartUpload' }, skip => $files * $_ - 1)->{id} } @numbers;
+	my @faults = map { $s3->call('add_fault', do => 'hold', match => { key => "$folder{batches}.*[.]csv\$", operation => [ 'PutObject', 'CompleteMultipartUpload' ] }, skip => $files * $_ - 1)->{id} } @numbers;
 	my $delivery = start_psql($node, q(SELECT events, files FROM s3export.deliver('batches')));
 	my @accounts;
 
