@@ -443,7 +443,8 @@ error_like($node, 'SELECT s3export.wait(' . queue('SELECT 1 / (3 - g) FROM gener
 	my $hold = hold(1);
 	my @jobs = map { queue(held(1), "restart$_.csv") } 1 .. 3;
 
-	wait_for_state($jobs[1], 'running');
+	# A job without an uploader is put back.
+	poll_until(sub { job($jobs[1], 'state, uploader_pid IS NOT NULL') eq 'running|t' }, 'an uploader of the second job');
 	$node->restart('fast');
 	eval { $hold->finish };
 	is(job($jobs[$_], 'state'), 'cancelled', 'a shutdown ends what runs') foreach 0, 1;

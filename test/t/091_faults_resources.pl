@@ -377,7 +377,7 @@ sub size_of
 	$node->safe_psql('postgres', 'SELECT * FROM s3export.recover()');
 	is($node->safe_psql('postgres', q(SELECT count(*) FROM s3export.jobs WHERE state = 'running')), 0, 'as: no job runs for ever');
 
-	my $row = q(SELECT repeat('x', 200000000));
+	my $row = q(SELECT repeat('x', i) FROM generate_series(200000000, 200000000) i);
 	my $session = session();
 	my (undef, $error) = with_limit('as', $size + 100 * 1024 * 1024, sub { ask($session, copy_to($row, 'uploader.csv')) });
 	is($node->safe_psql('postgres', q(SELECT state, rows, bytes FROM s3export.jobs WHERE path = 'uploader.csv')), "succeeded|1|200000008",

@@ -132,6 +132,25 @@ my %flow = (kind => 'currents', tables => '{rows,whole,split}', operations => '{
 	q(SELECT 'launched', s3export.launch('off') IS NOT NULL),
 	q(INSERT INTO rows (i) VALUES (1000)),
 	q(SELECT 'refused', state, error IS NOT NULL FROM s3export.deliver("raise" => false) WHERE connector = 'off'));
+
+# What a worker's error ends, and what its session ends while it is at it.
+$s3->call('add_fault', do => 'error', code => 'InvalidRequest', status => 400, match => { key => "$folder-flow" }, times => undef);
+my (undef, $failed) = run(
+	'SELECT ' . connector_sql('no', at_endpoint($s3), access_key_id => 'AKIANOBODY', secret_access_key => 'nobody' x 6, validate => \'false',
+		folder_path => "$folder-no", kind => 'currents', tables => '{rows}'),
+	q(SELECT s3export.launch('no', copy_existing => true)),
+	q(UPDATE whole SET c = 'e'),
+	q(SELECT * FROM s3export.deliver('flow')));
+$s3->call('clear_faults');
+$s3->call('add_fault', do => 'stall', match => { key => "$folder-flow" }, times => undef);
+my (undef, $cancelled) = run(q(SET statement_timeout = '20s'), q(SELECT * FROM s3export.deliver('flow')));
+$s3->call('clear_faults');
+my ($made_up) = run(q(SELECT 'delivered', state, events FROM s3export.deliver('flow')));
+like($failed, qr/ERROR: .*-no.*ERROR: .*-flow/s, 'a launch and a delivery that fail');
+is(scalar(() = $failed =~ /ERROR:/g), 2, 'and nothing else');
+like($cancelled, qr/ERROR: .*statement timeout/, 'a delivery that is cancelled');
+like($made_up, qr/^delivered\|running\|40$/m, 'what was not delivered is, later');
+
 $s3->call('configure', max_skew => 1e9);
 set_clock_forward(3 * 24 * 3600);
 my ($later_out, $later_err) = run(
