@@ -50,16 +50,24 @@ sub export
 	return \%result;
 }
 
+# A table that is named, as COPY has it: without generated columns.
+sub query_of
+{
+	my ($source) = @_;
+
+	return 'SELECT id, customer, note, amount, at, added FROM orders' if $source eq 'orders';
+	return $source =~ /^\w+$/ ? "SELECT * FROM $source" : $source;
+}
+
 # Two tests: all rows are sent by workers, and they are COPY's.
 sub parallel_ok
 {
 	my ($source, $name, %options) = @_;
 	my $before = $options{before} // 'SELECT';
 	my $result = export($source, %options, before => "$before; $workers_only");
-	my $query = $source =~ /^\w+$/ ? "SELECT * FROM $source" : $source;
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	ok(sorted($result->{bytes}) eq sorted(copy_oracle($node, $query, $options{copy}, $before)), "$name: the rows are COPY's");
+	ok(sorted($result->{bytes}) eq sorted(copy_oracle($node, query_of($source), $options{copy}, $before)), "$name: the rows are COPY's");
 	ok(keys %{ $result->{workers} } == 2 && $result->{leader} == 0 && $result->{by_workers} == $result->{rows},
 		"$name: workers have sent them") or diag("rows $result->{rows}, workers: " . join(' ', %{ $result->{workers} }));
 	return $result;
@@ -117,9 +125,9 @@ parallel_ok('WITH big AS (SELECT * FROM orders WHERE id > 50) SELECT id, at FROM
 parallel_ok('SELECT id, generate_series(1, 2) FROM orders', 'a function that returns sets');
 
 my $header = export('orders', before => $workers_only, arguments => 'header => true')->{bytes};
-like($header, qr/\Aid,customer,note,amount,at,twice,added\n/, 'the header is the first line');
+like($header, qr/\Aid,customer,note,amount,at,added\n/, 'the header is the first line');
 is(scalar(() = $header =~ /^id,customer/mg), 1, 'and there is one');
-ok(sorted($header) eq sorted(copy_oracle($node, 'SELECT * FROM orders', 'HEADER')), 'above the rows');
+ok(sorted($header) eq sorted(copy_oracle($node, query_of('orders'), 'HEADER')), 'above the rows');
 
 my $both = export('SELECT * FROM orders, generate_series(1, 20)', before => $small);
 ok(sorted($both->{bytes}) eq sorted(copy_oracle($node, 'SELECT * FROM orders, generate_series(1, 20)')),
@@ -186,7 +194,7 @@ is_deeply([ keys %{ export('orders', before => "$small; SET max_parallel_workers
 	poll_until(sub { $node->safe_psql('postgres', q(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'parallel worker')) == 2 }, 'workers of others');
 	my $alone = export('orders', before => "$small; SET max_parallel_workers = 2", arguments => 'header => true');
 	is($alone->{leader}, 20000, 'no worker is to be had: the leader sends all rows');
-	ok($alone->{bytes} eq copy_oracle($node, 'SELECT * FROM orders', 'HEADER'), 'and they are COPY\'s');
+	ok($alone->{bytes} eq copy_oracle($node, query_of('orders'), 'HEADER'), 'and they are COPY\'s');
 	is(export('orders', before => "$workers_only; SET max_parallel_workers = 2")->{leader}, 20000, 'also when it was not to');
 	is_deeply(export('orders', before => "$workers_only; SET max_parallel_workers = 3")->{workers}, { 0 => 20000 }, 'fewer than asked for');
 	$node->safe_psql('postgres', q(SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '%slowly(id)%' AND pid <> pg_backend_pid()));
@@ -244,7 +252,7 @@ is(export('VALUES (1)', before => $workers_only, after => q(DO $$ BEGIN BEGIN
 	'in a block, after a failure in another');
 
 {
-	my $before = copy_oracle($node, 'SELECT * FROM orders');
+	my $before = copy_oracle($node, query_of('orders'));
 	my ($in, $out, $err) = ('', '', '');
 	my $handle = IPC::Run::start([ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres') ], '<', \$in, '>', \$out, '2>', \$err);
 

@@ -144,7 +144,7 @@ sql("CREATE ROLE $_ LOGIN; SELECT s3export.grant_usage('lake', '$_')") foreach q
 # ---- several at once
 {
 	my ($good) = queue('bob', 'SELECT 1');
-	my ($bad) = queue('bob', 'SELECT 1 / 0');
+	my ($bad) = queue('bob', 'SELECT 1 / (i - 1) FROM generate_series(1, 1) i');
 	my ($late) = queue('bob', 'SELECT 2');
 
 	is(sql("SELECT job_id, state, rows_uploaded, error_code, error_message FROM s3export.wait('{$good,$bad,$late}'::bigint[], \"raise\" => false)", 'bob'),

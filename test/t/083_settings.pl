@@ -95,7 +95,7 @@ sub work
 	($out, $err) = said(@before, "SELECT * FROM $again");
 	($done{'an error of the uploader'}) = $err =~ /ERROR: +(.*)/;
 	($out) = said(@before, 'SELECT job_id FROM ' . copy_to('SELECT note::pg_catalog.int4 FROM public.items WHERE id = 1', "failed-$n.csv", ', wait => false'));
-	$done{'a job that fails'} = $out =~ /^(\d+)$/m ? (said(@before, "SELECT * FROM s3export.wait($1, '1 min')"))[1] : "no job\n";
+	$done{'a job that fails'} = $out =~ /^(\d+)$/m ? (said(@before, "SELECT * FROM s3export.wait($1, '1 min')"))[1] =~ s{job \d+ to "s3:\S+"}{job to a file}r : "no job\n";
 
 	my $name = "flow_$n";
 	{

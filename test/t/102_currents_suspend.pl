@@ -122,7 +122,9 @@ sub notified
 	poll_until(sub { $listener->pump_nb; $listen_out =~ /^mark $marks again$/m }, 'the session that listens');
 	while ($listen_out =~ /notification "s3export" with payload "(\{.*\})" received/g)
 	{
-		push @events, JSON::PP->new->decode($1);
+		my $notified = JSON::PP->new->decode($1);
+
+		push @events, $notified unless join(' ', sort keys %$notified) eq 'job_id state';
 	}
 	$listen_out = '';
 	# Every role may listen.

@@ -104,7 +104,7 @@ sub launch_copy
 	like(slurp_file($dump), qr/^CREATE PUBLICATION s3export_flow /m, 'and their publications');
 	$node->safe_psql('postgres', 'CREATE DATABASE restored');
 	$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, 'restored' ], 'a restore');
-	$node->safe_psql('restored', credentials());
+	$node->safe_psql('restored', 'SELECT s3export.adopt();' . credentials());
 	starts_idle($node, 'a restored database', 'created', 'connector "flow" has not been launched', dbname => 'restored');
 	error_like($node, q(SELECT s3export.stop('flow')), { sqlstate => '55000', detail => 'It has not been launched.' }, 'a restored database: there is nothing to stop', dbname => 'restored');
 	$node->safe_psql('restored', 'ALTER TABLE app.gone RENAME TO went');
@@ -122,7 +122,7 @@ sub launch_copy
 	# OIDs are others there.
 	$second->safe_psql('postgres', 'CREATE TABLE noise (id int)');
 	$second->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, '-d', $second->connstr('postgres') ], 'a restore in another server');
-	$second->safe_psql('postgres', credentials());
+	$second->safe_psql('postgres', 'SELECT s3export.adopt();' . credentials());
 	starts_idle($second, 'another server', 'created', 'connector "flow" has not been launched');
 	launch_copy($second, 'another server');
 	$second->stop;
@@ -135,7 +135,7 @@ sub launch_copy
 	$node->command_ok([ 'pg_dump', '--no-publications', '-f', $dump, 'postgres' ], 'pg_dump --no-publications');
 	$node->safe_psql('postgres', 'CREATE DATABASE unpublished');
 	$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, 'unpublished' ], 'a restore');
-	$node->safe_psql('unpublished', credentials());
+	$node->safe_psql('unpublished', 'SELECT s3export.adopt();' . credentials());
 	is(current_of($node, 'flow', 'state, publication, tables', dbname => 'unpublished'), 'created|s3export_flow|{}', 'without its publication: the connector is there');
 	error_like($node, q(SELECT s3export.launch('flow')), { sqlstate => '42704', message => 'publication "s3export_flow" of connector "flow" does not exist', hint => qr/CREATE PUBLICATION/ }, 'without its publication: it cannot be launched', dbname => 'unpublished');
 	$node->safe_psql('unpublished', q(CREATE PUBLICATION s3export_flow FOR TABLE app.orders, app.gone WITH (publish = 'insert, delete')));
@@ -148,6 +148,8 @@ sub launch_copy
 # ---- a copy of the database
 {
 	$node->safe_psql('template1', 'CREATE DATABASE twin TEMPLATE postgres');
+	error_like($node, q(SELECT s3export.deliver('flow')), { sqlstate => 'XX001', hint => qr/adopt/ }, 'a copy of the database: nobody vouches for its rows', dbname => 'twin');
+	$node->safe_psql('twin', 'SELECT s3export.adopt()');
 	starts_idle($node, 'a copy of the database', 'elsewhere', 'connector "flow" was launched elsewhere', dbname => 'twin', first => { hint => qr/folder of its own/ });
 	$node->safe_psql('twin', q(BEGIN; SELECT s3export.drop_connector('flow'); ROLLBACK));
 	$node->safe_psql('twin', q(BEGIN; SELECT s3export.stop('flow'); COMMIT));
