@@ -102,6 +102,8 @@ typedef struct Source
 	Bitmapset  *key;        /* attribute numbers of what tells rows apart; NULL: all columns */
 	bool        identified; /* updates and deletes say which row of the target they are of */
 
+	uint64 outsider; /* publication_members() when it was found to be none; 0: it was not */
+
 	/* while it is not published: rows are there for which there was no event */
 	bool born;   /* it has been made since the batch began */
 	bool missed; /* and changed */
@@ -129,6 +131,7 @@ struct Batch
 	/* batch_members.c: those of the transaction, by their OIDs */
 	MemoryContext members_context;
 	List         *members; /* of Member */
+	bool          looks;   /* they have to be looked at again at the end */
 
 	List  *withheld_tables; /* names (char *) */
 	uint64 withheld;

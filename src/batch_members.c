@@ -106,18 +106,43 @@ add_member(Batch *batch, Oid relid, Oid table)
 	MemoryContextSwitchTo(old);
 }
 
-/* Is there a table among the relations, other than temporary ones? */
+/*
+ * A relation that is altered again and again has as many rows in the catalogs, and each look-up
+ * passes all of them.  So one that is known to be nobody's is not looked up, unless the
+ * transaction changes the publication, or a table that is published: it may become its
+ * partition.
+ */
 static bool
-has_table(List *relids)
+is_outsider(const Batch *batch, Oid relid)
+{
+	const Source *source = batch_peek_source(batch, relid);
+
+	return source != NULL && source->outsider == publication_members();
+}
+
+/* Temporary tables come and go. */
+static void
+note_outsider(Batch *batch, Oid relid)
+{
+	Oid  publication = batch_find_publication(batch);
+	char kind = get_rel_relkind(relid);
+
+	if (OidIsValid(publication) &&
+		(kind == RELKIND_RELATION || kind == RELKIND_PARTITIONED_TABLE) &&
+		get_rel_persistence(relid) != RELPERSISTENCE_TEMP &&
+		publication_is_outsider(publication, relid))
+		batch_enter_source(batch, relid)->outsider = publication_members();
+}
+
+static bool
+any_is_published(Batch *batch, List *relids)
 {
 	ListCell *cell;
 
 	foreach (cell, relids)
 	{
-		char kind = get_rel_relkind(lfirst_oid(cell));
-
-		if ((kind == RELKIND_RELATION || kind == RELKIND_PARTITIONED_TABLE) &&
-			get_rel_persistence(lfirst_oid(cell)) != RELPERSISTENCE_TEMP)
+		if (!is_outsider(batch, lfirst_oid(cell)) &&
+			OidIsValid(find_table(batch, lfirst_oid(cell))))
 			return true;
 	}
 	return false;
@@ -130,7 +155,9 @@ add_members(Batch *batch, List *relids)
 
 	foreach (cell, relids)
 	{
-		if (exists(lfirst_oid(cell)))
+		if (is_outsider(batch, lfirst_oid(cell)))
+			add_member(batch, lfirst_oid(cell), InvalidOid);
+		else if (exists(lfirst_oid(cell)))
 			add_member(batch, lfirst_oid(cell), find_table(batch, lfirst_oid(cell)));
 	}
 }
@@ -145,13 +172,11 @@ batch_begin_members(Batch *batch, const DecodeTransaction *transaction)
 	MemoryContextReset(batch->event_context);
 	batch->members = NIL;
 	relids = list_changed(transaction);
-	if (has_table(relids))
-	{
-		/* What is cached is of others, which may have begun after the transaction. */
+	/* What is cached is of others, which may have begun after the transaction. */
+	batch->looks = any_is_published(batch, relids);
+	if (batch->looks)
 		decode_forget_catalogs();
-		add_members(batch, relids);
-		decode_forget_catalogs();
-	}
+	add_members(batch, relids);
 	MemoryContextSwitchTo(caller);
 }
 
@@ -428,8 +453,11 @@ list_changes(Batch *batch, const DecodeTransaction *transaction)
 
 	foreach (cell, list_changed(transaction))
 	{
-		Change *change = palloc(sizeof(Change));
+		Change *change;
 
+		if (!batch->looks && is_outsider(batch, lfirst_oid(cell)))
+			continue;
+		change = palloc(sizeof(Change));
 		*change = (Change){.relid = lfirst_oid(cell),
 						   .before = find_member(batch, lfirst_oid(cell)),
 						   .after = find_table(batch, lfirst_oid(cell))};
@@ -439,6 +467,7 @@ list_changes(Batch *batch, const DecodeTransaction *transaction)
 		else
 		{
 			note_birth(batch, transaction, change->relid);
+			note_outsider(batch, change->relid);
 			pfree(change);
 		}
 	}

@@ -29,6 +29,7 @@
 /* ---- what has been heard of changes ---- */
 
 static uint64 generation = 1;
+static uint64 members = 1;
 
 static void
 relation_changes(Datum arg pg_attribute_unused(), Oid relid pg_attribute_unused())
@@ -43,15 +44,24 @@ catalog_changes(Datum arg pg_attribute_unused(), int cacheid pg_attribute_unused
 	generation++;
 }
 
+static void
+members_change(Datum arg pg_attribute_unused(), int cacheid pg_attribute_unused(),
+			   uint32 hashvalue pg_attribute_unused())
+{
+	generation++;
+	members++;
+}
+
 /* Names of schemas and types are in the descriptions of tables. */
 static void
 register_callbacks(void)
 {
-	static const int caches[] = {PUBLICATIONOID, PUBLICATIONRELMAP, PUBLICATIONNAMESPACEMAP,
-								 NAMESPACEOID,   TYPEOID,           AUTHOID,
-								 AUTHMEMROLEMEM};
+	static const int publications[] = {PUBLICATIONOID, PUBLICATIONRELMAP, PUBLICATIONNAMESPACEMAP};
+	static const int caches[] = {NAMESPACEOID, TYPEOID, AUTHOID, AUTHMEMROLEMEM};
 
 	CacheRegisterRelcacheCallback(relation_changes, (Datum) 0);
+	for (size_t i = 0; i < lengthof(publications); i++)
+		CacheRegisterSyscacheCallback(publications[i], members_change, (Datum) 0);
 	for (size_t i = 0; i < lengthof(caches); i++)
 		CacheRegisterSyscacheCallback(caches[i], catalog_changes, (Datum) 0);
 }
@@ -71,6 +81,13 @@ publication_generation(void)
 {
 	listen_once();
 	return generation;
+}
+
+uint64
+publication_members(void)
+{
+	listen_once();
+	return members;
 }
 
 /* ---- the publication ---- */
@@ -213,6 +230,15 @@ publication_find_table(Oid oid, Oid relid)
 		table = find_member(publication, relid, relation->relispartition);
 	ReleaseSysCache(tuple);
 	return OidIsValid(table) && !publication->pubviaroot ? relid : table;
+}
+
+bool
+publication_is_outsider(Oid oid, Oid relid)
+{
+	const Publication *publication = GetPublication(oid);
+
+	return !publication->alltables && GetPublicationSchemas(oid) == NIL &&
+		   !OidIsValid(find_member(publication, relid, get_rel_relispartition(relid)));
 }
 
 void

@@ -58,6 +58,15 @@ extern void publication_describe(Oid oid, Oid sender, Relation relation, Publish
 extern Oid publication_find_table(Oid oid, Oid relid);
 
 /*
+ * Is "relid" no member of publication "oid", which exists, whatever is done to the relation,
+ * but for making it a partition of one?
+ */
+extern bool publication_is_outsider(Oid oid, Oid relid);
+
+/* Changes whenever the process hears that publications may have other members. */
+extern uint64 publication_members(void);
+
+/*
  * Changes whenever the process hears of a change in the catalogs that
  * publication_describe, or the names and columns of tables, may depend on.
  */

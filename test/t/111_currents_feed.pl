@@ -380,6 +380,14 @@ deliver_loudly('back');
 is(gaps((batches(objects('back')))[ $before .. $#{ [ names('back') ] } ]), '', 'its rows were events');
 is((grep { defined $_->{missing} } @{ schema_of('back', 'public.back')->{columns} }), 0, 'columns that join a list have no value that rows lack');
 is_fine('back', 'back');
+# Tables that move into a schema that is published, and out of it.
+sql('CREATE SCHEMA pubs; CREATE PUBLICATION schemas FOR TABLES IN SCHEMA pubs; CREATE TABLE moved (id int PRIMARY KEY); INSERT INTO moved VALUES (1)');
+flow('schemas', publication => 'schemas');
+launch($node, 'schemas');
+sql($_) foreach 'CREATE TABLE hollow (id int PRIMARY KEY)', 'ALTER TABLE moved SET (fillfactor = 90)', 'ALTER TABLE moved SET SCHEMA pubs', 'ALTER TABLE hollow SET SCHEMA pubs', 'INSERT INTO pubs.moved VALUES (2)', 'INSERT INTO pubs.hollow VALUES (1)', 'ALTER TABLE pubs.hollow SET SCHEMA public';
+deliver_loudly('schemas');
+is(join('|', sort split /\|/, gaps(batches(objects('schemas')))), "$launched|pubs.hollow: the table has left the publication|pubs.moved: the table has joined the publication without the rows that it had", 'tables that move into a schema that is published, and out of it');
+is_fine('schemas', 'schemas');
 # All that was owed is unknown when it is launched anew.
 sql(q(SELECT s3export.stop('gaps')));
 sql(q(INSERT INTO p VALUES (3, 'missed')));
