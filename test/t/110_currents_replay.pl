@@ -550,9 +550,12 @@ sub round
 	my $started = time;
 	my @plan = sort { rand() <=> 0.5 } sort keys %fault;
 
-	while (@plan || time < $started + $seconds || time < $started + 3 * $seconds && grep { !$count{$_} } @happenings)
+	# Where the machine is slow, faults find nobody: they are tried again.
+	my $few = sub { grep({ $count{$_} } keys %fault) < 3 };
+	while (@plan || time < $started + $seconds || time < $started + 3 * $seconds && ($few->() || grep { !$count{$_} } @happenings))
 	{
 		go_on(0.3 + rand 2);
+		@plan = sort { rand() <=> 0.5 } sort keys %fault if !@plan && time < $started + 2 * $seconds && $few->();
 		my $fault = shift @plan // next;
 
 		$count{$fault}++ if $fault{$fault}->();
