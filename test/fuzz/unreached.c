@@ -21,6 +21,7 @@ UNREACHED(BasicOpenFile)
 UNREACHED(CloseTransientFile)
 UNREACHED(OpenTransientFile)
 UNREACHED(OpenTransientFilePerm)
+UNREACHED(ProcessProcSignalBarrier)
 UNREACHED(RecoveryInProgress)
 UNREACHED(ReleaseExternalFD)
 UNREACHED(fsync_fname_ext)
@@ -37,4 +38,5 @@ void *PG_exception_stack;
 void *error_context_stack;
 void *guc_key_file;
 int   MyProcPid;
+int   ProcSignalBarrierPending;
 int   guc_request_timeout;
