@@ -22,6 +22,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
+#include "utils/snapmgr.h"
 
 #include "batch_internal.h"
 #include "compat.h"
@@ -116,7 +117,10 @@ event_key(Relation relation)
 
 	if (relation->rd_rel->relreplident == REPLICA_IDENTITY_FULL)
 		return primary_key(relation);
-	identity = RelationGetIdentityKeyBitmap(relation);
+	/* The first is for changes that are decoded alone, the second for rows that are copied. */
+	identity = HistoricSnapshotActive()
+				   ? RelationGetIdentityKeyBitmap(relation)
+				   : RelationGetIndexAttrBitmap(relation, INDEX_ATTR_BITMAP_IDENTITY_KEY);
 	while ((bit = bms_next_member(identity, bit)) >= 0)
 		key = bms_add_member(key, bit + FirstLowInvalidHeapAttributeNumber);
 	bms_free(identity);
