@@ -356,12 +356,13 @@ batch_end(Batch *batch, const DecodeTransaction *transaction)
 {
 	MemoryContext caller;
 	ListCell     *cell;
+	bool          changed;
 
 	if (batch->counts || transaction->nchanged == 0)
 		return;
 	caller = MemoryContextSwitchTo(batch->event_context);
 	MemoryContextReset(batch->event_context);
-	foreach (cell, batch_end_members(batch, transaction))
+	foreach (cell, batch_end_members(batch, transaction, &changed))
 	{
 		Relation relation = RelationIdGetRelation(lfirst_oid(cell));
 		Source  *source = RelationIsValid(relation) ? batch_find_source(batch, relation) : NULL;
@@ -371,6 +372,9 @@ batch_end(Batch *batch, const DecodeTransaction *transaction)
 		if (RelationIsValid(relation))
 			RelationClose(relation);
 	}
+	/* A transaction that was open meanwhile has changes from before, and comes later. */
+	if (changed)
+		decode_forget_catalogs();
 	MemoryContextSwitchTo(caller);
 }
 

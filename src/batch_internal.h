@@ -182,10 +182,11 @@ extern void batch_note_gap(Batch *batch, const char *table, const char *reason, 
 
 /*
  * Before the first change of a transaction, and after its last: what it makes readers miss is
- * gaps.  The second returns the OIDs of the tables that it has changed, and that are published.
+ * gaps.  The second returns the OIDs of the tables that it has changed, and that are published,
+ * and whether it has changed what was published.
  */
 extern void  batch_begin_members(Batch *batch, const DecodeTransaction *transaction);
-extern List *batch_end_members(Batch *batch, const DecodeTransaction *transaction);
+extern List *batch_end_members(Batch *batch, const DecodeTransaction *transaction, bool *changed);
 
 /* ---- batch_source.c ---- */
 

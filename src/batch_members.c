@@ -475,7 +475,7 @@ list_changes(Batch *batch, const DecodeTransaction *transaction)
 }
 
 List *
-batch_end_members(Batch *batch, const DecodeTransaction *transaction)
+batch_end_members(Batch *batch, const DecodeTransaction *transaction, bool *changed)
 {
 	List     *changes = list_changes(batch, transaction);
 	List     *whole = NIL;
@@ -501,8 +501,6 @@ batch_end_members(Batch *batch, const DecodeTransaction *transaction)
 			(change->before == NULL || change->before->table != change->relid))
 			tell_change(batch, transaction, change, &whole);
 	}
-	/* A transaction that was open meanwhile has changes from before, and comes later. */
-	if (changes != NIL)
-		decode_forget_catalogs();
+	*changed = changes != NIL;
 	return tables;
 }
