@@ -32,7 +32,7 @@ OBJS = \
 	src/batch_event.o \
 	src/batch_file.o \
 	src/batch_schema.o \
-	src/batch_members.o src/batch_source.o \
+	src/batch_members.o src/batch_source.o src/batch_unpublished.o \
 	src/publication.o \
 	src/decode.o \
 	src/connector_args.o \

@@ -39,6 +39,9 @@ batch_note_gap(Batch *batch, const char *table, const char *reason, bool told)
 	CurrentGap   *gap;
 	ListCell     *cell;
 
+	/* Those of a batch that is written again have been recorded. */
+	if (batch->settings->end != InvalidXLogRecPtr)
+		return;
 	foreach (cell, batch->gaps)
 	{
 		gap = lfirst(cell);
@@ -262,8 +265,8 @@ put_rewrite(Batch *batch, const Source *source, const DecodeChange *change)
 
 /*
  * PostgreSQL refuses updates and deletes without a replica identity in a table that publishes
- * them.  But the row may have been changed before the table joined the publication, in a
- * transaction that committed afterwards.
+ * them.  But a statement that began before the table joined the publication goes on; and the
+ * key of a partition may be another than that of its table.
  */
 static bool
 lacks_key(const Source *source, const DecodeChange *change)
@@ -312,7 +315,12 @@ batch_begin(Batch *batch, const DecodeTransaction *transaction)
 {
 	batch->transaction = *transaction;
 	batch->number = 0;
-	if (!batch->counts && transaction->nchanged > 0)
+	/* What is cached is of others, which have changed what was there when it began. */
+	batch->older = transaction->base < batch->changed;
+	if (batch->older)
+		decode_forget_catalogs();
+	batch_begin_unpublished(batch);
+	if (!batch->counts)
 		batch_begin_members(batch, transaction);
 }
 
@@ -325,7 +333,7 @@ batch_put(Batch *batch, const DecodeChange *change)
 	MemoryContextReset(batch->event_context);
 	source = batch_find_source(batch, change->relation);
 	if (source->operations == 0)
-		source->missed = true;
+		batch_pass_over(batch, change);
 	else if (!source->withheld)
 		put_change(batch, source, change);
 	else if (is_published(source, change->operation))
@@ -351,18 +359,14 @@ look_at_target(Batch *batch, const DecodeTransaction *transaction, Source *sourc
 	put_row(batch, source, OPERATION_ALTER, NULL, NULL);
 }
 
-void
-batch_end(Batch *batch, const DecodeTransaction *transaction)
+static void
+look_at_members(Batch *batch, const DecodeTransaction *transaction)
 {
-	MemoryContext caller;
+	MemoryContext caller = MemoryContextSwitchTo(batch->event_context);
 	ListCell     *cell;
-	bool          changed;
 
-	if (batch->counts || transaction->nchanged == 0)
-		return;
-	caller = MemoryContextSwitchTo(batch->event_context);
 	MemoryContextReset(batch->event_context);
-	foreach (cell, batch_end_members(batch, transaction, &changed))
+	foreach (cell, batch_end_members(batch, transaction))
 	{
 		Relation relation = RelationIdGetRelation(lfirst_oid(cell));
 		Source  *source = RelationIsValid(relation) ? batch_find_source(batch, relation) : NULL;
@@ -372,10 +376,19 @@ batch_end(Batch *batch, const DecodeTransaction *transaction)
 		if (RelationIsValid(relation))
 			RelationClose(relation);
 	}
-	/* A transaction that was open meanwhile has changes from before, and comes later. */
-	if (changed)
-		decode_forget_catalogs();
 	MemoryContextSwitchTo(caller);
+}
+
+void
+batch_end(Batch *batch, const DecodeTransaction *transaction)
+{
+	if (!batch->counts)
+		look_at_members(batch, transaction);
+	else if (transaction->nchanged > 0)
+		batch->changed = transaction->lsn;
+	/* What it has seen before others had changed it is cached as well. */
+	if (batch->older)
+		decode_forget_catalogs();
 }
 
 /* ---- copies ---- */
@@ -445,7 +458,7 @@ batch_is_full(const Batch *batch)
 /* ---- beginning and end ---- */
 
 Batch *
-batch_open_to_count(const Current *current, const CurrentBatch *settings)
+batch_open_to_count(const Current *current, const CurrentBatch *settings, XLogRecPtr start)
 {
 	static const char *const operations[OPERATIONS] = {"insert", "update",   "delete", "truncate",
 													   "copy",   "snapshot", "alter"};
@@ -455,6 +468,8 @@ batch_open_to_count(const Current *current, const CurrentBatch *settings)
 
 	batch->current = current;
 	batch->settings = settings;
+	batch->start = start;
+	batch->changed = start;
 	batch->versions = settings->versions;
 	batch->counts = true;
 	batch->owner = CurrentResourceOwner;
@@ -464,8 +479,11 @@ batch_open_to_count(const Current *current, const CurrentBatch *settings)
 		AllocSetContextCreate(batch->context, "s3export event", ALLOCSET_DEFAULT_SIZES);
 	batch->members_context =
 		AllocSetContextCreate(batch->context, "s3export members", ALLOCSET_SMALL_SIZES);
+	batch->passed_context =
+		AllocSetContextCreate(batch->context, "s3export passed", ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(batch->context);
 	batch_make_sources(batch);
+	batch_make_unpublished(batch);
 	for (size_t i = 0; i < lengthof(operations); i++)
 		batch->operations[i] = cstring_to_text(operations[i]);
 	SET_VARSIZE(&batch->id.value, VARHDRSZ + EVENT_ID_LENGTH);
@@ -477,11 +495,10 @@ batch_open_to_count(const Current *current, const CurrentBatch *settings)
 Batch *
 batch_open(const Current *current, const CurrentBatch *settings, XLogRecPtr start)
 {
-	Batch        *batch = batch_open_to_count(current, settings);
+	Batch        *batch = batch_open_to_count(current, settings, start);
 	MemoryContext old = MemoryContextSwitchTo(batch->context);
 
 	batch->counts = false;
-	batch->start = start;
 	batch->csv = csv_options(settings->format.header, NULL, NULL, NULL, settings->format.null_print,
 							 settings->format.force_quote ? list_make1("*") : NIL, NULL);
 	compress_options(&batch->compression, compress_name(settings->compression), NULL, NULL);
@@ -534,6 +551,15 @@ List *
 batch_gaps(const Batch *batch)
 {
 	return batch->gaps;
+}
+
+List *
+batch_take_gaps(Batch *batch)
+{
+	List *gaps = batch->gaps;
+
+	batch->gaps = NIL;
+	return gaps;
 }
 
 bool

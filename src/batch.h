@@ -34,7 +34,8 @@ typedef struct Batch Batch;
 extern Batch *batch_open(const Current *current, const CurrentBatch *settings, XLogRecPtr start);
 
 /* The same for whoever only wants to know how many events there are. */
-extern Batch *batch_open_to_count(const Current *current, const CurrentBatch *settings);
+extern Batch *
+batch_open_to_count(const Current *current, const CurrentBatch *settings, XLogRecPtr start);
 
 /* Of a decoder's sink: the events of a change, if it has any. */
 extern void batch_begin(Batch *batch, const DecodeTransaction *transaction);
@@ -81,6 +82,9 @@ extern bool batch_is_full(const Batch *batch);
 
 /* What readers have missed (CurrentGap *), found since the batch began. */
 extern List *batch_gaps(const Batch *batch);
+
+/* The same, for whoever records them with the batch, whose object takes them from there. */
+extern List *batch_take_gaps(Batch *batch);
 
 /* Has it neither events nor gaps? */
 extern bool batch_is_empty(const Batch *batch);

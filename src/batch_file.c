@@ -379,7 +379,7 @@ append_gap(StringInfo buf, const CurrentGap *gap, const char *separator)
 	appendStringInfoChar(buf, '}');
 }
 
-/* Those that were known before the batch, and those that its changes have. */
+/* Those that have been recorded, and those of a copy, which are not. */
 static void
 append_gaps(StringInfo buf, const Batch *batch)
 {

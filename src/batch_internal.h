@@ -101,12 +101,6 @@ typedef struct Source
 						  * table; 0: it has none such */
 	Bitmapset  *key;        /* attribute numbers of what tells rows apart; NULL: all columns */
 	bool        identified; /* updates and deletes say which row of the target they are of */
-
-	uint64 outsider; /* publication_members() when it was found to be none; 0: it was not */
-
-	/* while it is not published: rows are there for which there was no event */
-	bool born;   /* it has been made since the batch began */
-	bool missed; /* and changed */
 } Source;
 
 struct Batch
@@ -128,10 +122,26 @@ struct Batch
 	Oid           publication;      /* 0: there was none at this place of the WAL */
 	uint64        publication_seen; /* publication_generation() that this is of */
 
+	/*
+	 * Where the last transaction is that has changed what is published.  One whose first change
+	 * is before that, the catalogs of which it sees, is older.
+	 */
+	XLogRecPtr changed;
+	bool       older; /* the transaction is */
+
+	/* batch_unpublished.c */
+	HTAB         *unpublished; /* of Unpublished, by relid */
+	MemoryContext unpublished_context;
+	List         *passed;      /* OIDs of those that the transaction has changed */
+	uint64        passed_seen; /* publication_generation() when it began */
+	MemoryContext passed_context;
+
 	/* batch_members.c: those of the transaction, by their OIDs */
 	MemoryContext members_context;
-	List         *members; /* of Member */
-	bool          looks;   /* they have to be looked at again at the end */
+	List         *members;             /* of Member */
+	bool          looks;               /* one of them was published */
+	uint64        members_seen;        /* publication_members() when the transaction began */
+	Oid           members_publication; /* batch_find_publication(), if it changes relations */
 
 	List  *withheld_tables; /* names (char *) */
 	uint64 withheld;
@@ -182,11 +192,40 @@ extern void batch_note_gap(Batch *batch, const char *table, const char *reason, 
 
 /*
  * Before the first change of a transaction, and after its last: what it makes readers miss is
- * gaps.  The second returns the OIDs of the tables that it has changed, and that are published,
- * and whether it has changed what was published.
+ * gaps.  The second returns the OIDs of the tables that it has changed, and that are published.
  */
 extern void  batch_begin_members(Batch *batch, const DecodeTransaction *transaction);
-extern List *batch_end_members(Batch *batch, const DecodeTransaction *transaction, bool *changed);
+extern List *batch_end_members(Batch *batch, const DecodeTransaction *transaction);
+
+/* ---- batch_unpublished.c ---- */
+
+extern void batch_make_unpublished(Batch *batch);
+extern void batch_begin_unpublished(Batch *batch);
+
+/* A change of a relation that is not published is no event. */
+extern void batch_pass_over(Batch *batch, const DecodeChange *change);
+
+/* OIDs of those that the transaction has changed, if one of them may be published by now. */
+extern List *batch_list_passed(const Batch *batch);
+
+/* Have rows been written to it that are no events?  When that is told, it may be forgotten. */
+extern bool batch_has_missed(const Batch *batch, Oid relid);
+extern void batch_forget_missed(Batch *batch, Oid relid);
+
+/* The transaction has made the relation, which is not published. */
+extern void batch_note_birth(Batch *batch, Oid relid);
+
+/*
+ * A relation that is altered again and again has as many rows in the catalogs, and each look-up
+ * passes all of them.  One that is no member of the publication, whatever is done to it, need
+ * not be looked up, unless the transaction changes the publication, or a table that is
+ * published: the relation may become its partition.
+ */
+extern void batch_note_outsider(Batch *batch, Oid relid);
+extern bool batch_is_outsider(const Batch *batch, Oid relid);
+
+/* May it have rows, at the end of the transaction, that are no events?  "is_new": it has made it. */
+extern bool batch_may_have_rows(const Batch *batch, Oid relid, bool is_new);
 
 /* ---- batch_source.c ---- */
 
@@ -197,10 +236,6 @@ extern void batch_make_sources(Batch *batch);
  * until the next call.
  */
 extern Source *batch_find_source(Batch *batch, Relation relation);
-
-/* What is remembered of a relation's changes: peek returns NULL where it is nothing. */
-extern Source *batch_enter_source(Batch *batch, Oid relid);
-extern Source *batch_peek_source(const Batch *batch, Oid relid);
 
 /* The publication of this place in the WAL; 0: there is none. */
 extern Oid batch_find_publication(Batch *batch);

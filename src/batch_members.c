@@ -20,7 +20,10 @@
 #include "catalog/pg_class.h"
 #include "catalog/partition.h"
 #include "catalog/pg_inherits.h"
-#include "storage/smgr.h"
+#include "catalog/pg_publication.h"
+#include "catalog/pg_publication_namespace.h"
+#include "catalog/pg_publication_rel.h"
+#include "miscadmin.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -36,8 +39,10 @@
 typedef struct Member
 {
 	Oid   relid;
-	Oid   table; /* whose changes its were; 0: it was not published */
-	char *name;  /* as folders have it, if it was */
+	Oid   table;       /* whose changes its were; 0: it was not published */
+	char *name;        /* as folders have it, if it was */
+	Oid   schema;      /* 0: it is an outsider, which has not been looked up */
+	char  persistence; /* of pg_class */
 } Member;
 
 static char *
@@ -94,89 +99,46 @@ find_table(Batch *batch, Oid relid)
 }
 
 static void
-add_member(Batch *batch, Oid relid, Oid table)
+add_member(Batch *batch, Oid relid)
 {
-	MemoryContext old = MemoryContextSwitchTo(batch->members_context);
-	Member       *member = palloc(sizeof(Member));
+	Member  member = {.relid = relid};
+	Member *kept;
 
-	*member = (Member){.relid = relid, .table = table};
-	if (OidIsValid(table))
-		member->name = name_of(relid);
-	batch->members = lappend(batch->members, member);
-	MemoryContextSwitchTo(old);
-}
-
-/*
- * A relation that is altered again and again has as many rows in the catalogs, and each look-up
- * passes all of them.  So one that is known to be nobody's is not looked up, unless the
- * transaction changes the publication, or a table that is published: it may become its
- * partition.
- */
-static bool
-is_outsider(const Batch *batch, Oid relid)
-{
-	const Source *source = batch_peek_source(batch, relid);
-
-	return source != NULL && source->outsider == publication_members();
-}
-
-/* Temporary tables come and go. */
-static void
-note_outsider(Batch *batch, Oid relid)
-{
-	Oid  publication = batch_find_publication(batch);
-	char kind = get_rel_relkind(relid);
-
-	if (OidIsValid(publication) &&
-		(kind == RELKIND_RELATION || kind == RELKIND_PARTITIONED_TABLE) &&
-		get_rel_persistence(relid) != RELPERSISTENCE_TEMP &&
-		publication_is_outsider(publication, relid))
-		batch_enter_source(batch, relid)->outsider = publication_members();
-}
-
-static bool
-any_is_published(Batch *batch, List *relids)
-{
-	ListCell *cell;
-
-	foreach (cell, relids)
+	if (!batch_is_outsider(batch, relid))
 	{
-		if (!is_outsider(batch, lfirst_oid(cell)) &&
-			OidIsValid(find_table(batch, lfirst_oid(cell))))
-			return true;
+		if (!exists(relid))
+			return;
+		member.table = find_table(batch, relid);
+		member.schema = get_rel_namespace(relid);
+		member.persistence = get_rel_persistence(relid);
 	}
-	return false;
-}
-
-static void
-add_members(Batch *batch, List *relids)
-{
-	ListCell *cell;
-
-	foreach (cell, relids)
-	{
-		if (is_outsider(batch, lfirst_oid(cell)))
-			add_member(batch, lfirst_oid(cell), InvalidOid);
-		else if (exists(lfirst_oid(cell)))
-			add_member(batch, lfirst_oid(cell), find_table(batch, lfirst_oid(cell)));
-	}
+	if (OidIsValid(member.table))
+		member.name = MemoryContextStrdup(batch->members_context, name_of(relid));
+	kept = MemoryContextAlloc(batch->members_context, sizeof(Member));
+	*kept = member;
+	batch->looks |= OidIsValid(member.table);
+	batch->members = lappend(batch->members, kept);
 }
 
 void
 batch_begin_members(Batch *batch, const DecodeTransaction *transaction)
 {
 	MemoryContext caller = MemoryContextSwitchTo(batch->event_context);
-	List         *relids;
+	List         *relids = list_changed(transaction);
+	ListCell     *cell;
 
 	MemoryContextReset(batch->members_context);
-	MemoryContextReset(batch->event_context);
+	MemoryContextSwitchTo(batch->members_context);
 	batch->members = NIL;
-	relids = list_changed(transaction);
-	/* What is cached is of others, which may have begun after the transaction. */
-	batch->looks = any_is_published(batch, relids);
-	if (batch->looks)
-		decode_forget_catalogs();
-	add_members(batch, relids);
+	batch->looks = false;
+	batch->members_seen = publication_members();
+	batch->members_publication = relids != NIL ? batch_find_publication(batch) : InvalidOid;
+	foreach (cell, relids)
+	{
+		CHECK_FOR_INTERRUPTS();
+		add_member(batch, lfirst_oid(cell));
+	}
+	MemoryContextReset(batch->event_context);
 	MemoryContextSwitchTo(caller);
 }
 
@@ -204,91 +166,38 @@ find_member(const Batch *batch, Oid relid)
 
 /* ---- rows that are no events ---- */
 
-/* Has the transaction written the row of the catalogs, which is released?  There may be none. */
+/* Few commands change the row of the column "ctid", and none before it has made the table. */
 static bool
-is_written(const DecodeTransaction *transaction, HeapTuple tuple)
+is_new(const Batch *batch, const DecodeTransaction *transaction, Oid relid)
 {
-	bool found =
-		HeapTupleIsValid(tuple) && decode_is_of(transaction, HeapTupleHeaderGetXmin(tuple->t_data));
+	HeapTuple tuple;
+	bool      found;
 
+	if (find_member(batch, relid) != NULL)
+		return false;
+	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid),
+							Int16GetDatum(SelfItemPointerAttributeNumber));
+	found =
+		HeapTupleIsValid(tuple) && decode_is_of(transaction, HeapTupleHeaderGetXmin(tuple->t_data));
 	if (HeapTupleIsValid(tuple))
 		ReleaseSysCache(tuple);
 	return found;
 }
 
-/* No command changes the row of the column "ctid" after it has made the table. */
 static bool
-is_new(const DecodeTransaction *transaction, Oid relid)
-{
-	return is_written(transaction, SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid),
-												   Int16GetDatum(SelfItemPointerAttributeNumber)));
-}
-
-/*
- * Is the relation's file, as the catalogs of the moment have it, that of today?  One that is not
- * stays as an empty file for a while.
- */
-static bool
-is_todays_file(Relation relation)
-{
-	Relation    pg_class = table_open(RelationRelationId, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple   tuple;
-	bool        same;
-
-	ScanKeyInit(&key, Anum_pg_class_oid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(RelationGetRelid(relation)));
-	scan = systable_beginscan(pg_class, ClassOidIndexId, true, SnapshotSelf, 1, &key);
-	tuple = systable_getnext(scan);
-	same = HeapTupleIsValid(tuple) &&
-		   ((Form_pg_class) GETSTRUCT(tuple))->relfilenode == relation->rd_rel->relfilenode;
-	systable_endscan(scan);
-	table_close(pg_class, AccessShareLock);
-	return same;
-}
-
-/* A file that is gone by now may have had rows. */
-static bool
-has_pages(Oid relid)
-{
-	Relation relation = RelationIdGetRelation(relid);
-	bool     found = false;
-
-	if (!RelationIsValid(relation))
-		return true;
-	if (RELKIND_HAS_STORAGE(relation->rd_rel->relkind))
-		found = !is_todays_file(relation) || !smgrexists(RelationGetSmgr(relation), MAIN_FORKNUM) ||
-				smgrnblocks(RelationGetSmgr(relation), MAIN_FORKNUM) > 0;
-	RelationClose(relation);
-	return found;
-}
-
-/* May the relation have rows, at the end of the transaction, of which there was no event? */
-static bool
-may_have_rows(Batch *batch, const DecodeTransaction *transaction, Oid relid)
-{
-	const Source *source = batch_peek_source(batch, relid);
-
-	if (source != NULL && source->missed)
-		return true;
-	if (is_new(transaction, relid) || (source != NULL && source->born))
-		return false;
-	return has_pages(relid);
-}
-
-static bool
-any_has_rows(Batch *batch, const DecodeTransaction *transaction, Oid table)
+any_has_rows(const Batch *batch, const DecodeTransaction *transaction, Oid table)
 {
 	ListCell *cell;
 
+	if (get_rel_relkind(table) != RELKIND_PARTITIONED_TABLE)
+		return batch_may_have_rows(batch, table, is_new(batch, transaction, table));
 	foreach (cell, find_all_inheritors(table, NoLock, NULL))
 	{
+		CHECK_FOR_INTERRUPTS();
 		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_RELATION &&
-			may_have_rows(batch, transaction, lfirst_oid(cell)))
+			batch_may_have_rows(batch, lfirst_oid(cell),
+								is_new(batch, transaction, lfirst_oid(cell))))
 			return true;
-		if (get_rel_relkind(table) != RELKIND_PARTITIONED_TABLE)
-			break; /* children by inheritance are tables of their own */
 	}
 	return false;
 }
@@ -302,6 +211,12 @@ typedef struct Change
 	const Member *before; /* NULL: it was not there */
 	Oid           after;  /* the table whose changes its are now; 0: it is not published */
 } Change;
+
+static Oid
+table_before(const Member *member)
+{
+	return member != NULL ? member->table : InvalidOid;
+}
 
 static bool
 is_unlogged(Oid relid)
@@ -340,142 +255,177 @@ tell_gone(Batch *batch, const Change *change)
 	batch_note_gap(batch, table, reason, !is_unlogged(change->relid));
 }
 
+/* Has the transaction written or deleted rows of a catalog with the OID? */
 static bool
-is_attached_here(const DecodeTransaction *transaction, Oid relid)
+is_touched(const DecodeTransaction *transaction, Oid catalog, Oid index, AttrNumber attnum, Oid oid)
 {
-	Relation    pg_inherits = table_open(InheritsRelationId, AccessShareLock);
+	Relation    relation = table_open(catalog, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple   tuple;
-	bool        found;
+	bool        found = false;
 
-	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(relid));
-	scan = systable_beginscan(pg_inherits, InheritsRelidSeqnoIndexId, true, NULL, 1, &key);
-	tuple = systable_getnext(scan);
-	found =
-		HeapTupleIsValid(tuple) && decode_is_of(transaction, HeapTupleHeaderGetXmin(tuple->t_data));
+	ScanKeyInit(&key, attnum, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(oid));
+	/* The slot keeps what is deleted. */
+	scan = systable_beginscan(relation, index, true, SnapshotAny, 1, &key);
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+		found = decode_is_of(transaction, HeapTupleHeaderGetXmin(tuple->t_data)) ||
+				decode_is_of(transaction, HeapTupleHeaderGetUpdateXid(tuple->t_data));
 	systable_endscan(scan);
-	table_close(pg_inherits, AccessShareLock);
+	table_close(relation, AccessShareLock);
 	return found;
 }
 
+/* Another schema may be published; and what is logged is, where what is not is not. */
+static bool
+is_moved(const Change *change)
+{
+	return change->before != NULL && OidIsValid(change->before->schema) &&
+		   (change->before->schema != get_rel_namespace(change->relid) ||
+			change->before->persistence != get_rel_persistence(change->relid));
+}
+
+static bool
+is_publication_touched(const DecodeTransaction *transaction, Oid publication)
+{
+	return is_touched(transaction, PublicationRelationId, PublicationObjectIndexId,
+					  Anum_pg_publication_oid, publication);
+}
+
+/* A table, or a schema, that publications may have. */
+static bool
+is_membership_touched(const DecodeTransaction *transaction, Oid relid)
+{
+	return is_touched(transaction, PublicationRelRelationId, PublicationRelPrrelidPrpubidIndexId,
+					  Anum_pg_publication_rel_prrelid, relid) ||
+		   is_touched(transaction, PublicationNamespaceRelationId,
+					  PublicationNamespacePnnspidPnpubidIndexId,
+					  Anum_pg_publication_namespace_pnnspid, get_rel_namespace(relid)) ||
+		   is_touched(transaction, InheritsRelationId, InheritsRelidSeqnoIndexId,
+					  Anum_pg_inherits_inhrelid, relid);
+}
+
 /*
- * Is it the transaction that has a relation published?  Another one may have made the relation
- * after this one had begun, and before it came to change it.
+ * Is it the transaction that has the relation published, or not any more?  It sees the catalogs
+ * of its first change: another one may have done that since.
  */
 static bool
-is_published_here(Batch *batch, const DecodeTransaction *transaction, Oid relid)
+is_done_here(Batch *batch, const DecodeTransaction *transaction, const Change *change)
 {
-	Datum     publication = ObjectIdGetDatum(batch_find_publication(batch));
-	List     *relids = list_make1_oid(relid);
+	List     *relids = list_make1_oid(change->relid);
 	ListCell *cell;
 
-	if (is_written(transaction, SearchSysCache1(PUBLICATIONOID, publication)))
+	if (!exists(change->relid) || is_new(batch, transaction, change->relid) || is_moved(change) ||
+		is_publication_touched(transaction, batch->members_publication) ||
+		is_publication_touched(transaction, batch_find_publication(batch)))
 		return true;
-	if (get_rel_relispartition(relid))
-		relids = list_concat(relids, get_partition_ancestors(relid));
+	if (get_rel_relispartition(change->relid))
+		relids = list_concat(relids, get_partition_ancestors(change->relid));
+	if (OidIsValid(table_before(change->before)))
+		relids = list_append_unique_oid(relids, change->before->table);
 	foreach (cell, relids)
 	{
-		Datum table = ObjectIdGetDatum(lfirst_oid(cell));
-		Datum schema = ObjectIdGetDatum(get_rel_namespace(lfirst_oid(cell)));
-
-		if (is_attached_here(transaction, lfirst_oid(cell)) ||
-			is_written(transaction, SearchSysCache2(PUBLICATIONRELMAP, table, publication)) ||
-			is_written(transaction, SearchSysCache2(PUBLICATIONNAMESPACEMAP, schema, publication)))
+		if (is_membership_touched(transaction, lfirst_oid(cell)))
 			return true;
 	}
 	return false;
 }
 
 static void
-tell_come(Batch *batch, const DecodeTransaction *transaction, const Change *change)
+tell_rows(Batch *batch, const DecodeTransaction *transaction, Oid relid, Oid table)
 {
-	bool    partition = change->after != change->relid;
-	Source *source = batch_peek_source(batch, change->relid);
-
-	if (is_copied(batch, transaction, change->after) ||
-		(change->before == NULL && !is_new(transaction, change->relid) &&
-		 !is_published_here(batch, transaction, change->relid)) ||
-		!any_has_rows(batch, transaction, change->relid))
+	if (is_copied(batch, transaction, table))
 		return;
-	batch_note_gap(batch, name_of(change->after),
-				   partition ? psprintf("partition %s has joined without the rows that it had",
-										name_of(change->relid))
-							 : "the table has joined the publication without the rows that it had",
+	batch_note_gap(batch, name_of(table),
+				   relid != table ? psprintf("partition %s has joined without the rows that it had",
+											 name_of(relid))
+								  : "the table has joined the publication without the rows that it "
+									"had",
 				   false);
-	if (source != NULL)
-		source->missed = false;
-}
-
-/* Changes were made while the transaction itself had taken the relation out. */
-static bool
-has_missed(Batch *batch, Oid relid)
-{
-	const Source *source = batch_peek_source(batch, relid);
-
-	return source != NULL && source->missed;
+	batch_forget_missed(batch, relid);
 }
 
 /* "whole": tables that come or go with all of their partitions, which are told with them. */
 static void
 tell_change(Batch *batch, const DecodeTransaction *transaction, const Change *change, List **whole)
 {
-	Oid  before = change->before != NULL ? change->before->table : InvalidOid;
-	bool partition = before != change->relid && change->after != change->relid;
+	Oid before = table_before(change->before);
 
-	if (before == change->after && !has_missed(batch, change->relid))
+	if (before == change->after || !is_done_here(batch, transaction, change))
 		return;
-	if (!partition)
+	if (before == change->relid || change->after == change->relid)
 		*whole = lappend_oid(*whole, change->relid);
-	if (OidIsValid(before) && before != change->after &&
-		(before == change->relid || !list_member_oid(*whole, before)))
+	if (OidIsValid(before) && (before == change->relid || !list_member_oid(*whole, before)))
 		tell_gone(batch, change);
 	if (OidIsValid(change->after) &&
-		(change->after == change->relid || !list_member_oid(*whole, change->after)))
-		tell_come(batch, transaction, change);
+		(change->after == change->relid || !list_member_oid(*whole, change->after)) &&
+		any_has_rows(batch, transaction, change->relid))
+		tell_rows(batch, transaction, change->relid, change->after);
 }
 
-/* Of a table that is made here, and is not published yet, no change will be overlooked. */
+/*
+ * Changes were passed over, as the relation was not published at their place, and it is
+ * published now: the transaction has taken it out and in again, or is older than the one that
+ * has published it.
+ */
 static void
-note_birth(Batch *batch, const DecodeTransaction *transaction, Oid relid)
+tell_passed(Batch *batch, const DecodeTransaction *transaction)
+{
+	ListCell *cell;
+
+	foreach (cell, batch_list_passed(batch))
+	{
+		Oid relid = lfirst_oid(cell);
+		Oid table = find_table(batch, relid);
+
+		CHECK_FOR_INTERRUPTS();
+		if (OidIsValid(table) &&
+			(batch_has_missed(batch, relid) || table_before(find_member(batch, relid)) == table))
+			tell_rows(batch, transaction, relid, table);
+	}
+}
+
+static void
+note_unpublished(Batch *batch, const DecodeTransaction *transaction, Oid relid)
 {
 	if (exists(relid) && get_rel_relkind(relid) == RELKIND_RELATION &&
-		get_rel_persistence(relid) == RELPERSISTENCE_PERMANENT && is_new(transaction, relid))
-		batch_enter_source(batch, relid)->born = true;
+		get_rel_persistence(relid) == RELPERSISTENCE_PERMANENT && is_new(batch, transaction, relid))
+		batch_note_birth(batch, relid);
+	batch_note_outsider(batch, relid);
 }
 
 static List *
 list_changes(Batch *batch, const DecodeTransaction *transaction)
 {
 	List     *changes = NIL;
+	bool      looks = batch->looks || batch->members_seen != publication_members();
 	ListCell *cell;
 
 	foreach (cell, list_changed(transaction))
 	{
-		Change *change;
+		Change change = {.relid = lfirst_oid(cell)};
 
-		if (!batch->looks && is_outsider(batch, lfirst_oid(cell)))
+		CHECK_FOR_INTERRUPTS();
+		if (!looks && batch_is_outsider(batch, change.relid))
 			continue;
-		change = palloc(sizeof(Change));
-		*change = (Change){.relid = lfirst_oid(cell),
-						   .before = find_member(batch, lfirst_oid(cell)),
-						   .after = find_table(batch, lfirst_oid(cell))};
-		if (OidIsValid(change->after) ||
-			(change->before != NULL && OidIsValid(change->before->table)))
-			changes = lappend(changes, change);
+		change.before = find_member(batch, change.relid);
+		change.after = find_table(batch, change.relid);
+		if (OidIsValid(change.after) || OidIsValid(table_before(change.before)))
+			changes = lappend(changes, memcpy(palloc(sizeof(Change)), &change, sizeof(Change)));
 		else
-		{
-			note_birth(batch, transaction, change->relid);
-			note_outsider(batch, change->relid);
-			pfree(change);
-		}
+			note_unpublished(batch, transaction, change.relid);
 	}
 	return changes;
 }
 
+static bool
+is_of_partition(const Change *change)
+{
+	return change->after != change->relid && table_before(change->before) != change->relid;
+}
+
 List *
-batch_end_members(Batch *batch, const DecodeTransaction *transaction, bool *changed)
+batch_end_members(Batch *batch, const DecodeTransaction *transaction)
 {
 	List     *changes = list_changes(batch, transaction);
 	List     *whole = NIL;
@@ -485,22 +435,20 @@ batch_end_members(Batch *batch, const DecodeTransaction *transaction, bool *chan
 	/* Tables first, then their partitions. */
 	foreach (cell, changes)
 	{
-		const Change *change = lfirst(cell);
-
-		if (change->after == change->relid ||
-			(change->before != NULL && change->before->table == change->relid))
-			tell_change(batch, transaction, change, &whole);
-		if (change->after == change->relid)
-			tables = lappend_oid(tables, change->relid);
+		if (!is_of_partition(lfirst(cell)))
+			tell_change(batch, transaction, lfirst(cell), &whole);
 	}
 	foreach (cell, changes)
 	{
 		const Change *change = lfirst(cell);
 
-		if (change->after != change->relid &&
-			(change->before == NULL || change->before->table != change->relid))
+		if (is_of_partition(change))
 			tell_change(batch, transaction, change, &whole);
+		if (change->after == change->relid)
+			tables = lappend_oid(tables, change->relid);
 	}
-	*changed = changes != NIL;
+	tell_passed(batch, transaction);
+	if (changes != NIL || batch->members_seen != publication_members())
+		batch->changed = transaction->lsn;
 	return tables;
 }

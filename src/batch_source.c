@@ -388,8 +388,8 @@ find_sender(const Batch *batch, Oid relid)
 	return list_member_oid(settings->sendable, relid) ? InvalidOid : settings->sender;
 }
 
-Source *
-batch_enter_source(Batch *batch, Oid relid)
+static Source *
+enter_source(Batch *batch, Oid relid)
 {
 	bool    found;
 	Source *source;
@@ -405,17 +405,11 @@ batch_enter_source(Batch *batch, Oid relid)
 	return source;
 }
 
-Source *
-batch_peek_source(const Batch *batch, Oid relid)
-{
-	return hash_search(batch->sources, &relid, HASH_FIND, NULL);
-}
-
 /* What has been heard so far is noted before, as the look-up may hear of more. */
 Source *
 batch_find_source(Batch *batch, Relation relation)
 {
-	Source *source = batch_enter_source(batch, RelationGetRelid(relation));
+	Source *source = enter_source(batch, RelationGetRelid(relation));
 	uint64  generation = publication_generation();
 
 	if (source->seen != generation)

@@ -303,10 +303,11 @@ extern Current *current_load(int64 connector_id);
 extern void current_check(Current *current, bool first);
 
 /*
- * The files of a launch's copy may appear from here on, or, without a copy, it is done:
- * the current has a slot, and delivers what commits from "position" on.
+ * The current has a slot, and delivers what commits from "position" on.  "sends": the files of
+ * the copy may appear from here on; otherwise the launch is done.  Without "copies", readers
+ * miss the rows that are there.
  */
-extern void current_launching(const Current *current, XLogRecPtr position, bool copies);
+extern void current_launching(const Current *current, XLogRecPtr position, bool copies, bool sends);
 
 /* The files of the copy are in place. */
 extern void current_launched(const Current *current, const CurrentProgress *copied);
@@ -364,8 +365,12 @@ extern void current_end_waits(const Current *current);
 /* Records that version numbers up to "versions" are given; call it before a file with one appears. */
 extern void current_take_versions(const Current *current, int versions);
 
-/* Before the first file of a batch can appear. */
-extern void current_begin_batch(const Current *current, const CurrentBatch *batch);
+/*
+ * Before the first file of a batch can appear.  Also records "gaps" (CurrentGap *), which its
+ * changes have; sets current->gaps and the batch's last_gap: all that its object is to tell.
+ */
+extern void
+current_begin_batch(Current *current, CurrentBatch *batch, List *gaps, MemoryContext context);
 
 /*
  * All files of a batch are in place: the position moves, versions and totals
@@ -392,8 +397,8 @@ extern void current_failed(const Current *current, const ErrorData *error, bool 
 /* A delivery has met it in a state in which nothing is sent. */
 extern void current_skipped(const Current *current);
 
-/* A batch that was interrupted, and has no events, is not to be written again. */
-extern void current_forget_batch(const Current *current);
+/* A batch that was interrupted, and has no events up to "position", is not to be written again. */
+extern void current_forget_batch(const Current *current, XLogRecPtr position);
 
 /* The next batch is to tell readers of gaps (CurrentGap *) that this delivery has found. */
 extern void current_keep_gaps(const Current *current, List *gaps);

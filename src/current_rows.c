@@ -140,7 +140,7 @@ record_launch(const Current *current, const CurrentProgress *copied)
 }
 
 void
-current_launching(const Current *current, XLogRecPtr position, bool copies)
+current_launching(const Current *current, XLogRecPtr position, bool copies, bool sends)
 {
 	int64              id = current->connector->connector_id;
 	CatalogTransaction transaction;
@@ -162,7 +162,7 @@ current_launching(const Current *current, XLogRecPtr position, bool copies)
 			"s",
 			"excluded.system_identifier") ","
 										  " caught_up_at = excluded.caught_up_at," CURRENT_FORGET_FAILURES,
-		"ittiolz", id, current_state_name(copies ? CURRENT_LAUNCHING : CURRENT_RUNNING),
+		"ittiolz", id, current_state_name(sends ? CURRENT_LAUNCHING : CURRENT_RUNNING),
 		current_slot_name(id), (int64) GetSystemIdentifier(), current->publication_oid, position,
 		now);
 	(void) catalog_execute("UPDATE s3export.current_table"
@@ -171,10 +171,9 @@ current_launching(const Current *current, XLogRecPtr position, bool copies)
 						   "i", id);
 	forget_batch(current);
 	if (!copies)
-	{
 		current_add_gap(current, NULL, "it was launched without the rows that were there");
+	if (!sends)
 		record_launch(current, NULL);
-	}
 	catalog_commit_transaction(&transaction);
 }
 
@@ -346,13 +345,27 @@ oids_to_text(List *oids)
 	return text.data;
 }
 
+/* Within a scope. */
+static void
+add_gaps(const Current *current, List *gaps)
+{
+	ListCell *cell;
+
+	foreach (cell, gaps)
+		current_add_gap(current, ((CurrentGap *) lfirst(cell))->table,
+						((CurrentGap *) lfirst(cell))->reason);
+}
+
 void
-current_begin_batch(const Current *current, const CurrentBatch *batch)
+current_begin_batch(Current *current, CurrentBatch *batch, List *gaps, MemoryContext context)
 {
 	CatalogTransaction transaction;
 
 	catalog_begin_transaction(&transaction);
 	(void) lock_state(current, NULL);
+	add_gaps(current, gaps);
+	current_read_gaps(current, context);
+	batch->last_gap = current->gaps != NIL ? ((CurrentGap *) llast(current->gaps))->gap_id : 0;
 	forget_batch(current);
 	(void) catalog_execute(
 		"INSERT INTO s3export.current_batch (connector_id, end_lsn, events_per_file,"
@@ -390,16 +403,23 @@ current_delivered(const Current *current, const CurrentProgress *progress)
 	catalog_commit_transaction(&transaction);
 }
 
+/* Within a scope. */
+static void
+put_position(const Current *current, XLogRecPtr position)
+{
+	expect_one(current, catalog_execute("UPDATE s3export.current_state"
+										" SET delivered_lsn = greatest(delivered_lsn, $2)"
+										" WHERE connector_id = $1",
+										"il", current->connector->connector_id, position));
+}
+
 void
 current_moved(const Current *current, XLogRecPtr position)
 {
 	CatalogTransaction transaction;
 
 	catalog_begin_transaction(&transaction);
-	expect_one(current, catalog_execute("UPDATE s3export.current_state"
-										" SET delivered_lsn = greatest(delivered_lsn, $2)"
-										" WHERE connector_id = $1",
-										"il", current->connector->connector_id, position));
+	put_position(current, position);
 	catalog_commit_transaction(&transaction);
 }
 
@@ -645,11 +665,12 @@ current_skipped(const Current *current)
 }
 
 void
-current_forget_batch(const Current *current)
+current_forget_batch(const Current *current, XLogRecPtr position)
 {
 	CatalogTransaction transaction;
 
 	catalog_begin_transaction(&transaction);
+	put_position(current, position);
 	forget_batch(current);
 	catalog_commit_transaction(&transaction);
 }
@@ -658,44 +679,57 @@ void
 current_keep_gaps(const Current *current, List *gaps)
 {
 	CatalogTransaction transaction;
-	ListCell          *cell;
 
 	if (gaps == NIL)
 		return;
 	catalog_begin_transaction(&transaction);
-	foreach (cell, gaps)
-		current_add_gap(current, ((CurrentGap *) lfirst(cell))->table,
-						((CurrentGap *) lfirst(cell))->reason);
+	add_gaps(current, gaps);
 	catalog_commit_transaction(&transaction);
 }
 
-void
-current_told_gaps(const Current *current, List *gaps)
+/* Within a scope. */
+static void
+record_gap(const Current *current, const CurrentGap *gap)
 {
-	ListCell *cell;
+	StringInfoData detail;
 
-	foreach (cell, gaps)
-	{
-		const CurrentGap  *gap = lfirst(cell);
-		CatalogTransaction transaction;
-		StringInfoData     detail;
+	initStringInfo(&detail);
+	current_say_text(&detail, "table", gap->table);
+	current_say_text(&detail, "reason", gap->reason);
+	current_record(current->connector, "gap", current->state, &detail);
+}
 
-		if (gap->told)
-			continue;
-		catalog_begin_transaction(&transaction);
-		initStringInfo(&detail);
-		current_say_text(&detail, "table", gap->table);
-		current_say_text(&detail, "reason", gap->reason);
-		current_record(current->connector, "gap", current->state, &detail);
-		catalog_commit_transaction(&transaction);
-		ereport(
-			WARNING,
+static void
+warn_of_gap(const Current *current, const CurrentGap *gap)
+{
+	ereport(WARNING,
 			(errmsg("readers of connector \"%s\" miss changes of table %s",
 					current->connector->name, gap->table),
 			 errdetail("The reason: %s.", gap->reason),
 			 errhint("The object of the batch says so.  Where it matters, take the table out of "
 					 "the publication with ALTER PUBLICATION ... DROP TABLE, and add it again "
 					 "with its rows by s3export.add_table().")));
+}
+
+void
+current_told_gaps(const Current *current, List *gaps)
+{
+	CatalogTransaction transaction;
+	ListCell          *cell;
+
+	if (gaps == NIL)
+		return;
+	catalog_begin_transaction(&transaction);
+	foreach (cell, gaps)
+	{
+		if (!((CurrentGap *) lfirst(cell))->told)
+			record_gap(current, lfirst(cell));
+	}
+	catalog_commit_transaction(&transaction);
+	foreach (cell, gaps)
+	{
+		if (!((CurrentGap *) lfirst(cell))->told)
+			warn_of_gap(current, lfirst(cell));
 	}
 }
 

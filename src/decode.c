@@ -143,6 +143,7 @@ plugin_begin(LogicalDecodingContext *context, ReorderBufferTXN *txn)
 	decoder->transaction.txn = txn;
 	list_changed(decoder, txn);
 	decoder->transaction.lsn = txn->final_lsn;
+	decoder->transaction.base = txn->base_snapshot_lsn;
 	decoder->transaction.timeline = tliOfPointInHistory(txn->final_lsn, decoder->history);
 	decoder->transaction.committed_at = decoder->committed_at;
 	decoder->wanted =

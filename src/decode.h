@@ -23,6 +23,7 @@
 typedef struct DecodeTransaction
 {
 	XLogRecPtr  lsn;          /* of its commit record */
+	XLogRecPtr  base;         /* of its first change, whose catalogs it begins with */
 	TimeLineID  timeline;     /* that the record is on */
 	TimestampTz committed_at; /* on this server, also where it was replicated from another */
 

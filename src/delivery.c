@@ -253,7 +253,6 @@ send_batch(Delivery *delivery, CurrentBatch *settings, bool again)
 	Batch          *batch = delivery->batch;
 	CurrentProgress progress = {.position = decode_position(delivery->decoder)};
 
-	batch_seal(batch, progress.position, decode_timeline(delivery->decoder, progress.position));
 	if (!again)
 	{
 		settings->end = progress.position;
@@ -261,8 +260,9 @@ send_batch(Delivery *delivery, CurrentBatch *settings, bool again)
 		current_take_versions(current, batch_versions(batch));
 		settings->events = batch_events(batch);
 		settings->committed_at = batch_committed_at(batch);
-		current_begin_batch(current, settings);
+		current_begin_batch(current, settings, batch_take_gaps(batch), delivery->context);
 	}
+	batch_seal(batch, progress.position, decode_timeline(delivery->decoder, progress.position));
 	batch_finish(batch, &progress);
 	current_delivered(current, &progress);
 	delivery->outcome->events += progress.events;
@@ -317,7 +317,8 @@ run_batch(Delivery *delivery)
 	fill_batch(delivery, again ? &current->batch : NULL);
 	if (again)
 		require_same_events(delivery, &current->batch);
-	tell_missed(delivery);
+	else
+		tell_missed(delivery);
 	sends = again || !batch_is_empty(delivery->batch) || owes_batch(current);
 	if (sends)
 		send_batch(delivery, &settings, again);
@@ -336,20 +337,18 @@ drop_batch(Delivery *delivery)
 {
 	Current *current = delivery->current;
 
-	/* A gap, or a heartbeat: there is nothing to drop, and the next batch tells the same. */
-	if (current->batch.events == 0)
-	{
-		current_forget_batch(current);
-		return;
-	}
-	if (current->batch.committed_at >= delivery->cutoff)
+	if (current->batch.events > 0 && current->batch.committed_at >= delivery->cutoff)
 	{
 		delivery->beyond = true;
 		return;
 	}
 	delivery->outcome->events_dropped += current->batch.events;
 	delivery->outcome->position = current->batch.end;
-	current_dropped(current, current->batch.end, current->batch.events);
+	/* Of gaps, or a heartbeat: there is nothing to drop, and the next batch tells the same. */
+	if (current->batch.events == 0)
+		current_forget_batch(current, current->batch.end);
+	else
+		current_dropped(current, current->batch.end, current->batch.events);
 	delivery->current = delivery_load(delivery->connector_id);
 }
 
@@ -363,7 +362,7 @@ drop_events(Delivery *delivery)
 	uint64       events;
 
 	delivery_choose_settings(current, 0, &settings);
-	delivery->batch = batch_open_to_count(current, &settings);
+	delivery->batch = batch_open_to_count(current, &settings, position);
 	open_decoder(delivery);
 	while (decode_position(delivery->decoder) < delivery->target)
 	{

@@ -165,6 +165,7 @@ static DecodeTransaction
 copy_as_transaction(XLogRecPtr start)
 {
 	return (DecodeTransaction){.lsn = start - 1,
+							   .base = start - 1,
 							   .timeline = GetWALInsertionTimeLine(),
 							   .committed_at = GetCurrentTimestamp()};
 }
@@ -279,7 +280,7 @@ launch(Delivery *delivery)
 		current_take_versions(current, batch_versions(delivery->batch));
 	}
 	current->delivered = position;
-	current_launching(current, position, sends);
+	current_launching(current, position, delivery->copies, sends);
 	delivery->begun = true;
 	decode_keep_slot();
 	if (sends)

@@ -35,7 +35,7 @@ our @EXPORT = qw(
 # For tests with one server and the scripted S3, which call share_scripted() first.
 our %EXPORT_TAGS = (
 	scripted => [ qw(
-		  %folder share_scripted sql flow files objects short in_full versions fine said deliver_loudly events_of refusing open_transaction
+		  %folder share_scripted sql flow files objects gaps short in_full versions fine said deliver_loudly events_of refusing open_transaction
 		) ]);
 our @EXPORT_OK = @{ $EXPORT_TAGS{scripted} };
 
@@ -508,6 +508,9 @@ sub flow
 # What it has written: all, or files of events alone.
 sub objects { return objects_in_scripted($shared_s3, $folder{ $_[0] }); }
 sub files { return files_in_scripted($shared_s3, $folder{ $_[0] }); }
+
+# What readers miss, as objects of batches say it.
+sub gaps { return join '|', map { my $gap = $_; ($gap->{table} // 'all') . ": $gap->{reason}" } map { @{ $_->{gaps} } } @_; }
 
 sub told
 {

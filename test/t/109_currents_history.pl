@@ -378,7 +378,9 @@ is(short('quiet'), 'insert 1', 'with what may be sent');
 sql('CREATE TABLE nk (id int); INSERT INTO nk SELECT generate_series(1, 3); CREATE TABLE o (id int PRIMARY KEY); CREATE PUBLICATION pn FOR TABLE o');
 flow('keyless', publication => 'pn');
 launch($node, 'keyless');
-$open = open_transaction(1, 'DELETE FROM nk WHERE id = 1');
+# The statement was allowed before the table joined, and has found its row afterwards.
+$open = start_psql($node, 'DELETE FROM nk WHERE id = 1 AND pg_sleep(1) IS NOT NULL');
+poll_until(sub { sql(q(SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE 'DELETE FROM nk%')) > 0 }, 'a delete that takes long');
 sql($_) foreach 'ALTER PUBLICATION pn ADD TABLE nk', 'INSERT INTO nk VALUES (9)';
 finish_psql($open);
 sql($_) foreach 'ALTER TABLE nk REPLICA IDENTITY FULL', 'INSERT INTO o VALUES (1)';
@@ -497,7 +499,8 @@ SQL
 	is("$exit $rows", '0 usable', "a delivery$what that somebody cancels leaves the session usable") or diag($messages);
 }
 $s3->call('clear_faults');
-like((deliver_loudly('block'))[1], qr/\A[^\n]*WARNING: [^\n]*miss changes of table public\.o\n(?:(?!WARNING).)*\z/s, 'the next delivery warns of nothing but a table that came without its rows');
+unlike((deliver_loudly('block'))[1], qr/WARNING/, 'the next delivery warns of nothing');
+is(() = events_of('block') =~ /gap/g, 1, 'as it was told once that a table came without its rows');
 is(current_of($node, 'block', 'state, failures, events_sent'), 'running|0|6', 'has all of it');
 is(short('block', 'public.m'), join(', ', map { "insert $_" } 1 .. 6), 'each event once');
 is(join(' ', wrong_files(files('block'))), '', 'in files as they should be');

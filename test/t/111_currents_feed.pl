@@ -58,8 +58,6 @@ sub is_fine
 	return;
 }
 
-sub gaps { return join '|', map { my $gap = $_; ($gap->{table} // 'all') . ": $gap->{reason}" } map { @{ $_->{gaps} } } @_; }
-
 # The last one of a table.
 sub schema_of { my ($name, $table) = @_; return (map { $_->{document} } grep { $_->{table} eq $table } schemas(objects($name)))[-1]; }
 
