@@ -19,6 +19,7 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 
+#include "compat.h"
 #include "mac.h"
 #include "secret.h"
 
