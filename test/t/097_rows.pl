@@ -58,7 +58,9 @@ foreach my $table (@tables)
 		CREATE PUBLICATION p FOR TABLE s3export.connector_grant;
 		SELECT pg_create_logical_replication_slot('s', 'pgoutput')));
 	sql('CREATE ROLE subscriber SUPERUSER LOGIN IN ROLE pg_write_all_data, pg_read_all_data');
-	sql('CREATE SUBSCRIPTION s CONNECTION ' . sql_literal($node->connstr('publisher')) . q( PUBLICATION p WITH (create_slot = false, slot_name = 's', copy_data = false)), 'subscriber');
+	# Later servers would ask for a password, and write as the table's owner.
+	my $options = $node->pg_version >= 16 ? ', password_required = false, run_as_owner = true' : '';
+	sql('CREATE SUBSCRIPTION s CONNECTION ' . sql_literal($node->connstr('publisher')) . qq( PUBLICATION p WITH (create_slot = false, slot_name = 's', copy_data = false$options)), 'subscriber');
 	sql('ALTER ROLE subscriber NOSUPERUSER');
 	my $offset = -s $node->logfile;
 
