@@ -8,7 +8,10 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "commands/async.h"
+#include "commands/sequence.h"
 #include "miscadmin.h"
+#include "utils/fmgroids.h"
 
 #include "catalog.h"
 #include "job.h"
@@ -26,9 +29,9 @@ expect_one(int64 job_id, uint64 processed)
 void
 job_notify(int64 job_id, const char *state)
 {
-	(void) catalog_execute("SELECT pg_notify('s3export', json_build_object('job_id', $1, 'state',"
-						   " $2)::text) WHERE pg_notification_queue_usage() < 0.9",
-						   "it", job_id, state);
+	if (DatumGetFloat8(OidFunctionCall0(F_PG_NOTIFICATION_QUEUE_USAGE)) < 0.9)
+		Async_Notify("s3export", psprintf("{\"job_id\" : " INT64_FORMAT ", \"state\" : \"%s\"}",
+										  job_id, state));
 }
 
 int64
@@ -40,8 +43,7 @@ job_new_id(void)
 	if (RecoveryInProgress())
 		return JOB_UNRECORDED;
 	catalog_begin_transaction(&transaction);
-	(void) catalog_execute("SELECT nextval('s3export.job_id_seq') AS job_id", "");
-	job_id = catalog_int64(0, "job_id", NULL);
+	job_id = nextval_internal(catalog_table("job_id_seq"), false);
 	catalog_commit_transaction(&transaction);
 	return job_id;
 }

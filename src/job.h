@@ -169,6 +169,12 @@ typedef struct JobRemains
 extern bool job_any_of(Oid role);
 
 /*
+ * The ids (a list of int64 *) of all jobs that job_find_remains or job_disown could be
+ * about for an export through the connector, and of some more: the latter two take longer.
+ */
+extern List *job_find_suspects(int64 connector_id, int64 own_job_id);
+
+/*
  * The ids (a list of int64 *) of this server's jobs that may have left something:
  * those that have not ended, of which some may live, and those that have ended
  * with an upload left or a file in doubt.

@@ -53,11 +53,49 @@ job_any_of(Oid role)
 	return any;
 }
 
+/* In the transaction, whose context the list is in. */
+static List *
+take_ids(const CatalogTransaction *transaction, uint64 rows)
+{
+	List *ids = NIL;
+
+	MemoryContextSwitchTo(transaction->context);
+	for (uint64 i = 0; i < rows; i++)
+	{
+		int64 *id = palloc(sizeof(int64));
+
+		*id = catalog_int64(i, "job_id", NULL);
+		ids = lappend(ids, id);
+	}
+	return ids;
+}
+
+/* Each export asks this, and mostly in vain: so it is no more than two small indexes tell. */
+List *
+job_find_suspects(int64 connector_id, int64 own_job_id)
+{
+	CatalogTransaction transaction;
+	List              *ids;
+	uint64             rows;
+
+	catalog_begin_transaction(&transaction);
+	rows = catalog_execute("SELECT job_id FROM s3export.job"
+						   " WHERE state IN ('queued', 'running', 'completing')"
+						   " AND NOT (state = 'queued' AND " IS_OURS ")"
+						   " AND connector_id = $5 AND job_id <> $6"
+						   " UNION ALL SELECT job_id FROM s3export.job_file"
+						   " WHERE upload_id IS NOT NULL OR state = 'completing'",
+						   "itonii", CATALOG_THIS_SERVER, connector_id, own_job_id);
+	ids = take_ids(&transaction, rows);
+	catalog_commit_transaction(&transaction);
+	return ids;
+}
+
 List *
 job_find_remains(const JobScope *scope)
 {
 	CatalogTransaction transaction;
-	List              *ids = NIL;
+	List              *ids;
 	uint64             rows;
 
 	catalog_begin_transaction(&transaction);
@@ -74,14 +112,7 @@ job_find_remains(const JobScope *scope)
 						   " ORDER BY job_id",
 						   "itoniiob", CATALOG_THIS_SERVER, scope->connector_id, scope->own_job_id,
 						   scope->role, scope->patient);
-	MemoryContextSwitchTo(transaction.context);
-	for (uint64 i = 0; i < rows; i++)
-	{
-		int64 *id = palloc(sizeof(int64));
-
-		*id = catalog_int64(i, "job_id", NULL);
-		ids = lappend(ids, id);
-	}
+	ids = take_ids(&transaction, rows);
 	catalog_commit_transaction(&transaction);
 	return ids;
 }

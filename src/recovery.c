@@ -384,7 +384,6 @@ recover_all(Recovery *recovery, const JobScope *scope, int max_files)
 			break;
 		recover_job(recovery, *(int64 *) lfirst(cell));
 	}
-	job_forget();
 }
 
 void
@@ -400,6 +399,7 @@ recovery_run(Oid role, void (*report_row)(void *arg, const RecoveryRow *row),
 	};
 
 	recover_all(&recovery, &scope, INT_MAX);
+	job_forget();
 }
 
 static void
@@ -408,6 +408,23 @@ log_row(void *arg pg_attribute_unused(), const RecoveryRow *row)
 	ereport(LOG, (errmsg("recovery of job " INT64_FORMAT ": %s", row->job_id, row->action),
 				  errdetail("%s%s%s%s", row->uri ? "\"" : "", row->uri ? row->uri : "",
 							row->uri ? "\": " : "", row->detail)));
+}
+
+bool
+recovery_is_due(const Connector *connector, int64 job_id)
+{
+	ListCell *cell;
+
+	foreach (cell, job_find_suspects(connector->connector_id, job_id))
+	{
+		int64 other = *(int64 *) lfirst(cell);
+
+		if (!lease_try_exclusive(other))
+			continue;
+		lease_release(other);
+		return true;
+	}
+	return false;
 }
 
 void
@@ -437,6 +454,25 @@ recovery_in_passing(const Connector *connector, int64 job_id, void (*watch)(void
 
 		ereport(LOG, (errmsg("could not recover earlier jobs of connector \"%s\"", connector->name),
 					  errdetail_internal("%s", reason)));
+	}
+	PG_END_TRY();
+}
+
+void
+recovery_forget(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		job_forget();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		EmitErrorReport();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
 	}
 	PG_END_TRY();
 }

@@ -33,11 +33,17 @@ typedef struct RecoveryRow
 extern void recovery_run(Oid role, void (*report)(void *arg, const RecoveryRow *row),
 						 void (*watch)(void *arg), void *arg);
 
+/* May recovery_in_passing have something to do?  Takes less time to say no. */
+extern bool recovery_is_due(const Connector *connector, int64 job_id);
+
 /*
  * Before an export through "connector", whose job is "job_id": some of what is
  * left, in little time, told in the log.  Raises nothing but what "watch" raises.
  */
 extern void
 recovery_in_passing(const Connector *connector, int64 job_id, void (*watch)(void *arg), void *arg);
+
+/* After an export: removes rows of jobs that ended long ago.  Logs what goes wrong. */
+extern void recovery_forget(void);
 
 #endif /* RECOVERY_H */

@@ -53,6 +53,14 @@
 /* How often an export looks whether its keys have been replaced; ms */
 #define REFRESH_INTERVAL 1000
 
+/* Is there an object of this key? */
+typedef struct Look
+{
+	S3Call get;
+	char  *key;
+	bool   may_exist;
+} Look;
+
 typedef struct Transfer
 {
 	Pipe                  *pipe;
@@ -71,6 +79,7 @@ typedef struct Transfer
 	Credentials           *credentials;
 	TimestampTz            refreshed_at;
 	S3Session             *s3;
+	List                  *looks; /* of Look: sent, and not waited for yet */
 	Files                 *files; /* NULL before the query runs */
 	JobTotals              totals;
 	Progress              *progress;
@@ -331,6 +340,8 @@ open_store(Transfer *transfer)
 	transfer->credentials =
 		store_open_credentials(transfer->http, transfer->connector, transfer->label,
 							   encoding_to_utf8(key), is_prefix, replaces_whole(transfer));
+	/* A look takes half a millisecond: the first requests go with the keys that came. */
+	transfer->refreshed_at = GetCurrentTimestamp();
 	http_set_watch(transfer->http, watch_transfer, transfer);
 	http_set_waits(transfer->http, report_wait, transfer);
 	transfer->s3 =
@@ -353,20 +364,18 @@ object_exists(const S3Call *get)
  * let us look will refuse to overwrite the object, if it can.
  */
 static void
-check_destination(Transfer *transfer, char *key, bool may_exist)
+judge(const Transfer *transfer, const Look *look)
 {
-	S3Call         get = {.verb = S3_GET_OBJECT, .key = encoding_to_utf8(key)};
-	const S3Error *error = &get.error;
+	const S3Error *error = &look->get.error;
 
-	(void) s3_perform(transfer->s3, &get);
-	if (object_exists(&get))
+	if (object_exists(&look->get))
 	{
-		if (may_exist)
+		if (look->may_exist)
 			return;
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("object \"%s\" already exists", connector_uri(transfer->connector, key)),
-				 errhint("Choose another path, or use if_exists => 'overwrite'.")));
+		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
+						errmsg("object \"%s\" already exists",
+							   connector_uri(transfer->connector, look->key)),
+						errhint("Choose another path, or use if_exists => 'overwrite'.")));
 	}
 	if (s3_error_is(error, "NoSuchKey") || s3_error_is(error, "NotFound"))
 		return;
@@ -375,17 +384,69 @@ check_destination(Transfer *transfer, char *key, bool may_exist)
 	s3_report(ERROR, error, "could not look for object");
 }
 
+static void
+begin_look(Transfer *transfer, char *key, bool may_exist)
+{
+	Look *look = palloc0(sizeof(Look));
+
+	look->get.verb = S3_GET_OBJECT;
+	look->get.key = encoding_to_utf8(key);
+	look->key = key;
+	look->may_exist = may_exist;
+	s3_submit(transfer->s3, &look->get);
+	transfer->looks = lappend(transfer->looks, look);
+}
+
 /* Which partitions there will be is not known yet. */
 static void
-check_destinations(Transfer *transfer)
+begin_looks(Transfer *transfer)
 {
 	bool overwrite = transfer->request->overwrite;
 
 	if (transfer->request->proven)
 		return;
-	check_destination(transfer, first_key(transfer), overwrite || transfer->options.partitioned);
+	begin_look(transfer, first_key(transfer), overwrite || transfer->options.partitioned);
 	if (wants_manifest(transfer) && !overwrite)
-		check_destination(transfer, files_manifest_key(&transfer->options), false);
+		begin_look(transfer, files_manifest_key(&transfer->options), false);
+	/* Connects; a store that is near has its request with the second. */
+	http_drive(transfer->http, 0);
+	http_drive(transfer->http, 0);
+}
+
+static void
+cancel_looks(Transfer *transfer)
+{
+	ListCell *cell;
+
+	foreach (cell, transfer->looks)
+		s3_cancel(&((Look *) lfirst(cell))->get);
+	transfer->looks = NIL;
+}
+
+/* What others have left is looked for while the store answers; to be rid of it takes time. */
+static void
+recover_others(Transfer *transfer)
+{
+	if (is_unrecorded(transfer) || !recovery_is_due(transfer->connector, transfer->job_id))
+		return;
+	cancel_looks(transfer);
+	recovery_in_passing(transfer->connector, transfer->job_id, store_watch_leader, transfer->pipe);
+	begin_looks(transfer);
+}
+
+static void
+end_looks(Transfer *transfer)
+{
+	ListCell *cell;
+
+	foreach (cell, transfer->looks)
+	{
+		const Look *look = lfirst(cell);
+
+		while (!look->get.over)
+			http_drive(transfer->http, -1);
+		judge(transfer, look);
+	}
 }
 
 /* Until there are no more. */
@@ -500,11 +561,10 @@ perform(Transfer *transfer, void (*begun)(Pipe *pipe))
 {
 	begin_job(transfer);
 	claim_path(transfer);
-	if (!is_unrecorded(transfer))
-		recovery_in_passing(transfer->connector, transfer->job_id, store_watch_leader,
-							transfer->pipe);
 	open_store(transfer);
-	check_destinations(transfer);
+	begin_looks(transfer);
+	recover_others(transfer);
+	end_looks(transfer);
 	transfer->files = files_open(&transfer->options, transfer->s3);
 	pg_atomic_write_u32(&transfer->progress->phase, PROGRESS_READING);
 	begun(transfer->pipe);

@@ -22,6 +22,7 @@
 #include "catalog.h"
 #include "encoding.h"
 #include "guc.h"
+#include "job.h"
 #include "probe.h"
 #include "store.h"
 #include "uploader.h"
@@ -391,6 +392,9 @@ run_export(Pipe *pipe, StringInfo request)
 	wire_put_int64(&reply, totals.files);
 	wire_put_string(&reply, totals.manifest_uri);
 	pipe_reply(pipe, REPLY_FINISHED, &reply);
+	/* Nobody waits for this. */
+	if (totals.job_id != JOB_UNRECORDED)
+		recovery_forget();
 }
 
 /* ---- the uploader's side: its main function ---- */

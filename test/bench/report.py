@@ -141,6 +141,23 @@ def export():
                                  "(gzip: 'gzip -1 | aws s3 cp -')", [""], bars))
 
 
+# --------------------------------------------------------------------- single
+
+def single():
+    runs = Runs("single", "sink", "preloaded", "case")
+    rows = []
+    for sink, preloaded in dict.fromkeys(key[:2] for key in runs.keys):
+        row = [sink, "the server" if preloaded else "each process"]
+        for case in ("first", "later"):
+            key = (sink, preloaded, case)
+            row += ["%.1f" % (1e3 * min(run["seconds"] for run in runs.keys[key])),
+                    "%.1f" % (1e3 * runs.median(key)), str(len(runs.keys[key]))]
+        rows.append(row)
+    print("### An export of one row, ms\n")
+    table(["into", "library loaded by", "first of a session: least", "median", "calls",
+           "one that follows: least", "median", "calls"], rows)
+
+
 # -------------------------------------------------------------------- scaling
 
 CHARTS = {
@@ -214,5 +231,5 @@ with open(os.path.join(RESULTS, "machine")) as machine:
           "after the other, and a ratio is the median of the ratios within each round.\n"
           % machine.read())
 for part in sys.argv[1:]:
-    {"formatter": formatter, "export": export, "scaling": scaling,
+    {"formatter": formatter, "export": export, "single": single, "scaling": scaling,
      "currents": currents}[part]()

@@ -1,12 +1,13 @@
 #!/bin/bash
 # run.sh: how fast s3export is, beside COPY and what people do with COPY today.
 #
-# usage: run.sh [all | formatter | export | scaling | currents]...
+# usage: run.sh [all | formatter | export | single | scaling | currents]...
 #
 #   formatter   the CSV receiver alone, beside COPY to /dev/null
 #   export      end to end into nginx (http, https) and Ceph RGW, beside COPY TO
 #               PROGRAM and psql with the AWS CLI and rclone, plain and gzipped;
 #               with CPU time and memory of each process
+#   single      how long an export of one row takes, into nginx (http) and Ceph RGW
 #   scaling     time by rows, columns, workers, and the store's distance
 #   currents    deliveries of changes, beside pg_recvlogical with test_decoding and wal2json
 #
@@ -50,8 +51,8 @@ usage() {
 PARTS=()
 for part in "$@"; do
     case $part in
-        all) PARTS+=(formatter export scaling currents) ;;
-        formatter | export | scaling | currents) PARTS+=("$part") ;;
+        all) PARTS+=(formatter export single scaling currents) ;;
+        formatter | export | single | scaling | currents) PARTS+=("$part") ;;
         *) usage ;;
     esac
 done
@@ -87,7 +88,7 @@ wants() {
 }
 
 wants_sink() {
-    wants export && [[ " $BENCH_SINKS " == *" $1 "* ]]
+    { wants export || wants single; } && [[ " $BENCH_SINKS " == *" $1 "* ]]
 }
 
 cleanup() {
@@ -168,6 +169,17 @@ E
     write_programs "$@"
 }
 
+write_restart() {
+    cat >programs/restart-postgres <<E
+#!/bin/bash
+set -euo pipefail
+. "$LIB/common.sh"
+cd "$DIR/pg"
+as_server "$PG_BIN/pg_ctl" -s -w -m fast -D "$DIR/pg/data" -l "$DIR/pg/log" restart
+E
+    chmod 755 programs/restart-postgres
+}
+
 # write_programs NAME BUCKET URL: aws-NAME and rclone-NAME, which send their input
 # to a key; each with the defaults of a new installation, whatever proxy or
 # certificates the environment has for the rest of the world.  rclone is told not to
@@ -220,6 +232,7 @@ start_sinks() {
     export S3EXPORT_SINK_HTTP BENCH_ACCESS_KEY_ID=SINK BENCH_SECRET_ACCESS_KEY=none-is-checked-here
     connect http null "$S3EXPORT_SINK_HTTP"
     connect https null "$S3EXPORT_SINK_HTTPS"
+    write_restart
     if wants_sink rgw; then
         RGW_STORE=bluestore bash "$LIB/rgw.sh" start "$DIR/rgw"
         # shellcheck disable=SC1091
