@@ -320,8 +320,7 @@ batch_begin(Batch *batch, const DecodeTransaction *transaction)
 	if (batch->older)
 		decode_forget_catalogs();
 	batch_begin_unpublished(batch);
-	if (!batch->counts)
-		batch_begin_members(batch, transaction);
+	batch_begin_members(batch, transaction);
 }
 
 void
@@ -343,20 +342,29 @@ batch_put(Batch *batch, const DecodeChange *change)
 
 /* ---- columns that change without a row ---- */
 
+void
+batch_note_reasons(Batch *batch, const Target *target)
+{
+	ListCell *cell;
+
+	foreach (cell, batch_list_reasons(target->table->columns, target->columns))
+		batch_note_gap(batch, target->name, lfirst(cell), false);
+}
+
 /* A table that has been sent before is published otherwise by now, and no event has told it. */
 static void
 look_at_target(Batch *batch, const DecodeTransaction *transaction, Source *source)
 {
 	Target     *target = source->target;
 	const char *before = target->table->columns;
-	ListCell   *cell;
 
 	if (before == NULL || batch_is_same_table(before, target->columns) ||
 		is_in_copy(target, transaction->lsn))
 		return;
-	foreach (cell, batch_list_reasons(before, target->columns))
-		batch_note_gap(batch, target->name, lfirst(cell), false);
-	put_row(batch, source, OPERATION_ALTER, NULL, NULL);
+	if (batch->counts)
+		batch_note_reasons(batch, target);
+	else
+		put_row(batch, source, OPERATION_ALTER, NULL, NULL);
 }
 
 static void
@@ -382,10 +390,7 @@ look_at_members(Batch *batch, const DecodeTransaction *transaction)
 void
 batch_end(Batch *batch, const DecodeTransaction *transaction)
 {
-	if (!batch->counts)
-		look_at_members(batch, transaction);
-	else if (transaction->nchanged > 0)
-		batch->changed = transaction->lsn;
+	look_at_members(batch, transaction);
 	/* What it has seen before others had changed it is cached as well. */
 	if (batch->older)
 		decode_forget_catalogs();
@@ -545,12 +550,6 @@ batch_take_withheld(Batch *batch, List **tables)
 	batch->withheld_tables = NIL;
 	batch->withheld = 0;
 	return withheld;
-}
-
-List *
-batch_gaps(const Batch *batch)
-{
-	return batch->gaps;
 }
 
 List *

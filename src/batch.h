@@ -80,10 +80,10 @@ extern uint64 batch_take_withheld(Batch *batch, List **tables);
 /* Has it as many events, bytes or files as are to appear together? */
 extern bool batch_is_full(const Batch *batch);
 
-/* What readers have missed (CurrentGap *), found since the batch began. */
-extern List *batch_gaps(const Batch *batch);
-
-/* The same, for whoever records them with the batch, whose object takes them from there. */
+/*
+ * What readers have missed (CurrentGap *), found since the batch began, for whoever records it:
+ * the object of the batch takes it from there.
+ */
 extern List *batch_take_gaps(Batch *batch);
 
 /* Has it neither events nor gaps? */

@@ -280,20 +280,23 @@ send_schema(Batch *batch, const Target *target, const CurrentTable *previous)
  * read again where the batch is, and must not have taken a number.
  */
 static void
-choose_version(Batch *batch, Target *target)
+choose_version(Batch *batch, Target *target, int operation)
 {
 	CurrentTable *table = target->table;
 	CurrentTable  previous = *table;
 
 	if (table->columns != NULL && strcmp(table->columns, target->columns) == 0)
 		return;
+	/* All rows follow a snapshot, and what is copied is all rows. */
+	if (table->columns != NULL && operation != OPERATION_SNAPSHOT && operation != OPERATION_COPY)
+		batch_note_reasons(batch, target);
 	table->columns = MemoryContextStrdup(batch->context, target->columns);
 	table->version = ++batch->versions;
 	send_schema(batch, target, &previous);
 }
 
 static void
-choose_file(Batch *batch, Target *target)
+choose_file(Batch *batch, Target *target, int operation)
 {
 	int64 hour = batch->transaction.committed_at / USECS_PER_HOUR;
 
@@ -301,7 +304,7 @@ choose_file(Batch *batch, Target *target)
 		batch_end_file(target);
 	if (target->file != NULL)
 		return;
-	choose_version(batch, target);
+	choose_version(batch, target, operation);
 	target->file = name_file(batch, target);
 	if (batch->last_file != NULL)
 		pfree(batch->last_file);
@@ -350,7 +353,7 @@ batch_put_event(Batch *batch, Target *target, int operation)
 	next_id(batch);
 	if (target->receiver == NULL)
 		make_receiver(batch, target);
-	choose_file(batch, target);
+	choose_file(batch, target, operation);
 	memcpy(target->last_id, current_id(batch), sizeof(target->last_id));
 	target->used = true;
 	target->events++;

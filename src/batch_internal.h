@@ -185,6 +185,9 @@ typedef struct EventRow
 
 /* ---- batch.c ---- */
 
+/* Its columns are others than those of its last event: what of that readers cannot see is gaps. */
+extern void batch_note_reasons(Batch *batch, const Target *target);
+
 /* Readers of a table miss something, which they are told once for each reason. */
 extern void batch_note_gap(Batch *batch, const char *table, const char *reason, bool told);
 
@@ -205,8 +208,14 @@ extern void batch_begin_unpublished(Batch *batch);
 /* A change of a relation that is not published is no event. */
 extern void batch_pass_over(Batch *batch, const DecodeChange *change);
 
-/* OIDs of those that the transaction has changed, if one of them may be published by now. */
-extern List *batch_list_passed(const Batch *batch);
+/*
+ * OIDs of those that the transaction has changed, if one of them may be published by now; "all":
+ * of all that have rows that are no events.
+ */
+extern List *batch_list_passed(const Batch *batch, bool all);
+
+/* There are events of it. */
+extern void batch_note_sent(Batch *batch, Oid relid);
 
 /* Have rows been written to it that are no events?  When that is told, it may be forgotten. */
 extern bool batch_has_missed(const Batch *batch, Oid relid);
@@ -223,6 +232,7 @@ extern void batch_note_birth(Batch *batch, Oid relid);
  */
 extern void batch_note_outsider(Batch *batch, Oid relid);
 extern bool batch_is_outsider(const Batch *batch, Oid relid);
+extern void batch_forget_outsider(Batch *batch, Oid relid);
 
 /* May it have rows, at the end of the transaction, that are no events?  "is_new": it has made it. */
 extern bool batch_may_have_rows(const Batch *batch, Oid relid, bool is_new);

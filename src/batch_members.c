@@ -39,10 +39,8 @@
 typedef struct Member
 {
 	Oid   relid;
-	Oid   table;       /* whose changes its were; 0: it was not published */
-	char *name;        /* as folders have it, if it was */
-	Oid   schema;      /* 0: it is an outsider, which has not been looked up */
-	char  persistence; /* of pg_class */
+	Oid   table; /* whose changes its were; 0: it was not published */
+	char *name;  /* as folders have it, if it was */
 } Member;
 
 static char *
@@ -88,6 +86,28 @@ list_changed(const DecodeTransaction *transaction)
 	return relids;
 }
 
+/*
+ * What befalls a partitioned table befalls its partitions: another schema, say, may be published.
+ * The server does not say so of them, nor of one whose DETACH CONCURRENTLY is half done.
+ */
+static List *
+add_partitions(Batch *batch, List *relids, bool outsiders)
+{
+	List     *all = list_copy(relids);
+	ListCell *cell;
+
+	foreach (cell, relids)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if ((outsiders || !batch_is_outsider(batch, lfirst_oid(cell))) &&
+			get_rel_relkind(lfirst_oid(cell)) == RELKIND_PARTITIONED_TABLE)
+			all = list_concat(all, find_all_inheritors(lfirst_oid(cell), NoLock, NULL));
+	}
+	list_sort(all, list_oid_cmp);
+	list_deduplicate_oid(all);
+	return all;
+}
+
 /* The table whose changes the relation's are; 0: none, as for partitions that have partitions. */
 static Oid
 find_table(Batch *batch, Oid relid)
@@ -109,8 +129,7 @@ add_member(Batch *batch, Oid relid)
 		if (!exists(relid))
 			return;
 		member.table = find_table(batch, relid);
-		member.schema = get_rel_namespace(relid);
-		member.persistence = get_rel_persistence(relid);
+		batch->looks |= get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE;
 	}
 	if (OidIsValid(member.table))
 		member.name = MemoryContextStrdup(batch->members_context, name_of(relid));
@@ -124,7 +143,7 @@ void
 batch_begin_members(Batch *batch, const DecodeTransaction *transaction)
 {
 	MemoryContext caller = MemoryContextSwitchTo(batch->event_context);
-	List         *relids = list_changed(transaction);
+	List         *relids = add_partitions(batch, list_changed(transaction), false);
 	ListCell     *cell;
 
 	MemoryContextReset(batch->members_context);
@@ -166,22 +185,49 @@ find_member(const Batch *batch, Oid relid)
 
 /* ---- rows that are no events ---- */
 
-/* Few commands change the row of the column "ctid", and none before it has made the table. */
-static bool
-is_new(const Batch *batch, const DecodeTransaction *transaction, Oid relid)
+/* All versions of rows of a catalog with an OID that the slot keeps. */
+typedef struct Versions
 {
-	HeapTuple tuple;
-	bool      found;
+	Relation    relation;
+	SysScanDesc scan;
+} Versions;
 
-	if (find_member(batch, relid) != NULL)
-		return false;
-	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid),
-							Int16GetDatum(SelfItemPointerAttributeNumber));
-	found =
-		HeapTupleIsValid(tuple) && decode_is_of(transaction, HeapTupleHeaderGetXmin(tuple->t_data));
-	if (HeapTupleIsValid(tuple))
-		ReleaseSysCache(tuple);
-	return found;
+static void
+begin_versions(Versions *versions, Oid catalog, Oid index, AttrNumber attnum, Oid oid)
+{
+	ScanKeyData key;
+
+	ScanKeyInit(&key, attnum, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(oid));
+	versions->relation = table_open(catalog, AccessShareLock);
+	versions->scan = systable_beginscan(versions->relation, index, true, SnapshotAny, 1, &key);
+}
+
+static void
+end_versions(Versions *versions)
+{
+	systable_endscan(versions->scan);
+	table_close(versions->relation, AccessShareLock);
+}
+
+/* Has the transaction made the relation?  Then it has not found the row of somebody else. */
+static bool
+is_new(const DecodeTransaction *transaction, Oid relid)
+{
+	Versions  versions;
+	HeapTuple tuple;
+	bool      writes = false;
+	bool      found = false;
+
+	begin_versions(&versions, RelationRelationId, ClassOidIndexId, Anum_pg_class_oid, relid);
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(versions.scan)))
+	{
+		if (decode_is_of(transaction, HeapTupleHeaderGetXmin(tuple->t_data)))
+			writes = true;
+		else
+			found = decode_is_of(transaction, HeapTupleHeaderGetUpdateXid(tuple->t_data));
+	}
+	end_versions(&versions);
+	return writes && !found;
 }
 
 static bool
@@ -190,13 +236,12 @@ any_has_rows(const Batch *batch, const DecodeTransaction *transaction, Oid table
 	ListCell *cell;
 
 	if (get_rel_relkind(table) != RELKIND_PARTITIONED_TABLE)
-		return batch_may_have_rows(batch, table, is_new(batch, transaction, table));
+		return batch_may_have_rows(batch, table, is_new(transaction, table));
 	foreach (cell, find_all_inheritors(table, NoLock, NULL))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_RELATION &&
-			batch_may_have_rows(batch, lfirst_oid(cell),
-								is_new(batch, transaction, lfirst_oid(cell))))
+			batch_may_have_rows(batch, lfirst_oid(cell), is_new(transaction, lfirst_oid(cell))))
 			return true;
 	}
 	return false;
@@ -259,30 +304,41 @@ tell_gone(Batch *batch, const Change *change)
 static bool
 is_touched(const DecodeTransaction *transaction, Oid catalog, Oid index, AttrNumber attnum, Oid oid)
 {
-	Relation    relation = table_open(catalog, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple   tuple;
-	bool        found = false;
+	Versions  versions;
+	HeapTuple tuple;
+	bool      found = false;
 
-	ScanKeyInit(&key, attnum, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(oid));
-	/* The slot keeps what is deleted. */
-	scan = systable_beginscan(relation, index, true, SnapshotAny, 1, &key);
-	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	begin_versions(&versions, catalog, index, attnum, oid);
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(versions.scan)))
 		found = decode_is_of(transaction, HeapTupleHeaderGetXmin(tuple->t_data)) ||
 				decode_is_of(transaction, HeapTupleHeaderGetUpdateXid(tuple->t_data));
-	systable_endscan(scan);
-	table_close(relation, AccessShareLock);
+	end_versions(&versions);
 	return found;
 }
 
-/* Another schema may be published; and what is logged is, where what is not is not. */
+/*
+ * Has the transaction given it another schema, which may be published, or made it logged or
+ * unlogged?
+ */
 static bool
-is_moved(const Change *change)
+is_moved(const DecodeTransaction *transaction, Oid relid)
 {
-	return change->before != NULL && OidIsValid(change->before->schema) &&
-		   (change->before->schema != get_rel_namespace(change->relid) ||
-			change->before->persistence != get_rel_persistence(change->relid));
+	Oid       schema = get_rel_namespace(relid);
+	char      persistence = get_rel_persistence(relid);
+	Versions  versions;
+	HeapTuple tuple;
+	bool      found = false;
+
+	begin_versions(&versions, RelationRelationId, ClassOidIndexId, Anum_pg_class_oid, relid);
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(versions.scan)))
+	{
+		Form_pg_class row = (Form_pg_class) GETSTRUCT(tuple);
+
+		found = (row->relnamespace != schema || row->relpersistence != persistence) &&
+				decode_is_of(transaction, HeapTupleHeaderGetUpdateXid(tuple->t_data));
+	}
+	end_versions(&versions);
+	return found;
 }
 
 static bool
@@ -315,7 +371,7 @@ is_done_here(Batch *batch, const DecodeTransaction *transaction, const Change *c
 	List     *relids = list_make1_oid(change->relid);
 	ListCell *cell;
 
-	if (!exists(change->relid) || is_new(batch, transaction, change->relid) || is_moved(change) ||
+	if (!exists(change->relid) || is_new(transaction, change->relid) ||
 		is_publication_touched(transaction, batch->members_publication) ||
 		is_publication_touched(transaction, batch_find_publication(batch)))
 		return true;
@@ -325,7 +381,8 @@ is_done_here(Batch *batch, const DecodeTransaction *transaction, const Change *c
 		relids = list_append_unique_oid(relids, change->before->table);
 	foreach (cell, relids)
 	{
-		if (is_membership_touched(transaction, lfirst_oid(cell)))
+		if (is_membership_touched(transaction, lfirst_oid(cell)) ||
+			is_moved(transaction, lfirst_oid(cell)))
 			return true;
 	}
 	return false;
@@ -373,10 +430,10 @@ tell_passed(Batch *batch, const DecodeTransaction *transaction)
 {
 	ListCell *cell;
 
-	foreach (cell, batch_list_passed(batch))
+	foreach (cell, batch_list_passed(batch, batch->members_seen != publication_members()))
 	{
 		Oid relid = lfirst_oid(cell);
-		Oid table = find_table(batch, relid);
+		Oid table = exists(relid) ? find_table(batch, relid) : InvalidOid;
 
 		CHECK_FOR_INTERRUPTS();
 		if (OidIsValid(table) &&
@@ -389,9 +446,21 @@ static void
 note_unpublished(Batch *batch, const DecodeTransaction *transaction, Oid relid)
 {
 	if (exists(relid) && get_rel_relkind(relid) == RELKIND_RELATION &&
-		get_rel_persistence(relid) == RELPERSISTENCE_PERMANENT && is_new(batch, transaction, relid))
+		get_rel_persistence(relid) == RELPERSISTENCE_PERMANENT && is_new(transaction, relid))
 		batch_note_birth(batch, relid);
 	batch_note_outsider(batch, relid);
+}
+
+/* Those that it has changed, with their partitions as they were and as they are. */
+static List *
+list_looked_at(Batch *batch, const DecodeTransaction *transaction, bool looks)
+{
+	List     *relids = list_changed(transaction);
+	ListCell *cell;
+
+	foreach (cell, batch->members)
+		relids = lappend_oid(relids, ((const Member *) lfirst(cell))->relid);
+	return add_partitions(batch, relids, looks);
 }
 
 static List *
@@ -401,7 +470,7 @@ list_changes(Batch *batch, const DecodeTransaction *transaction)
 	bool      looks = batch->looks || batch->members_seen != publication_members();
 	ListCell *cell;
 
-	foreach (cell, list_changed(transaction))
+	foreach (cell, list_looked_at(batch, transaction, looks))
 	{
 		Change change = {.relid = lfirst_oid(cell)};
 
@@ -410,6 +479,8 @@ list_changes(Batch *batch, const DecodeTransaction *transaction)
 			continue;
 		change.before = find_member(batch, change.relid);
 		change.after = find_table(batch, change.relid);
+		if (OidIsValid(change.after))
+			batch_forget_outsider(batch, change.relid);
 		if (OidIsValid(change.after) || OidIsValid(table_before(change.before)))
 			changes = lappend(changes, memcpy(palloc(sizeof(Change)), &change, sizeof(Change)));
 		else

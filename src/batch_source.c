@@ -289,7 +289,10 @@ refresh_source(Batch *batch, Source *source, Relation relation, Oid publication,
 		publication_describe(publication, sender, relation, &published);
 	source->operations = published.operations;
 	source->withheld = published.withheld;
-	if (source->operations == 0 || source->withheld)
+	if (source->operations == 0)
+		return;
+	batch_note_sent(batch, source->relid);
+	if (source->withheld)
 		return;
 	if (published.relid == RelationGetRelid(relation))
 		use_target(batch, source, relation, relation, &published, context);

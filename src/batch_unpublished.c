@@ -34,8 +34,9 @@
 typedef struct Unpublished
 {
 	Oid        relid;    /* the hash table's key */
-	bool       emptied;  /* it was empty, when it was made or truncated, and all since is known */
-	bool       missed;   /* rows have been written to it since */
+	bool       emptied;  /* it was empty, when it was made or truncated */
+	bool       missed;   /* rows have been written to it since, which are no events */
+	XLogRecPtr sent;     /* the first transaction since that has written events to it; 0: none */
 	XLogRecPtr changed;  /* by this transaction last */
 	uint64     outsider; /* publication_members() when it was found to be none; 0: it was not */
 } Unpublished;
@@ -99,8 +100,28 @@ batch_pass_over(Batch *batch, const DecodeChange *change)
 	}
 	entry->changed = change->transaction->lsn;
 	if (change->operation == DECODE_TRUNCATE)
+	{
 		entry->emptied = true;
+		entry->sent = InvalidXLogRecPtr;
+	}
 	entry->missed = change->operation != DECODE_TRUNCATE;
+}
+
+static List *
+list_missed(const Batch *batch)
+{
+	List              *relids = NIL;
+	HASH_SEQ_STATUS    status;
+	const Unpublished *entry;
+
+	hash_seq_init(&status, batch->unpublished);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		if (entry->missed)
+			relids = lappend_oid(relids, entry->relid);
+	}
+	list_sort(relids, list_oid_cmp);
+	return relids;
 }
 
 /*
@@ -108,9 +129,20 @@ batch_pass_over(Batch *batch, const DecodeChange *change)
  * transaction sees what the others before it have left.
  */
 List *
-batch_list_passed(const Batch *batch)
+batch_list_passed(const Batch *batch, bool all)
 {
+	if (all)
+		return list_missed(batch);
 	return batch->older || batch->passed_seen != publication_generation() ? batch->passed : NIL;
+}
+
+void
+batch_note_sent(Batch *batch, Oid relid)
+{
+	Unpublished *entry = peek(batch, relid);
+
+	if (entry != NULL && entry->sent == InvalidXLogRecPtr)
+		entry->sent = batch->transaction.lsn;
 }
 
 bool
@@ -133,7 +165,10 @@ batch_forget_missed(Batch *batch, Oid relid)
 void
 batch_note_birth(Batch *batch, Oid relid)
 {
-	enter(batch, relid)->emptied = true;
+	Unpublished *entry = enter(batch, relid);
+
+	entry->emptied = true;
+	entry->sent = InvalidXLogRecPtr;
 }
 
 /* ---- outsiders ---- */
@@ -158,6 +193,15 @@ batch_is_outsider(const Batch *batch, Oid relid)
 	const Unpublished *entry = peek(batch, relid);
 
 	return entry != NULL && entry->outsider == publication_members();
+}
+
+void
+batch_forget_outsider(Batch *batch, Oid relid)
+{
+	Unpublished *entry = peek(batch, relid);
+
+	if (entry != NULL)
+		entry->outsider = 0;
 }
 
 /* ---- its rows ---- */
@@ -209,5 +253,9 @@ batch_may_have_rows(const Batch *batch, Oid relid, bool is_new)
 
 	if (entry != NULL && entry->missed)
 		return true;
-	return !is_new && (entry == NULL || !entry->emptied) && has_pages(relid);
+	/* Readers of another table have got its rows of earlier transactions. */
+	if (entry != NULL && entry->emptied &&
+		(entry->sent == InvalidXLogRecPtr || entry->sent == batch->transaction.lsn))
+		return false;
+	return !is_new && has_pages(relid);
 }

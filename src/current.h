@@ -367,7 +367,8 @@ extern void current_take_versions(const Current *current, int versions);
 
 /*
  * Before the first file of a batch can appear.  Also records "gaps" (CurrentGap *), which its
- * changes have; sets current->gaps and the batch's last_gap: all that its object is to tell.
+ * changes have, and warns of them; sets current->gaps and the batch's last_gap: all that its
+ * object is to tell.
  */
 extern void
 current_begin_batch(Current *current, CurrentBatch *batch, List *gaps, MemoryContext context);
@@ -400,11 +401,8 @@ extern void current_skipped(const Current *current);
 /* A batch that was interrupted, and has no events up to "position", is not to be written again. */
 extern void current_forget_batch(const Current *current, XLogRecPtr position);
 
-/* The next batch is to tell readers of gaps (CurrentGap *) that this delivery has found. */
+/* Warns of gaps (CurrentGap *) that this delivery has found, and records that the next batch tells them. */
 extern void current_keep_gaps(const Current *current, List *gaps);
-
-/* Readers are told of gaps (CurrentGap *) by the batch; this tells whoever is here. */
-extern void current_told_gaps(const Current *current, List *gaps);
 
 /* Rows of tables that the publication's owner did not own were not sent. */
 extern void current_withheld(const Current *current, List *tables, uint64 events);

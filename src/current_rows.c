@@ -170,6 +170,9 @@ current_launching(const Current *current, XLogRecPtr position, bool copies, bool
 						   " WHERE connector_id = $1",
 						   "i", id);
 	forget_batch(current);
+	/* A copy of all rows mends what readers have missed. */
+	(void) catalog_execute("DELETE FROM s3export.current_gap WHERE connector_id = $1 AND $2", "ib",
+						   id, copies);
 	if (!copies)
 		current_add_gap(current, NULL, "it was launched without the rows that were there");
 	if (!sends)
@@ -347,13 +350,54 @@ oids_to_text(List *oids)
 
 /* Within a scope. */
 static void
+record_gap(const Current *current, const CurrentGap *gap)
+{
+	StringInfoData detail;
+
+	initStringInfo(&detail);
+	current_say_text(&detail, "table", gap->table);
+	current_say_text(&detail, "reason", gap->reason);
+	current_record(current->connector, "gap", current->state, &detail);
+}
+
+/* Within a scope. */
+static void
 add_gaps(const Current *current, List *gaps)
 {
 	ListCell *cell;
 
 	foreach (cell, gaps)
-		current_add_gap(current, ((CurrentGap *) lfirst(cell))->table,
-						((CurrentGap *) lfirst(cell))->reason);
+	{
+		const CurrentGap *gap = lfirst(cell);
+
+		current_add_gap(current, gap->table, gap->reason);
+		if (!gap->told)
+			record_gap(current, gap);
+	}
+}
+
+static void
+warn_of_gap(const Current *current, const CurrentGap *gap)
+{
+	ereport(WARNING,
+			(errmsg("readers of connector \"%s\" miss changes of table %s",
+					current->connector->name, gap->table),
+			 errdetail("The reason: %s.", gap->reason),
+			 errhint("The object of the batch says so.  Where it matters, take the table out of "
+					 "the publication with ALTER PUBLICATION ... DROP TABLE, and add it again "
+					 "with its rows by s3export.add_table().")));
+}
+
+static void
+warn_of_gaps(const Current *current, List *gaps)
+{
+	ListCell *cell;
+
+	foreach (cell, gaps)
+	{
+		if (!((CurrentGap *) lfirst(cell))->told)
+			warn_of_gap(current, lfirst(cell));
+	}
 }
 
 void
@@ -379,6 +423,7 @@ current_begin_batch(Current *current, CurrentBatch *batch, List *gaps, MemoryCon
 		batch->committed_at, batch->sender, oids_to_text(batch->sendable), batch->format.header,
 		batch->format.null_print, batch->format.force_quote, batch->last_gap);
 	catalog_commit_transaction(&transaction);
+	warn_of_gaps(current, gaps);
 }
 
 void
@@ -685,52 +730,7 @@ current_keep_gaps(const Current *current, List *gaps)
 	catalog_begin_transaction(&transaction);
 	add_gaps(current, gaps);
 	catalog_commit_transaction(&transaction);
-}
-
-/* Within a scope. */
-static void
-record_gap(const Current *current, const CurrentGap *gap)
-{
-	StringInfoData detail;
-
-	initStringInfo(&detail);
-	current_say_text(&detail, "table", gap->table);
-	current_say_text(&detail, "reason", gap->reason);
-	current_record(current->connector, "gap", current->state, &detail);
-}
-
-static void
-warn_of_gap(const Current *current, const CurrentGap *gap)
-{
-	ereport(WARNING,
-			(errmsg("readers of connector \"%s\" miss changes of table %s",
-					current->connector->name, gap->table),
-			 errdetail("The reason: %s.", gap->reason),
-			 errhint("The object of the batch says so.  Where it matters, take the table out of "
-					 "the publication with ALTER PUBLICATION ... DROP TABLE, and add it again "
-					 "with its rows by s3export.add_table().")));
-}
-
-void
-current_told_gaps(const Current *current, List *gaps)
-{
-	CatalogTransaction transaction;
-	ListCell          *cell;
-
-	if (gaps == NIL)
-		return;
-	catalog_begin_transaction(&transaction);
-	foreach (cell, gaps)
-	{
-		if (!((CurrentGap *) lfirst(cell))->told)
-			record_gap(current, lfirst(cell));
-	}
-	catalog_commit_transaction(&transaction);
-	foreach (cell, gaps)
-	{
-		if (!((CurrentGap *) lfirst(cell))->told)
-			warn_of_gap(current, lfirst(cell));
-	}
+	warn_of_gaps(current, gaps);
 }
 
 void

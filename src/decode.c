@@ -27,6 +27,7 @@
 #include "replication/snapbuild.h"
 #include "storage/proc.h"
 #include "storage/standby.h"
+#include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -49,6 +50,7 @@ struct Decoder
 	const DecodeSink       *sink;
 	DecodeTransaction       transaction; /* that is being replayed */
 	Oid                    *changed;     /* its; NULL: none yet */
+	TransactionId          *subxids;     /* its; NULL: none yet */
 	bool                    wanted;
 	List                   *history;      /* of the server's timelines */
 	TimestampTz             committed_at; /* in the commit record that has been read last */
@@ -121,16 +123,30 @@ list_changed(Decoder *decoder, const ReorderBufferTXN *txn)
 bool
 decode_is_of(const DecodeTransaction *transaction, TransactionId xid)
 {
-	dlist_iter iter;
+	return transaction->xid == xid ||
+		   (transaction->nsubxids > 0 && bsearch(&xid, transaction->subxids, transaction->nsubxids,
+												 sizeof(TransactionId), xidComparator) != NULL);
+}
 
-	if (transaction->txn->xid == xid)
-		return true;
-	dlist_foreach (iter, &transaction->txn->subtxns)
-	{
-		if (dlist_container(ReorderBufferTXN, node, iter.cur)->xid == xid)
-			return true;
-	}
-	return false;
+static void
+list_subxids(Decoder *decoder, ReorderBufferTXN *txn)
+{
+	dlist_iter iter;
+	int        n = 0;
+
+	if (decoder->subxids != NULL)
+		pfree(decoder->subxids);
+	decoder->subxids = NULL;
+	if (txn->nsubtxns > 0)
+		decoder->subxids =
+			MemoryContextAllocHuge(decoder->memory, txn->nsubtxns * sizeof(TransactionId));
+	dlist_foreach (iter, &txn->subtxns)
+		decoder->subxids[n++] = dlist_container(ReorderBufferTXN, node, iter.cur)->xid;
+	if (n > 0)
+		qsort(decoder->subxids, n, sizeof(TransactionId), xidComparator);
+	decoder->transaction.xid = txn->xid;
+	decoder->transaction.subxids = decoder->subxids;
+	decoder->transaction.nsubxids = n;
 }
 
 static void
@@ -140,8 +156,8 @@ plugin_begin(LogicalDecodingContext *context, ReorderBufferTXN *txn)
 
 	if (decoder == NULL)
 		elog(ERROR, "no changes are expected here");
-	decoder->transaction.txn = txn;
 	list_changed(decoder, txn);
+	list_subxids(decoder, txn);
 	decoder->transaction.lsn = txn->final_lsn;
 	decoder->transaction.base = txn->base_snapshot_lsn;
 	decoder->transaction.timeline = tliOfPointInHistory(txn->final_lsn, decoder->history);

@@ -31,7 +31,10 @@ typedef struct DecodeTransaction
 	const Oid *changed;
 	int        nchanged;
 
-	struct ReorderBufferTXN *txn; /* the server's, while it is replayed */
+	/* Its own ID, and those of its subtransactions, ascending */
+	TransactionId        xid;
+	const TransactionId *subxids;
+	int                  nsubxids;
 } DecodeTransaction;
 
 typedef enum DecodeOperation

@@ -173,14 +173,13 @@ is_over(TimestampTz since, int ms)
 
 /* Before the position moves past them. */
 static void
-tell_missed(Delivery *delivery)
+tell_withheld(Delivery *delivery)
 {
 	List  *tables;
 	uint64 events = batch_take_withheld(delivery->batch, &tables);
 
 	if (events > 0)
 		current_withheld(delivery->current, tables, events);
-	current_told_gaps(delivery->current, batch_gaps(delivery->batch));
 }
 
 /*
@@ -318,7 +317,7 @@ run_batch(Delivery *delivery)
 	if (again)
 		require_same_events(delivery, &current->batch);
 	else
-		tell_missed(delivery);
+		tell_withheld(delivery);
 	sends = again || !batch_is_empty(delivery->batch) || owes_batch(current);
 	if (sends)
 		send_batch(delivery, &settings, again);
@@ -376,8 +375,8 @@ drop_events(Delivery *delivery)
 		forgotten = position;
 	}
 	events = batch_events(delivery->batch);
-	tell_missed(delivery);
-	current_keep_gaps(current, batch_gaps(delivery->batch));
+	tell_withheld(delivery);
+	current_keep_gaps(current, batch_take_gaps(delivery->batch));
 	batch_close(delivery->batch);
 	delivery->batch = NULL;
 	close_decoder(delivery);

@@ -267,6 +267,7 @@ launch(Delivery *delivery)
 	wait_for_locks(true);
 	if (delivery->copies)
 	{
+		current->gaps = NIL;
 		open_copy(delivery, &settings);
 		position = create_slot_and_copy(delivery, current->slot, InvalidOid);
 	}

@@ -33,14 +33,15 @@ sub sent
 		join(', ', map { "$_->{type} $_->{op} $_->{values}{id}" =~ s/^public\.//r } @events[ $events .. $#events ]));
 }
 
-# "1 ...": in the first session; "deliver": here, too.
+# "1 ...": in the first session; "deliver": here, too; "forget": what has been sent until then.
 sub run
 {
 	my ($name, @steps) = @_;
 
 	foreach my $step (@steps)
 	{
-		if ($step eq 'deliver') { my ($events) = deliver_loudly($name); like($events, qr/^\d+$/, "delivered: $events") }
+		if ($step eq 'forget') { deliver_loudly($name); sent($name) }
+		elsif ($step eq 'deliver') { my ($events) = deliver_loudly($name); like($events, qr/^\d+$/, "delivered: $events") }
 		elsif ($step =~ /^([12]) (.*)/) { $session{$1}->query_safe($2) }
 		else { sql($step) }
 	}
@@ -52,11 +53,15 @@ sub partition { return "public.r: partition public.$_[0] has joined without the 
 
 sql(<<'SQL');
 CREATE TABLE h (id int PRIMARY KEY);
-CREATE TABLE x (id int);
+CREATE TABLE y (id int);
+CREATE SCHEMA pubs;
+CREATE SCHEMA later;
 CREATE TABLE r (id int PRIMARY KEY) PARTITION BY RANGE (id);
 CREATE TABLE r1 PARTITION OF r FOR VALUES FROM (0) TO (10);
+CREATE TABLE rm PARTITION OF r FOR VALUES FROM (1000) TO (2000) PARTITION BY RANGE (id);
+CREATE TABLE s (id int PRIMARY KEY) PARTITION BY RANGE (id);
 CREATE ROLE reader;
-CREATE PUBLICATION pub FOR TABLE h, r WITH (publish_via_partition_root = true);
+CREATE PUBLICATION pub FOR TABLE h, r, s WITH (publish_via_partition_root = true);
 SQL
 flow('f', publication => 'pub');
 launch($node, 'f');
@@ -68,14 +73,14 @@ foreach my $case (
 	# whoever writes while it joins
 	[ joined('a1'), 'a1 insert 2', 'CREATE TABLE a1 (id int PRIMARY KEY)', '1 BEGIN', '1 INSERT INTO a1 VALUES (1)', 'ALTER PUBLICATION pub ADD TABLE a1', '1 INSERT INTO a1 VALUES (2)', '1 COMMIT' ],
 	[ joined('a2'), 'h insert 2, a2 insert 2', 'CREATE TABLE a2 (id int PRIMARY KEY)', '1 BEGIN', '1 INSERT INTO a2 VALUES (1)', 'ALTER PUBLICATION pub ADD TABLE a2', 'INSERT INTO h VALUES (2)', 'deliver', '1 INSERT INTO a2 VALUES (2)', '1 COMMIT' ],
-	[ '', '', 'CREATE TABLE a3 (id int PRIMARY KEY)', '1 BEGIN', '1 INSERT INTO a3 VALUES (1)', 'ALTER PUBLICATION pub ADD TABLE a3', '1 ROLLBACK', '1 BEGIN', '1 INSERT INTO x VALUES (1)', '1 COMMIT' ],
-	[ joined('a4'), 'a4 insert 1, a4 insert 2', 'CREATE TABLE a4 (id int PRIMARY KEY)', 'INSERT INTO a4 VALUES (0)', '1 BEGIN', '1 INSERT INTO x VALUES (2)', 'ALTER PUBLICATION pub ADD TABLE a4', 'INSERT INTO a4 VALUES (1)', 'deliver', '1 ALTER TABLE a4 ADD w int', '1 INSERT INTO a4 VALUES (2)', '1 COMMIT' ],
-	[ 'public.a4: the table has left the publication', '', '1 BEGIN', '1 INSERT INTO x VALUES (3)', 'ALTER PUBLICATION pub DROP TABLE a4', 'deliver', '1 ALTER TABLE a4 ADD w2 int', '1 INSERT INTO a4 VALUES (3)', '1 COMMIT' ],
-	[ joined('a4'), 'a4 insert 5', '1 BEGIN', '1 INSERT INTO x VALUES (4)', 'INSERT INTO a4 VALUES (4)', 'ALTER PUBLICATION pub ADD TABLE a4', '1 INSERT INTO a4 VALUES (5)', '1 COMMIT' ],
-	[ partition('b1'), 'r insert 12', 'CREATE TABLE b1 (LIKE r INCLUDING ALL)', '1 BEGIN', '1 INSERT INTO b1 VALUES (11)', '2 BEGIN', '2 INSERT INTO x VALUES (5)', '1 COMMIT', 'ALTER TABLE r ATTACH PARTITION b1 FOR VALUES FROM (10) TO (20)', '2 INSERT INTO r VALUES (12)', '2 COMMIT' ],
+	[ '', '', 'CREATE TABLE a3 (id int PRIMARY KEY)', '1 BEGIN', '1 INSERT INTO a3 VALUES (1)', 'ALTER PUBLICATION pub ADD TABLE a3', '1 ROLLBACK', '1 BEGIN', '1 INSERT INTO y VALUES (1)', '1 COMMIT' ],
+	[ joined('a4'), 'a4 insert 1, a4 insert 2', 'CREATE TABLE a4 (id int PRIMARY KEY)', 'INSERT INTO a4 VALUES (0)', '1 BEGIN', '1 INSERT INTO y VALUES (2)', 'ALTER PUBLICATION pub ADD TABLE a4', 'INSERT INTO a4 VALUES (1)', 'deliver', '1 ALTER TABLE a4 ADD w int', '1 INSERT INTO a4 VALUES (2)', '1 COMMIT' ],
+	[ 'public.a4: the table has left the publication', '', '1 BEGIN', '1 INSERT INTO y VALUES (3)', 'ALTER PUBLICATION pub DROP TABLE a4', 'deliver', '1 ALTER TABLE a4 ADD w2 int', '1 INSERT INTO a4 VALUES (3)', '1 COMMIT' ],
+	[ joined('a4'), 'a4 insert 5', '1 BEGIN', '1 INSERT INTO y VALUES (4)', 'INSERT INTO a4 VALUES (4)', 'ALTER PUBLICATION pub ADD TABLE a4', '1 INSERT INTO a4 VALUES (5)', '1 COMMIT' ],
+	[ partition('b1'), 'r insert 12', 'CREATE TABLE b1 (LIKE r INCLUDING ALL)', '1 BEGIN', '1 INSERT INTO b1 VALUES (11)', '2 BEGIN', '2 INSERT INTO y VALUES (5)', '1 COMMIT', 'ALTER TABLE r ATTACH PARTITION b1 FOR VALUES FROM (10) TO (20)', '2 INSERT INTO r VALUES (12)', '2 COMMIT' ],
 
 	# more than are remembered of others
-	[ join('|', joined('m1'), joined('m2300'), partition('m2')), '', q(DO $$ BEGIN FOR i IN 1 .. 2300 LOOP EXECUTE format('CREATE TABLE m%s (id int PRIMARY KEY); INSERT INTO m%s VALUES (%s)', i, i, 1000 + i); END LOOP; ALTER TABLE r ATTACH PARTITION m2 FOR VALUES FROM (1002) TO (1003); ALTER PUBLICATION pub ADD TABLE m1, m2300; END $$) ],
+	[ join('|', joined('m1'), joined('m2300'), partition('m2')), '', q(DO $$ BEGIN FOR i IN 1 .. 2300 LOOP EXECUTE format('CREATE TABLE m%s (id int PRIMARY KEY); INSERT INTO m%s VALUES (%s)', i, i, 2000 + i); END LOOP; ALTER TABLE r ATTACH PARTITION m2 FOR VALUES FROM (2002) TO (2003); ALTER PUBLICATION pub ADD TABLE m1, m2300; END $$) ],
 
 	# has it rows?
 	[ joined('c1'), '', 'CREATE TABLE c1 (id int PRIMARY KEY); INSERT INTO c1 VALUES (1)', 'deliver', 'BEGIN; GRANT SELECT (ctid) ON c1 TO reader; ALTER PUBLICATION pub ADD TABLE c1; COMMIT' ],
@@ -91,7 +96,26 @@ foreach my $case (
 	# out and in again
 	[ partition('r1'), '', 'BEGIN; ALTER TABLE r DETACH PARTITION r1; TRUNCATE r1; ALTER TABLE r ATTACH PARTITION r1 FOR VALUES FROM (0) TO (10); COMMIT' ],
 	[ '', 'h insert 4', 'BEGIN; ALTER PUBLICATION pub DROP TABLE h; ALTER PUBLICATION pub ADD TABLE h; INSERT INTO h VALUES (4); COMMIT' ],
-	[ joined('h'), 'h insert 6', 'BEGIN; ALTER PUBLICATION pub DROP TABLE h; INSERT INTO h VALUES (5); ALTER PUBLICATION pub ADD TABLE h; INSERT INTO h VALUES (6); COMMIT' ])
+	[ joined('h'), 'h insert 6', 'BEGIN; ALTER PUBLICATION pub DROP TABLE h; INSERT INTO h VALUES (5); ALTER PUBLICATION pub ADD TABLE h; INSERT INTO h VALUES (6); COMMIT' ],
+
+	# rows that were events of another table, or none at all
+	[ 'public.r: partition public.d1 was detached|public.s: partition public.d1 has joined without the rows that it had', 'r insert 21', 'CREATE TABLE d1 (LIKE r INCLUDING ALL)', 'ALTER TABLE r ATTACH PARTITION d1 FOR VALUES FROM (20) TO (30)', 'INSERT INTO r VALUES (21)', 'ALTER TABLE r DETACH PARTITION d1', 'ALTER TABLE s ATTACH PARTITION d1 FOR VALUES FROM (20) TO (30)' ],
+	[ 'public.d2: the table has left the publication|' . partition('d2'), 'd2 insert 31', 'CREATE TABLE d2 (LIKE r INCLUDING ALL)', 'ALTER PUBLICATION pub ADD TABLE d2', 'INSERT INTO d2 VALUES (31)', 'ALTER PUBLICATION pub DROP TABLE d2', 'ALTER TABLE r ATTACH PARTITION d2 FOR VALUES FROM (30) TO (40)' ],
+	[ joined('d3'), 'd3 insert 20', 'CREATE TABLE d3 (id int PRIMARY KEY)', 'ALTER PUBLICATION pub ADD TABLE d3 WHERE (id > 10)', 'INSERT INTO d3 VALUES (1)', 'ALTER PUBLICATION pub DROP TABLE d3', 'ALTER PUBLICATION pub ADD TABLE d3', 'INSERT INTO d3 VALUES (20)' ],
+
+	# partitions of which the server says nothing
+	[ partition('e1'), '', 'CREATE TABLE e1 (LIKE r INCLUDING ALL)', 'INSERT INTO e1 VALUES (1001)', 'ALTER TABLE rm ATTACH PARTITION e1 FOR VALUES FROM (1000) TO (1010)' ],
+	[ 'public.r: partition public.e2 was detached', 'r insert 41', 'CREATE TABLE e2 PARTITION OF r FOR VALUES FROM (40) TO (50)', 'INSERT INTO r VALUES (41)', 'ALTER TABLE r DETACH PARTITION e2 CONCURRENTLY', 'INSERT INTO e2 VALUES (42)' ],
+	[ partition('e2'), '', 'ALTER TABLE r ATTACH PARTITION e2 FOR VALUES FROM (40) TO (50)' ],
+	[ 'public.r: partition public.e2 was detached', '', 'ALTER TABLE r DETACH PARTITION e2 CONCURRENTLY', 'INSERT INTO e2 VALUES (43)' ],
+
+	# what is published otherwise, with a row in the same transaction
+	[ 'public.h: the row filter has changed', 'h insert 201', 'ALTER PUBLICATION pub SET TABLE h, r, s', 'forget', 'BEGIN; ALTER PUBLICATION pub SET TABLE h WHERE (id > 200), r, s; INSERT INTO h VALUES (201); COMMIT' ],
+	[ 'public.h: the row filter has changed', 'h insert 202', 'BEGIN; ALTER PUBLICATION pub SET TABLE h, r, s; INSERT INTO h VALUES (202); COMMIT' ],
+
+	# whoever does not see it when it begins
+	[ 'pubs.w1: the table has joined the publication without the rows that it had', '', 'ALTER PUBLICATION pub ADD TABLES IN SCHEMA pubs', 'deliver', '1 BEGIN', '1 INSERT INTO h VALUES (203)', '1 ROLLBACK', '1 BEGIN', '1 INSERT INTO y VALUES (1)', 'CREATE TABLE pubs.b (id int PRIMARY KEY)', 'CREATE TABLE w1 (id int PRIMARY KEY)', 'INSERT INTO w1 VALUES (1)', '1 ALTER TABLE w1 SET SCHEMA pubs', '1 COMMIT' ],
+	[ 'later.w2: the table has joined the publication without the rows that it had', '', '1 BEGIN', '1 ALTER PUBLICATION pub ADD TABLES IN SCHEMA later', '2 CREATE TABLE later.w2 (id int PRIMARY KEY); INSERT INTO later.w2 VALUES (1)', '1 COMMIT' ])
 {
 	my ($gaps, $events, @steps) = @$case;
 
