@@ -64,10 +64,11 @@ CREATE TABLE s3export.connector (
 	content_type text COLLATE "C",
 	created_at timestamptz NOT NULL DEFAULT now(),
 	validated_at timestamptz,
+	reserved boolean NOT NULL,   -- validated where it is: no other one may write there
 	mac bytea,
 	CONSTRAINT connector_kms CHECK (server_side_encryption IS NOT DISTINCT FROM 'aws:kms'
 		OR (kms_key_id IS NULL AND bucket_key IS NULL)),
-	CONSTRAINT connector_place_key UNIQUE NULLS NOT DISTINCT (endpoint_url, bucket, folder_path)
+	CONSTRAINT connector_place_key UNIQUE NULLS NOT DISTINCT (endpoint_url, bucket, folder_path, reserved)
 );
 
 CREATE TABLE s3export.credential (

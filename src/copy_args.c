@@ -356,6 +356,7 @@ copy_args_get(FunctionCallInfo fcinfo, int64 connector_id, CopyArguments *argume
 											 : connector_load(name, CONNECTOR_USAGE);
 	require_data_export(arguments->connector);
 	connector_require_credentials(arguments->connector);
+	connector_require_place(arguments->connector);
 	override_object(fcinfo, arguments->connector);
 	export->path = path_argument(fcinfo, arguments->connector);
 }

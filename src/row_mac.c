@@ -46,6 +46,7 @@ static const struct
 	  "tags",
 	  "acl",
 	  "content_type",
+	  "reserved",
 	  NULL}},
 	{"credential",
 	 {"credential_id", "owner", "access_key_id", "role_arn", "ambient", "version", NULL}},
