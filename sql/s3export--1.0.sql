@@ -423,6 +423,7 @@ CREATE TABLE s3export.job (
 	data_directory text NOT NULL,
 	database oid NOT NULL,
 	timeline integer NOT NULL,
+	retry_until timestamptz,     -- failures that may pass are tried again until then
 	mac bytea,                   -- where it has arguments
 
 	state text NOT NULL
@@ -431,7 +432,9 @@ CREATE TABLE s3export.job (
 	rows bigint NOT NULL DEFAULT 0,
 	files integer NOT NULL DEFAULT 0,
 	bytes bigint NOT NULL DEFAULT 0,
+	requests integer NOT NULL DEFAULT 0,
 	attempts integer NOT NULL DEFAULT 0,
+	next_attempt_at timestamptz, -- while it is queued again
 	queued_at timestamptz,
 	started_at timestamptz,
 	finished_at timestamptz,
@@ -476,8 +479,8 @@ CREATE INDEX job_file_open_idx ON s3export.job_file (job_id)
 -- A role sees its own jobs and those of the roles it is a member of.  Jobs of
 -- roles that exist no more are left to superusers.
 CREATE VIEW s3export.jobs WITH (security_barrier) AS
-	SELECT job_id, owner::regrole AS owner, connector, source, path, uri, state, waiting_for, rows, files, bytes, attempts,
-		   queued_at, started_at, finished_at, finished_at - started_at AS duration,
+	SELECT job_id, owner::regrole AS owner, connector, source, path, uri, state, waiting_for, rows, files, bytes, requests,
+		   attempts, next_attempt_at, retry_until, queued_at, started_at, finished_at, finished_at - started_at AS duration,
 		   leader_pid, uploader_pid,
 		   (SELECT count(*) FROM s3export.job_file f WHERE f.job_id = j.job_id AND f.upload_id IS NOT NULL)
 			   AS open_uploads,
@@ -559,6 +562,7 @@ CREATE FUNCTION s3export.copy_to(
 	content_type text DEFAULT NULL,
 	wait boolean DEFAULT true,
 	settings text[] DEFAULT NULL,
+	retry_for interval DEFAULT NULL,
 	OUT job_id bigint,
 	OUT uri text,
 	OUT rows_uploaded bigint,
@@ -616,7 +620,7 @@ AS 'MODULE_PATHNAME', 's3export_cancel';
 -- superuser: a row for each file, and for each job without one.  An action is
 -- 'completed' (the object is in place), 'aborted' (nothing is left of it),
 -- 'failed' (the job had sent nothing, or is another server's) or 'left' (to be
--- tried again).
+-- tried again); or 'queued' (a job that retry_for lets begin again).
 CREATE FUNCTION s3export.recover(
 	OUT job_id bigint,
 	OUT uri text,

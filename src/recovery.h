@@ -40,4 +40,10 @@ extern void recovery_run(Oid role, void (*report)(void *arg, const RecoveryRow *
 extern void
 recovery_in_passing(const Connector *connector, int64 job_id, void (*watch)(void *arg), void *arg);
 
+/*
+ * For a queued job that begins another attempt, and whose lease we share: leaves nothing of the
+ * last one.  Raises an error that may pass where that cannot be done; "watch" as above.
+ */
+extern void recovery_of_attempt(int64 job_id, void (*watch)(void *arg), void *arg);
+
 #endif /* RECOVERY_H */

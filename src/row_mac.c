@@ -56,7 +56,7 @@ static const struct
 	{"current", {"connector_id", "publication", "owns_publication", "feed", "origin", NULL}},
 	{"job",
 	 {"job_id", "owner", "connector_id", "source", "path", "arguments", "settings",
-	  "system_identifier", "data_directory", "database", "timeline", NULL}},
+	  "system_identifier", "data_directory", "database", "timeline", "retry_until", NULL}},
 };
 
 static const char *const *

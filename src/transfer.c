@@ -32,6 +32,7 @@
 #include "lease.h"
 #include "manifest.h"
 #include "path.h"
+#include "queue.h"
 #include "recovery.h"
 #include "stale.h"
 #include "store.h"
@@ -63,6 +64,7 @@ typedef struct Transfer
 	bool                   claimed;  /* so is the path */
 	bool                   marked;   /* as one that is released soon */
 	bool                   recorded; /* the job has a row */
+	bool                   again;    /* it was tried before */
 	char                  *label;    /* what names call the job: its id, if it has one */
 	char                  *key;      /* of the first file, or the folder of partitions; UTF-8 */
 	char                  *uri;      /* of that */
@@ -201,7 +203,7 @@ begin_job(Transfer *transfer)
 		transfer->leased = true;
 	}
 	pg_atomic_write_u64(&transfer->progress->job_id, (uint64) transfer->job_id);
-	job_begin(transfer->job_id, &request, transfer->uri);
+	transfer->again = job_begin(transfer->job_id, &request, transfer->uri);
 	transfer->recorded = transfer->job_id != JOB_UNRECORDED;
 }
 
@@ -503,6 +505,8 @@ perform(Transfer *transfer, void (*begun)(Pipe *pipe))
 	if (!is_unrecorded(transfer))
 		recovery_in_passing(transfer->connector, transfer->job_id, store_watch_leader,
 							transfer->pipe);
+	if (transfer->again)
+		recovery_of_attempt(transfer->job_id, store_watch_leader, transfer->pipe);
 	open_store(transfer);
 	check_destinations(transfer);
 	transfer->files = files_open(&transfer->options, transfer->s3);
@@ -590,12 +594,41 @@ abort_files(Transfer *transfer, ErrorData *error)
 }
 
 /*
+ * Is it a failure that may pass?  Not one of the query, nor what S3 refuses, which somebody has
+ * to see.  For before anything is cleaned up.
+ */
+static bool
+may_pass(const Transfer *transfer, const ErrorData *error)
+{
+	const ErrorData *leader_error;
+
+	if (pipe_leader_gone(transfer->pipe, &leader_error))
+		return leader_error == NULL;
+	if (error->sqlerrcode == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION ||
+		error->sqlerrcode == ERRCODE_DUPLICATE_OBJECT)
+		return false;
+	return job_error_passes(error->sqlerrcode) ||
+		   (transfer->http != NULL && http_has_given_up(transfer->http));
+}
+
+/* Has somebody cancelled the export, perhaps while it was cleaning up? */
+static bool
+is_cancelled(const Transfer *transfer)
+{
+	const ErrorData *leader_error;
+
+	return store_cancel_requested() ||
+		   (pipe_leader_gone(transfer->pipe, &leader_error) && leader_error != NULL &&
+			leader_error->sqlerrcode == ERRCODE_QUERY_CANCELED);
+}
+
+/*
  * Puts the reason into the job's row.  When that fails too (the row is locked,
  * the disk is full) it is logged: the error that brought us here is the one to
  * report.
  */
 static void
-record_failure(Transfer *transfer, const ErrorData *error)
+record_failure(Transfer *transfer, const ErrorData *error, bool passing)
 {
 	MemoryContext context = CurrentMemoryContext;
 	bool          cancelled =
@@ -616,8 +649,14 @@ record_failure(Transfer *transfer, const ErrorData *error)
 			if (files_in_place(transfer->files) != NIL)
 				job_files_done(transfer->job_id, files_in_place(transfer->files));
 		}
-		job_fail(transfer->job_id, cancelled ? JOB_CANCELLED : JOB_FAILED, &transfer->totals, error,
-				 aborted, doubtful);
+		if (job_fail(transfer->job_id, cancelled ? JOB_CANCELLED : JOB_FAILED, &transfer->totals,
+					 error, aborted, doubtful, passing && !is_cancelled(transfer)))
+		{
+			ereport(LOG, (errmsg("export job " INT64_FORMAT " is queued again after an error",
+								 transfer->job_id)));
+			/* A leader that was terminated does not. */
+			queue_wake();
+		}
 	}
 	PG_CATCH();
 	{
@@ -693,9 +732,11 @@ transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
 	{
 		ErrorData       *error;
 		const ErrorData *leader_error;
+		bool             passing;
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
+		passing = may_pass(transfer, error);
 		FlushErrorState();
 		AbortOutOfAnyTransaction();
 		MemoryContextSwitchTo(context);
@@ -704,7 +745,7 @@ transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
 		if (transfer->claimed)
 			transfer->marked = lease_mark_path(transfer->connector->connector_id, transfer->key);
 		abort_files(transfer, error);
-		record_failure(transfer, error);
+		record_failure(transfer, error, passing);
 		if (is_unrecorded(transfer))
 			log_end(transfer, error);
 		release(transfer);

@@ -106,7 +106,7 @@ foreach my $fault (sort keys %outage)
 	$export->{handle}->finish;
 	is(${ $export->{out} }, "$rows\n", "$fault: the rows are counted");
 	cmp_ok(time - $since, '>=', $seconds, "$fault: it was away");
-	cmp_ok(job($export->{file}, 'attempts'), '>=', 6, "$fault: several rounds of retries");
+	cmp_ok(job($export->{file}, 'requests'), '>=', 6, "$fault: several rounds of retries");
 	seen($fault, $export, 'success', 'succeeded', 'the whole object');
 }
 
