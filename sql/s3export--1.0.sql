@@ -94,6 +94,7 @@ ALTER TABLE s3export.secret ALTER COLUMN sealed SET STATISTICS 0;
 CREATE TABLE s3export.connector_grant (
 	connector_id bigint NOT NULL,
 	grantee s3export.role NOT NULL,
+	overwrite boolean NOT NULL DEFAULT false, -- what others have exported, too
 	mac bytea,
 	PRIMARY KEY (connector_id, grantee)
 );
@@ -186,7 +187,7 @@ CREATE VIEW s3export.connectors WITH (security_barrier) AS
 
 -- Who may use a connector besides its owner, for the owner and for those who may.
 CREATE VIEW s3export.connector_grants WITH (security_barrier) AS
-	SELECT c.name AS connector, c.owner::regrole AS owner, g.grantee::regrole AS grantee,
+	SELECT c.name AS connector, c.owner::regrole AS owner, g.grantee::regrole AS grantee, g.overwrite,
 		   EXISTS (SELECT FROM pg_roles r WHERE r.oid = g.grantee) AS role_exists
 	  FROM s3export.connector_grant g JOIN s3export.connector c USING (connector_id)
 	 WHERE pg_has_role(c.owner, 'USAGE') OR pg_has_role(g.grantee, 'USAGE');
@@ -391,7 +392,9 @@ CREATE FUNCTION s3export.set_credentials(
 	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_set_credentials';
 
-CREATE FUNCTION s3export.grant_usage(connector text, grantee regrole)
+-- With "overwrite" the grantee may replace what others have exported, and objects that no
+-- job has written; without, what the grantee has exported alone.
+CREATE FUNCTION s3export.grant_usage(connector text, grantee regrole, overwrite boolean DEFAULT false)
 	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_grant_usage';
 

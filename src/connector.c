@@ -68,19 +68,21 @@ connector_uri(const Connector *connector, const char *key)
 
 /* ---------------------------------------------------------------- access */
 
-/* Which grant it is, goes to *proof. */
+/* Which grant it is, of several the one that allows most, goes to *proof. */
 static bool
-is_granted(int64 connector_id, Oid user, RowProof *proof)
+is_granted(int64 connector_id, Oid user, RowProof *proof, bool *overwrite)
 {
-	uint64 rows = catalog_execute(
-		"SELECT grantee, g AS row FROM s3export.connector_grant g WHERE connector_id = $1", "i",
-		connector_id);
+	uint64 rows = catalog_execute("SELECT grantee, overwrite, g AS row"
+								  " FROM s3export.connector_grant g WHERE connector_id = $1"
+								  " ORDER BY overwrite DESC",
+								  "i", connector_id);
 
 	for (uint64 i = 0; i < rows; i++)
 	{
 		if (!has_privs_of_role(user, (Oid) catalog_int64(i, "grantee", NULL)))
 			continue;
 		row_proof_read(proof, "connector_grant", i, "row");
+		*overwrite = catalog_int64(i, "overwrite", NULL) != 0;
 		return true;
 	}
 	return false;
@@ -91,20 +93,23 @@ static bool
 may_use(int64 connector_id, Oid owner, Oid user)
 {
 	RowProof unused;
+	bool     overwrite;
 
-	return has_privs_of_role(user, owner) || is_granted(connector_id, user, &unused);
+	return has_privs_of_role(user, owner) || is_granted(connector_id, user, &unused, &overwrite);
 }
 
 /* Within a scope. */
 static void
 require_access(Connector *connector, ConnectorAccess access, Oid user)
 {
-	if (has_privs_of_role(user, connector->owner))
+	connector->may_overwrite = has_privs_of_role(user, connector->owner);
+	if (connector->may_overwrite)
 		return;
 	if (access == CONNECTOR_OWNER)
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("must be owner of connector \"%s\"", connector->name)));
-	if (!is_granted(connector->connector_id, user, &connector->proofs[CONNECTOR_GRANT_PROOF]))
+	if (!is_granted(connector->connector_id, user, &connector->proofs[CONNECTOR_GRANT_PROOF],
+					&connector->may_overwrite))
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("permission denied for connector \"%s\"", connector->name),
 						errhint("Its owner can allow it with s3export.grant_usage().")));
@@ -577,15 +582,16 @@ forget_dropped_grantees(const Connector *connector)
 }
 
 void
-connector_grant(const Connector *connector, Oid grantee)
+connector_grant(const Connector *connector, Oid grantee, bool overwrite)
 {
 	CatalogScope scope;
 
 	catalog_enter(&scope);
 	forget_dropped_grantees(connector);
-	(void) catalog_execute("INSERT INTO s3export.connector_grant (connector_id, grantee)"
-						   " VALUES ($1, $2) ON CONFLICT DO NOTHING",
-						   "io", connector->connector_id, grantee);
+	(void) catalog_execute("INSERT INTO s3export.connector_grant (connector_id, grantee, overwrite)"
+						   " VALUES ($1, $2, $3) ON CONFLICT (connector_id, grantee)"
+						   " DO UPDATE SET overwrite = EXCLUDED.overwrite",
+						   "iob", connector->connector_id, grantee, overwrite);
 	catalog_leave(&scope);
 }
 

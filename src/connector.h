@@ -42,6 +42,7 @@ typedef struct Connector
 	bool             shares_credentials; /* those of another connector, not to be written */
 	bool             lent;               /* a superuser has let it share them */
 	bool             share_ended;        /* its owner has no right to them any more */
+	bool             may_overwrite;      /* the user may, what others have exported */
 	bool             reserved;           /* its place, as it was, or is to be, validated there */
 	int64            keys_version;       /* of credentials.sealed, grows when they are replaced */
 	char            *tags;               /* of objects, a JSON object; NULL: none */
@@ -199,7 +200,8 @@ extern void connector_delete(const Connector *connector);
  */
 extern void connector_set_owner(Connector *connector, Oid owner);
 
-extern void connector_grant(const Connector *connector, Oid grantee);
+/* "overwrite": also what others have exported.  A grant that is there is replaced. */
+extern void connector_grant(const Connector *connector, Oid grantee, bool overwrite);
 extern void connector_revoke(const Connector *connector, Oid grantee);
 
 /* A connector that has nothing but what assumes roles; NULL: there is nothing. */

@@ -447,7 +447,8 @@ s3export_grant_usage(PG_FUNCTION_ARGS)
 {
 	Connector *connector = lock_connector(fcinfo, "s3export.grant_usage()");
 
-	connector_grant(connector, args_required_role(fcinfo, 1, "grantee"));
+	connector_grant(connector, args_required_role(fcinfo, 1, "grantee"),
+					args_required_bool(fcinfo, 2, "overwrite"));
 	PG_RETURN_VOID();
 }
 

@@ -365,6 +365,7 @@ copy_args_get(FunctionCallInfo fcinfo, int64 connector_id, CopyArguments *argume
 
 	memset(arguments, 0, sizeof(*arguments));
 	export->owner = GetUserId();
+	export->exporter = GetUserNameFromId(export->owner, false);
 	export->places = superuser() ? 0 : Max(guc_exports_of_role(), 1);
 	export->source = source_argument(fcinfo);
 	export->overwrite = choice_argument(fcinfo, ARG_IF_EXISTS, "if_exists", if_exists,
@@ -379,6 +380,7 @@ copy_args_get(FunctionCallInfo fcinfo, int64 connector_id, CopyArguments *argume
 	require_data_export(arguments->connector);
 	connector_require_credentials(arguments->connector);
 	connector_require_place(arguments->connector);
+	export->own_only = !arguments->connector->may_overwrite;
 	override_object(fcinfo, arguments->connector);
 	export->path = path_argument(fcinfo, arguments->connector);
 }

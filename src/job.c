@@ -238,7 +238,7 @@ job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData 
 	" IS DISTINCT FROM (own.connector_id, own.first_key)))"
 
 List *
-job_stale_files(int64 job_id)
+job_stale_files(int64 job_id, Oid exporter)
 {
 	List              *files = NIL;
 	CatalogTransaction transaction;
@@ -249,9 +249,10 @@ job_stale_files(int64 job_id)
 	catalog_begin_transaction(&transaction);
 	rows = catalog_execute("SELECT DISTINCT ON (f.uri) f.key, f.uri, f.token"
 						   " FROM s3export.job_file f JOIN s3export.job j USING (job_id),"
-						   " s3export.job own WHERE" OF_SAME_PATH " AND NOT EXISTS" WRITTEN_SINCE
-						   " ORDER BY f.uri, f.finished_at DESC",
-						   "i", job_id);
+						   " s3export.job own WHERE" OF_SAME_PATH
+						   " AND ($2 = 0::oid OR pg_has_role($2, j.owner, 'USAGE'))"
+						   " AND NOT EXISTS" WRITTEN_SINCE " ORDER BY f.uri, f.finished_at DESC",
+						   "io", job_id, exporter);
 	MemoryContextSwitchTo(transaction.context);
 	for (uint64 i = 0; i < rows; i++)
 	{
@@ -264,6 +265,24 @@ job_stale_files(int64 job_id)
 	}
 	catalog_commit_transaction(&transaction);
 	return files;
+}
+
+bool
+job_was_exported_by(Oid role, const char *endpoint_url, const char *uri)
+{
+	CatalogTransaction transaction;
+	bool               own;
+
+	catalog_begin_transaction(&transaction);
+	own = catalog_execute("SELECT pg_has_role($1, j.owner, 'USAGE') AS own"
+						  " FROM s3export.job_file f JOIN s3export.job j USING (job_id)"
+						  " WHERE f.uri = $2 AND j.endpoint_url IS NOT DISTINCT FROM $3"
+						  " AND f.state IN ('completing', 'done')"
+						  " ORDER BY f.finished_at DESC NULLS FIRST LIMIT 1",
+						  "ott", role, uri, endpoint_url) > 0 &&
+		  catalog_int64(0, "own", NULL) != 0;
+	catalog_commit_transaction(&transaction);
+	return own;
 }
 
 void

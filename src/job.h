@@ -126,9 +126,13 @@ extern bool job_try_again(int64 job_id, const char *code, const char *message, c
 /*
  * Files (a list of JobFile, palloc'd) that earlier jobs of the connector have put in
  * place for the same path and this one has not written again.  None that another
- * path or connector has written since, and none of a copy of this server.
+ * path or connector has written since, and none of a copy of this server.  Those of jobs
+ * of "exporter" and of the roles that it is a member of; InvalidOid: of all.
  */
-extern List *job_stale_files(int64 job_id);
+extern List *job_stale_files(int64 job_id, Oid exporter);
+
+/* Was the last job that has written to "uri" one of that role, or of one it is a member of? */
+extern bool job_was_exported_by(Oid role, const char *endpoint_url, const char *uri);
 
 /* They are not there any more, whichever job wrote them. */
 extern void job_files_removed(int64 job_id, List *files);

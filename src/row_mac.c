@@ -50,7 +50,7 @@ static const struct
 	  NULL}},
 	{"credential",
 	 {"credential_id", "owner", "access_key_id", "role_arn", "ambient", "version", NULL}},
-	{"connector_grant", {"connector_id", "grantee", NULL}},
+	{"connector_grant", {"connector_id", "grantee", "overwrite", NULL}},
 	{"base_identity", {"credential_id", NULL}},
 	{"external_id", {"role", "external_id", NULL}},
 	{"current", {"connector_id", "publication", "owns_publication", "feed", "origin", NULL}},

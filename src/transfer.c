@@ -97,6 +97,7 @@ choose_files(Transfer *transfer)
 		.started = time(NULL),
 		.compression = request->compression,
 		.overwrite = request->overwrite,
+		.exporter = request->own_only ? request->owner : InvalidOid,
 		.partitioned = request->partitioned,
 		.named = request->named,
 		.manifest_name = request->manifest_name,
@@ -381,13 +382,35 @@ check_destination(Transfer *transfer, char *key, bool may_exist)
 static void
 check_destinations(Transfer *transfer)
 {
-	bool overwrite = transfer->request->overwrite;
+	const FilesOptions *options = &transfer->options;
+	char               *first = first_key(transfer);
+	char               *manifest = wants_manifest(transfer) ? files_manifest_key(options) : NULL;
 
 	if (transfer->request->proven)
 		return;
-	check_destination(transfer, first_key(transfer), overwrite || transfer->options.partitioned);
-	if (wants_manifest(transfer) && !overwrite)
-		check_destination(transfer, files_manifest_key(&transfer->options), false);
+	check_destination(transfer, first, options->partitioned || files_may_replace(options, first));
+	if (manifest != NULL && !files_may_replace(options, manifest))
+		check_destination(transfer, manifest, false);
+}
+
+/*
+ * An object in the way of an export that overwrites is not the exporter's: whether it was
+ * found before the query ran, or S3 has refused to replace it.
+ */
+static void
+explain_denial(const Transfer *transfer, ErrorData *error)
+{
+	const TransferRequest *request = transfer->request;
+
+	if (error->sqlerrcode != ERRCODE_DUPLICATE_OBJECT || !request->overwrite || !request->own_only)
+		return;
+	error->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
+	error->message = psprintf("permission denied: %s", error->message);
+	error->detail = psprintf("It is not known as one that role \"%s\" has exported, and the role "
+							 "may replace no others.",
+							 request->exporter);
+	error->hint = "The owner of the connector can allow it with s3export.grant_usage(..., "
+				  "overwrite => true).";
 }
 
 /* Until there are no more. */
@@ -480,7 +503,8 @@ finish_files(Transfer *transfer)
 		if (manifest)
 			put_manifest(transfer);
 		if (replaces_whole(transfer))
-			stale_remove(transfer->http, transfer->s3, transfer->job_id);
+			stale_remove(transfer->http, transfer->s3, transfer->job_id,
+						 transfer->options.exporter);
 	}
 	files_get_totals(files, &transfer->totals);
 	job_succeed(transfer->job_id, &transfer->totals, files_list(files));
@@ -737,6 +761,7 @@ transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		passing = may_pass(transfer, error);
+		explain_denial(transfer, error);
 		FlushErrorState();
 		AbortOutOfAnyTransaction();
 		MemoryContextSwitchTo(context);
@@ -765,6 +790,7 @@ transfer_serialize(StringInfo buf, const TransferRequest *request)
 {
 	wire_put_int64(buf, request->job_id);
 	wire_put_int64(buf, request->owner);
+	wire_put_string(buf, request->exporter);
 	wire_put_int64(buf, request->places);
 	wire_put_string(buf, request->source);
 	wire_put_string(buf, request->path);
@@ -772,6 +798,7 @@ transfer_serialize(StringInfo buf, const TransferRequest *request)
 	wire_put_string(buf, request->suffix);
 	wire_put_int64(buf, request->compression);
 	wire_put_int64(buf, request->overwrite);
+	wire_put_int64(buf, request->own_only);
 	wire_put_int64(buf, request->on_empty);
 	wire_put_int64(buf, request->header_once);
 	wire_put_int64(buf, request->partitioned);
@@ -790,6 +817,7 @@ transfer_deserialize(StringInfo buf, TransferRequest *request)
 {
 	request->job_id = wire_get_int64(buf);
 	request->owner = (Oid) wire_get_int64(buf);
+	request->exporter = wire_get_string(buf);
 	request->places = (int) wire_get_int64(buf);
 	request->source = wire_get_string(buf);
 	request->path = wire_get_string(buf);
@@ -797,6 +825,7 @@ transfer_deserialize(StringInfo buf, TransferRequest *request)
 	request->suffix = wire_get_string(buf);
 	request->compression = (CompressMethod) wire_get_int64(buf);
 	request->overwrite = wire_get_int64(buf) != 0;
+	request->own_only = wire_get_int64(buf) != 0;
 	request->on_empty = (TransferOnEmpty) wire_get_int64(buf);
 	request->header_once = wire_get_int64(buf) != 0;
 	request->partitioned = wire_get_int64(buf) != 0;
