@@ -568,9 +568,9 @@ CREATE FUNCTION s3export.copy_to(
 	retry_for interval DEFAULT NULL,
 	OUT job_id bigint,
 	OUT uri text,
-	OUT rows_uploaded bigint,
-	OUT files_uploaded bigint,
-	OUT bytes_uploaded bigint,
+	OUT rows bigint,
+	OUT files bigint,
+	OUT bytes bigint,
 	OUT manifest_uri text)
 RETURNS record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -585,9 +585,9 @@ CREATE FUNCTION s3export.wait(
 	timeout interval DEFAULT NULL,
 	OUT state text,
 	OUT uri text,
-	OUT rows_uploaded bigint,
-	OUT files_uploaded bigint,
-	OUT bytes_uploaded bigint)
+	OUT rows bigint,
+	OUT files bigint,
+	OUT bytes bigint)
 RETURNS record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 's3export_wait';
@@ -601,9 +601,9 @@ CREATE FUNCTION s3export.wait(
 	OUT job_id bigint,
 	OUT state text,
 	OUT uri text,
-	OUT rows_uploaded bigint,
-	OUT files_uploaded bigint,
-	OUT bytes_uploaded bigint,
+	OUT rows bigint,
+	OUT files bigint,
+	OUT bytes bigint,
 	OUT error_code text,
 	OUT error_message text,
 	OUT error_detail text,

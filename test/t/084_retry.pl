@@ -91,7 +91,7 @@ foreach my $case (
 	$s3->call('clear_faults');
 	is($listener->query('SELECT 1') =~ /notification/ ? 1 : 0, 0, 'nobody is told of an attempt');
 	hurry($job);
-	is(sql("SELECT state, rows_uploaded FROM s3export.wait($job)"), 'succeeded|1', 'and then succeeds');
+	is(sql("SELECT state, rows FROM s3export.wait($job)"), 'succeeded|1', 'and then succeeds');
 	is(sql("SELECT state FROM s3export.wait($later)"), 'succeeded', 'the later one, too');
 	is($s3->object('exports', 'lake/away.csv'), "column1\n2\n", 'in their order');
 	is(job($job, q(concat_ws(' ', attempts, num_nulls(error_code, error_message, error_detail, error_hint, next_attempt_at)))), '32 5', 'the row has the attempts, and no error');
@@ -113,7 +113,7 @@ foreach my $case (
 	is(uploads_of('left'), 1, 'nor left besides it');
 	$s3->call('clear_faults');
 	hurry($job);
-	is(sql("SELECT state, rows_uploaded FROM s3export.wait($job)"), 'succeeded|200', 'when it can be removed, the job goes on');
+	is(sql("SELECT state, rows FROM s3export.wait($job)"), 'succeeded|200', 'when it can be removed, the job goes on');
 	is(uploads_of('left'), 0, 'and nothing is left');
 	is(sql("SELECT count(*), min(state) FROM s3export.job_files WHERE job_id = $job"), '1|done', 'the files are those of the last attempt');
 }
@@ -195,7 +195,7 @@ $s3->call('clear_faults');
 	is(job($job, q(concat_ws(' ', state, attempts, error_code))), 'queued 3 57P02', 'and has it queued');
 	sql('INSERT INTO gate VALUES (1)');
 	hurry($job);
-	is(sql("SELECT state, rows_uploaded FROM s3export.wait($job)"), 'succeeded|20', 'wait() is enough to have it run');
+	is(sql("SELECT state, rows FROM s3export.wait($job)"), 'succeeded|20', 'wait() is enough to have it run');
 	is(uploads_of('stopped'), 0, 'nothing is left');
 }
 
