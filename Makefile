@@ -51,6 +51,7 @@ OBJS = \
 	src/job.o \
 	src/job_queue.o \
 	src/job_recovery.o \
+	src/job_retry.o \
 	src/catalog.o \
 	src/row_mac.o \
 	src/encoding.o \

@@ -64,10 +64,11 @@ CREATE TABLE s3export.connector (
 	content_type text COLLATE "C",
 	created_at timestamptz NOT NULL DEFAULT now(),
 	validated_at timestamptz,
+	reserved boolean NOT NULL,   -- validated where it is: no other one may write there
 	mac bytea,
 	CONSTRAINT connector_kms CHECK (server_side_encryption IS NOT DISTINCT FROM 'aws:kms'
 		OR (kms_key_id IS NULL AND bucket_key IS NULL)),
-	CONSTRAINT connector_place_key UNIQUE NULLS NOT DISTINCT (endpoint_url, bucket, folder_path)
+	CONSTRAINT connector_place_key UNIQUE NULLS NOT DISTINCT (endpoint_url, bucket, folder_path, reserved)
 );
 
 CREATE TABLE s3export.credential (
@@ -93,6 +94,7 @@ ALTER TABLE s3export.secret ALTER COLUMN sealed SET STATISTICS 0;
 CREATE TABLE s3export.connector_grant (
 	connector_id bigint NOT NULL,
 	grantee s3export.role NOT NULL,
+	overwrite boolean NOT NULL DEFAULT false, -- what others have exported, too
 	mac bytea,
 	PRIMARY KEY (connector_id, grantee)
 );
@@ -185,7 +187,7 @@ CREATE VIEW s3export.connectors WITH (security_barrier) AS
 
 -- Who may use a connector besides its owner, for the owner and for those who may.
 CREATE VIEW s3export.connector_grants WITH (security_barrier) AS
-	SELECT c.name AS connector, c.owner::regrole AS owner, g.grantee::regrole AS grantee,
+	SELECT c.name AS connector, c.owner::regrole AS owner, g.grantee::regrole AS grantee, g.overwrite,
 		   EXISTS (SELECT FROM pg_roles r WHERE r.oid = g.grantee) AS role_exists
 	  FROM s3export.connector_grant g JOIN s3export.connector c USING (connector_id)
 	 WHERE pg_has_role(c.owner, 'USAGE') OR pg_has_role(g.grantee, 'USAGE');
@@ -390,7 +392,9 @@ CREATE FUNCTION s3export.set_credentials(
 	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_set_credentials';
 
-CREATE FUNCTION s3export.grant_usage(connector text, grantee regrole)
+-- With "overwrite" the grantee may replace what others have exported, and objects that no
+-- job has written; without, what the grantee has exported alone.
+CREATE FUNCTION s3export.grant_usage(connector text, grantee regrole, overwrite boolean DEFAULT false)
 	RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 's3export_grant_usage';
 
@@ -422,6 +426,7 @@ CREATE TABLE s3export.job (
 	data_directory text NOT NULL,
 	database oid NOT NULL,
 	timeline integer NOT NULL,
+	retry_until timestamptz,     -- failures that may pass are tried again until then
 	mac bytea,                   -- where it has arguments
 
 	state text NOT NULL
@@ -430,7 +435,9 @@ CREATE TABLE s3export.job (
 	rows bigint NOT NULL DEFAULT 0,
 	files integer NOT NULL DEFAULT 0,
 	bytes bigint NOT NULL DEFAULT 0,
+	requests integer NOT NULL DEFAULT 0,
 	attempts integer NOT NULL DEFAULT 0,
+	next_attempt_at timestamptz, -- while it is queued again
 	queued_at timestamptz,
 	started_at timestamptz,
 	finished_at timestamptz,
@@ -475,8 +482,8 @@ CREATE INDEX job_file_open_idx ON s3export.job_file (job_id)
 -- A role sees its own jobs and those of the roles it is a member of.  Jobs of
 -- roles that exist no more are left to superusers.
 CREATE VIEW s3export.jobs WITH (security_barrier) AS
-	SELECT job_id, owner::regrole AS owner, connector, source, path, uri, state, waiting_for, rows, files, bytes, attempts,
-		   queued_at, started_at, finished_at, finished_at - started_at AS duration,
+	SELECT job_id, owner::regrole AS owner, connector, source, path, uri, state, waiting_for, rows, files, bytes, requests,
+		   attempts, next_attempt_at, retry_until, queued_at, started_at, finished_at, finished_at - started_at AS duration,
 		   leader_pid, uploader_pid,
 		   (SELECT count(*) FROM s3export.job_file f WHERE f.job_id = j.job_id AND f.upload_id IS NOT NULL)
 			   AS open_uploads,
@@ -558,11 +565,12 @@ CREATE FUNCTION s3export.copy_to(
 	content_type text DEFAULT NULL,
 	wait boolean DEFAULT true,
 	settings text[] DEFAULT NULL,
+	retry_for interval DEFAULT NULL,
 	OUT job_id bigint,
 	OUT uri text,
-	OUT rows_uploaded bigint,
-	OUT files_uploaded bigint,
-	OUT bytes_uploaded bigint,
+	OUT rows bigint,
+	OUT files bigint,
+	OUT bytes bigint,
 	OUT manifest_uri text)
 RETURNS record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -577,9 +585,9 @@ CREATE FUNCTION s3export.wait(
 	timeout interval DEFAULT NULL,
 	OUT state text,
 	OUT uri text,
-	OUT rows_uploaded bigint,
-	OUT files_uploaded bigint,
-	OUT bytes_uploaded bigint)
+	OUT rows bigint,
+	OUT files bigint,
+	OUT bytes bigint)
 RETURNS record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 's3export_wait';
@@ -593,9 +601,9 @@ CREATE FUNCTION s3export.wait(
 	OUT job_id bigint,
 	OUT state text,
 	OUT uri text,
-	OUT rows_uploaded bigint,
-	OUT files_uploaded bigint,
-	OUT bytes_uploaded bigint,
+	OUT rows bigint,
+	OUT files bigint,
+	OUT bytes bigint,
 	OUT error_code text,
 	OUT error_message text,
 	OUT error_detail text,
@@ -615,7 +623,7 @@ AS 'MODULE_PATHNAME', 's3export_cancel';
 -- superuser: a row for each file, and for each job without one.  An action is
 -- 'completed' (the object is in place), 'aborted' (nothing is left of it),
 -- 'failed' (the job had sent nothing, or is another server's) or 'left' (to be
--- tried again).
+-- tried again); or 'queued' (a job that retry_for lets begin again).
 CREATE FUNCTION s3export.recover(
 	OUT job_id bigint,
 	OUT uri text,

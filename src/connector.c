@@ -68,19 +68,21 @@ connector_uri(const Connector *connector, const char *key)
 
 /* ---------------------------------------------------------------- access */
 
-/* Which grant it is, goes to *proof. */
+/* Which grant it is, of several the one that allows most, goes to *proof. */
 static bool
-is_granted(int64 connector_id, Oid user, RowProof *proof)
+is_granted(int64 connector_id, Oid user, RowProof *proof, bool *overwrite)
 {
-	uint64 rows = catalog_execute(
-		"SELECT grantee, g AS row FROM s3export.connector_grant g WHERE connector_id = $1", "i",
-		connector_id);
+	uint64 rows = catalog_execute("SELECT grantee, overwrite, g AS row"
+								  " FROM s3export.connector_grant g WHERE connector_id = $1"
+								  " ORDER BY overwrite DESC",
+								  "i", connector_id);
 
 	for (uint64 i = 0; i < rows; i++)
 	{
 		if (!has_privs_of_role(user, (Oid) catalog_int64(i, "grantee", NULL)))
 			continue;
 		row_proof_read(proof, "connector_grant", i, "row");
+		*overwrite = catalog_int64(i, "overwrite", NULL) != 0;
 		return true;
 	}
 	return false;
@@ -91,20 +93,23 @@ static bool
 may_use(int64 connector_id, Oid owner, Oid user)
 {
 	RowProof unused;
+	bool     overwrite;
 
-	return has_privs_of_role(user, owner) || is_granted(connector_id, user, &unused);
+	return has_privs_of_role(user, owner) || is_granted(connector_id, user, &unused, &overwrite);
 }
 
 /* Within a scope. */
 static void
 require_access(Connector *connector, ConnectorAccess access, Oid user)
 {
-	if (has_privs_of_role(user, connector->owner))
+	connector->may_overwrite = has_privs_of_role(user, connector->owner);
+	if (connector->may_overwrite)
 		return;
 	if (access == CONNECTOR_OWNER)
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("must be owner of connector \"%s\"", connector->name)));
-	if (!is_granted(connector->connector_id, user, &connector->proofs[CONNECTOR_GRANT_PROOF]))
+	if (!is_granted(connector->connector_id, user, &connector->proofs[CONNECTOR_GRANT_PROOF],
+					&connector->may_overwrite))
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("permission denied for connector \"%s\"", connector->name),
 						errhint("Its owner can allow it with s3export.grant_usage().")));
@@ -141,7 +146,8 @@ load_row(Connector *connector, const char *name, int64 connector_id)
 			" c.addressing, c.expected_bucket_owner, c.server_side_encryption,"
 			" c.kms_key_id, c.bucket_key::text, c.storage_class, c.tags, c.acl,"
 			" c.content_type, c.payload_signing, k.owner AS credential_owner, k.access_key_id,"
-			" k.role_arn, k.ambient, k.version, s.sealed, c.credentials_lent, c AS connector_row, k AS credential_row"
+			" k.role_arn, k.ambient, k.version, s.sealed, c.credentials_lent,"
+			" c.reserved, c AS connector_row, k AS credential_row"
 			" FROM s3export.connector c"
 			" LEFT JOIN s3export.credential k USING (credential_id)"
 			" LEFT JOIN s3export.secret s USING (credential_id)"
@@ -162,6 +168,7 @@ load_row(Connector *connector, const char *name, int64 connector_id)
 	if (orphan)
 		connector->credential_owner = connector->owner;
 	connector->lent = catalog_int64(0, "credentials_lent", NULL) != 0;
+	connector->reserved = catalog_int64(0, "reserved", NULL) != 0;
 	connector->share_ended =
 		!connector->lent && !has_privs_of_role(connector->owner, connector->credential_owner);
 	connector->s3.endpoint_url = catalog_text(0, "endpoint_url");
@@ -299,7 +306,8 @@ connector_require_proof(const Connector *connector, bool writing)
 #define IS_INSIDE(inner, outer) "(" outer " = '' OR starts_with(" inner ", " outer " || '/'))"
 
 static void
-report_duplicate(const Connector *connector, const char *other, const char *folder, bool visible)
+report_duplicate(const Connector *connector, const char *other, const char *folder, bool visible,
+				 bool lost)
 {
 	bool  same = strcmp(folder, connector->folder_path) == 0;
 	bool  inside = strlen(folder) > strlen(connector->folder_path);
@@ -318,36 +326,53 @@ report_duplicate(const Connector *connector, const char *other, const char *fold
 						 "\"%s\".  What a connector of kind \"currents\" writes must not be "
 						 "among what another one does.",
 						 other, folder),
-		 errhint("Give each connector a folder_path of its own.")));
+		 lost ? errhint(
+					"Connector \"%s\" was saved without being validated, which reserves no place.  "
+					"Give it another folder_path with s3export.alter_connector().",
+					connector->name)
+			  : errhint("Give each connector a folder_path of its own.")));
+}
+
+/*
+ * Within a scope.  What the place of a connector must not be shared with: those that have
+ * reserved theirs and, for one that is saved without a reservation, all others.
+ */
+static void
+require_free_place(const Connector *connector, Oid user, bool reserved_alone)
+{
+	char *other;
+	char *folder;
+	int64 other_id;
+	Oid   owner;
+
+	if (catalog_execute_latest(
+			"SELECT connector_id, name, owner, folder_path FROM s3export.connector"
+			" WHERE connector_id <> $1 AND bucket = $2 AND endpoint_url IS NOT DISTINCT FROM $4"
+			" AND (reserved OR NOT $6) AND (folder_path = $3"
+			" OR 'currents' IN (kind, $5) AND (" IS_INSIDE("folder_path", "$3") " OR " IS_INSIDE(
+				"$3", "folder_path") "))"
+									 " ORDER BY folder_path <> $3, name",
+			"ittttb", connector->connector_id, connector->s3.bucket, connector->folder_path,
+			connector->s3.endpoint_url, connector->kind, reserved_alone) == 0)
+		return;
+	other_id = catalog_int64(0, "connector_id", NULL);
+	other = catalog_text(0, "name");
+	folder = catalog_text(0, "folder_path");
+	owner = (Oid) catalog_int64(0, "owner", NULL);
+	report_duplicate(connector, other, folder, may_use(other_id, owner, user),
+					 reserved_alone && !connector->reserved);
 }
 
 /* Within a scope.  Sees what was committed before lock_places(). */
 static void
 require_unique(const Connector *connector, Oid user)
 {
-	char *other;
-	char *folder;
-	bool  visible;
-	int64 other_id;
-
 	if (catalog_execute_latest(
-			"SELECT connector_id, name, owner, folder_path, name = $2 AS same_name"
-			" FROM s3export.connector WHERE connector_id <> $1 AND (name = $2 OR bucket = $3"
-			" AND endpoint_url IS NOT DISTINCT FROM $5 AND (folder_path = $4"
-			" OR 'currents' IN (kind, $6) AND (" IS_INSIDE("folder_path", "$4") " OR " IS_INSIDE(
-				"$4", "folder_path") ")))"
-									 " ORDER BY name <> $2, folder_path <> $4, name",
-			"ittttt", connector->connector_id, connector->name, connector->s3.bucket,
-			connector->folder_path, connector->s3.endpoint_url, connector->kind) == 0)
-		return;
-	if (catalog_int64(0, "same_name", NULL) != 0)
+			"SELECT FROM s3export.connector WHERE connector_id <> $1 AND name = $2", "it",
+			connector->connector_id, connector->name) > 0)
 		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
 						errmsg("connector \"%s\" already exists", connector->name)));
-	other_id = catalog_int64(0, "connector_id", NULL);
-	other = catalog_text(0, "name");
-	folder = catalog_text(0, "folder_path");
-	visible = may_use(other_id, (Oid) catalog_int64(0, "owner", NULL), user);
-	report_duplicate(connector, other, folder, visible);
+	require_free_place(connector, user, connector->reserved);
 }
 
 void
@@ -357,6 +382,18 @@ connector_require_unique(const Connector *connector)
 
 	catalog_enter(&scope);
 	require_unique(connector, scope.userid);
+	catalog_leave(&scope);
+}
+
+void
+connector_require_place(const Connector *connector)
+{
+	CatalogScope scope;
+
+	if (connector->reserved)
+		return;
+	catalog_enter(&scope);
+	require_free_place(connector, scope.userid, true);
 	catalog_leave(&scope);
 }
 
@@ -392,14 +429,24 @@ lock_places(const Connector *connector)
 	lease_lock_bucket(connector->s3.endpoint_url, connector->s3.bucket, currents);
 }
 
-/* Within a scope: is its place another one than that in its row? */
+/* Within a scope: is its place another one than that in its row, or newly reserved? */
 static bool
 has_moved(const Connector *connector)
 {
 	return catalog_execute("SELECT FROM s3export.connector WHERE connector_id = $1 AND bucket = $2"
-						   " AND folder_path = $3 AND endpoint_url IS NOT DISTINCT FROM $4",
-						   "ittt", connector->connector_id, connector->s3.bucket,
-						   connector->folder_path, connector->s3.endpoint_url) == 0;
+						   " AND folder_path = $3 AND endpoint_url IS NOT DISTINCT FROM $4"
+						   " AND reserved = $5",
+						   "itttb", connector->connector_id, connector->s3.bucket,
+						   connector->folder_path, connector->s3.endpoint_url,
+						   connector->reserved) == 0;
+}
+
+void
+connector_claim_place(const Connector *connector, Oid user)
+{
+	if (has_moved(connector))
+		lock_places(connector);
+	require_unique(connector, user);
 }
 
 /*
@@ -420,19 +467,19 @@ connector_insert(Connector *connector, ConnectorValidation validation)
 			   " endpoint_url, bucket, folder_path, region, sts_endpoint_url,"
 			   " addressing, expected_bucket_owner, server_side_encryption, kms_key_id,"
 			   " bucket_key, storage_class, tags, acl, content_type, payload_signing, validated_at,"
-			   " credentials_lent)"
+			   " credentials_lent, reserved)"
 			   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::boolean,"
-			   " $15, $16::jsonb, $17, $18, $19, CASE WHEN $20 THEN now() END, $21)"
+			   " $15, $16::jsonb, $17, $18, $19, CASE WHEN $20 THEN now() END, $21, $22)"
 			   " ON CONFLICT DO NOTHING RETURNING connector_id",
 			   "totittttttttttttttt"
-			   "bb",
+			   "bbb",
 			   connector->name, connector->owner, connector->kind, connector->credential_id,
 			   s3->endpoint_url, s3->bucket, connector->folder_path, s3->region,
 			   connector->credentials.sts_endpoint_url, addressing_names[s3->addressing],
 			   s3->expected_bucket_owner, s3->server_side_encryption, s3->kms_key_id,
 			   s3->bucket_key, s3->storage_class, connector->tags, s3->acl, s3->content_type,
 			   payload_signing_names[s3->payload_signing], validation == CONNECTOR_VALIDATED,
-			   connector->lent) == 0)
+			   connector->lent, connector->reserved) == 0)
 	{
 		CHECK_FOR_INTERRUPTS();
 		require_unique(connector, scope.userid);
@@ -450,24 +497,24 @@ connector_update(const Connector *connector, ConnectorValidation validation)
 	CatalogScope    scope;
 
 	catalog_enter(&scope);
-	if (has_moved(connector))
-		lock_places(connector);
-	require_unique(connector, scope.userid);
+	connector_claim_place(connector, scope.userid);
 	(void) catalog_execute(
 		"UPDATE s3export.connector SET name = $2, owner = $3, endpoint_url = $4,"
 		" bucket = $5, folder_path = $6, region = $7, sts_endpoint_url = $8,"
 		" addressing = $9, expected_bucket_owner = $10, server_side_encryption = $11,"
 		" kms_key_id = $12, bucket_key = $13::boolean, storage_class = $14, tags = $15::jsonb,"
-		" acl = $16, content_type = $17, payload_signing = $18, credentials_lent = $22, validated_at = CASE $19"
+		" acl = $16, content_type = $17, payload_signing = $18, credentials_lent = $22,"
+		" reserved = $23, validated_at = CASE $19"
 		" WHEN $20 THEN validated_at WHEN $21 THEN now() END WHERE connector_id = $1",
 		"itottttttttttttttt"
-		"nnnb",
+		"nnnbb",
 		connector->connector_id, connector->name, connector->owner, s3->endpoint_url, s3->bucket,
 		connector->folder_path, s3->region, connector->credentials.sts_endpoint_url,
 		addressing_names[s3->addressing], s3->expected_bucket_owner, s3->server_side_encryption,
 		s3->kms_key_id, s3->bucket_key, s3->storage_class, connector->tags, s3->acl,
 		s3->content_type, payload_signing_names[s3->payload_signing], (int32) validation,
-		(int32) CONNECTOR_VALIDATION_KEPT, (int32) CONNECTOR_VALIDATED, connector->lent);
+		(int32) CONNECTOR_VALIDATION_KEPT, (int32) CONNECTOR_VALIDATED, connector->lent,
+		connector->reserved);
 	(void) catalog_execute("UPDATE s3export.credential SET owner = $2 WHERE credential_id = $1"
 						   " AND owner <> $2",
 						   "io", connector->credential_id, connector->credential_owner);
@@ -535,15 +582,16 @@ forget_dropped_grantees(const Connector *connector)
 }
 
 void
-connector_grant(const Connector *connector, Oid grantee)
+connector_grant(const Connector *connector, Oid grantee, bool overwrite)
 {
 	CatalogScope scope;
 
 	catalog_enter(&scope);
 	forget_dropped_grantees(connector);
-	(void) catalog_execute("INSERT INTO s3export.connector_grant (connector_id, grantee)"
-						   " VALUES ($1, $2) ON CONFLICT DO NOTHING",
-						   "io", connector->connector_id, grantee);
+	(void) catalog_execute("INSERT INTO s3export.connector_grant (connector_id, grantee, overwrite)"
+						   " VALUES ($1, $2, $3) ON CONFLICT (connector_id, grantee)"
+						   " DO UPDATE SET overwrite = EXCLUDED.overwrite",
+						   "iob", connector->connector_id, grantee, overwrite);
 	catalog_leave(&scope);
 }
 

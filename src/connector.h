@@ -42,6 +42,8 @@ typedef struct Connector
 	bool             shares_credentials; /* those of another connector, not to be written */
 	bool             lent;               /* a superuser has let it share them */
 	bool             share_ended;        /* its owner has no right to them any more */
+	bool             may_overwrite;      /* the user may, what others have exported */
+	bool             reserved;           /* its place, as it was, or is to be, validated there */
 	int64            keys_version;       /* of credentials.sealed, grows when they are replaced */
 	char            *tags;               /* of objects, a JSON object; NULL: none */
 	S3Config         s3;
@@ -167,9 +169,17 @@ extern const char *connector_set_tags(Connector *connector, const char *json);
 
 /*
  * Raises ERRCODE_DUPLICATE_OBJECT when another one has its name or its place, or,
- * with either of kind "currents", a folder inside or around its own.
+ * with either of kind "currents", a folder inside or around its own.  One that has
+ * reserved its place is not in the way of others that have not, and need not give way to them.
  */
 extern void connector_require_unique(const Connector *connector);
+
+/*
+ * For whoever is about to write: raises ERRCODE_DUPLICATE_OBJECT when the connector has not
+ * reserved its place, and another one has reserved it since.  So of two connectors
+ * that must not write to the same place only one can.
+ */
+extern void connector_require_place(const Connector *connector);
 
 typedef enum ConnectorValidation
 {
@@ -190,7 +200,8 @@ extern void connector_delete(const Connector *connector);
  */
 extern void connector_set_owner(Connector *connector, Oid owner);
 
-extern void connector_grant(const Connector *connector, Oid grantee);
+/* "overwrite": also what others have exported.  A grant that is there is replaced. */
+extern void connector_grant(const Connector *connector, Oid grantee, bool overwrite);
 extern void connector_revoke(const Connector *connector, Oid grantee);
 
 /* A connector that has nothing but what assumes roles; NULL: there is nothing. */

@@ -132,6 +132,7 @@ validate_connector(Connector *connector, bool validate, int role_wait)
 
 	if (!validate)
 		return CONNECTOR_NOT_VALIDATED;
+	connector->reserved = true;
 	connector_require_credentials(connector);
 	require_passed(uploader_check(connector, role_wait, &region));
 	if (connector->s3.region == NULL && connector->s3.endpoint_url == NULL)
@@ -247,6 +248,7 @@ s3export_create_connector(PG_FUNCTION_ARGS)
 	validate = args_required_bool(fcinfo, ARG_VALIDATE, "validate");
 	role_wait = args_role_wait(fcinfo, ARG_ROLE_WAIT);
 	(void) current_args_read(&current, fcinfo, ARG_CURRENT, connector);
+	connector->reserved = validate;
 	connector_require_unique(connector);
 
 	if (credentials.credentials_from == NULL)
@@ -284,6 +286,29 @@ change_owner(Connector *connector, Oid owner)
 	connector_set_owner(connector, owner);
 }
 
+static bool
+is_at_place_of(const Connector *connector, const Connector *other)
+{
+	const char *endpoint = connector->s3.endpoint_url;
+	const char *other_endpoint = other->s3.endpoint_url;
+
+	return strcmp(connector->s3.bucket, other->s3.bucket) == 0 &&
+		   strcmp(connector->folder_path, other->folder_path) == 0 &&
+		   strcmp(endpoint ? endpoint : "", other_endpoint ? other_endpoint : "") == 0;
+}
+
+/* With the connector's name alone alter_connector validates it as it is. */
+static bool
+changes_nothing(FunctionCallInfo fcinfo)
+{
+	for (int i = ALTER_ARG_NEW_NAME; i < PG_NARGS(); i++)
+	{
+		if (i != ALTER_ARG_VALIDATE && !PG_ARGISNULL(i))
+			return false;
+	}
+	return true;
+}
+
 Datum
 s3export_alter_connector(PG_FUNCTION_ARGS)
 {
@@ -297,8 +322,7 @@ s3export_alter_connector(PG_FUNCTION_ARGS)
 	CurrentSettings     current;
 	bool current_changed = current_args_read(&current, fcinfo, ALTER_ARG_CURRENT, connector);
 
-	const char *old_bucket = connector->s3.bucket;
-	const char *old_folder = connector->folder_path;
+	const Connector old = *connector;
 
 	connector_require_ambient_privilege(connector);
 	if (bucket != NULL)
@@ -315,8 +339,9 @@ s3export_alter_connector(PG_FUNCTION_ARGS)
 		/* Its role is assumed with another external ID now. */
 		changed |= connector->credentials.role_arn != NULL;
 	}
-	if (changed)
+	if (changed || changes_nothing(fcinfo))
 	{
+		connector->reserved = validate || (connector->reserved && is_at_place_of(connector, &old));
 		connector_require_unique(connector);
 		validation = validate_connector(connector, validate, 0);
 	}
@@ -324,8 +349,8 @@ s3export_alter_connector(PG_FUNCTION_ARGS)
 	if (new_name != NULL)
 		args_set_name(connector, "new_name", new_name);
 	connector_update(connector, validation);
-	if (is_current(connector) && (strcmp(connector->s3.bucket, old_bucket) != 0 ||
-								  strcmp(connector->folder_path, old_folder) != 0))
+	if (is_current(connector) && (strcmp(connector->s3.bucket, old.s3.bucket) != 0 ||
+								  strcmp(connector->folder_path, old.folder_path) != 0))
 		current_move(connector);
 	if (is_current(connector) && (current_changed || !PG_ARGISNULL(ALTER_ARG_OWNER)))
 		current_update(connector, &current, !PG_ARGISNULL(ALTER_ARG_OWNER));
@@ -422,7 +447,8 @@ s3export_grant_usage(PG_FUNCTION_ARGS)
 {
 	Connector *connector = lock_connector(fcinfo, "s3export.grant_usage()");
 
-	connector_grant(connector, args_required_role(fcinfo, 1, "grantee"));
+	connector_grant(connector, args_required_role(fcinfo, 1, "grantee"),
+					args_required_bool(fcinfo, 2, "overwrite"));
 	PG_RETURN_VOID();
 }
 

@@ -432,6 +432,7 @@ connector_update_credentials(const Connector *connector, ConnectorValidation val
 	int64        old_id;
 
 	catalog_enter(&scope);
+	connector_claim_place(connector, scope.userid);
 	(void) catalog_execute("SELECT credential_id FROM s3export.connector WHERE connector_id = $1",
 						   "i", connector->connector_id);
 	old_id = catalog_int64(0, "credential_id", NULL);
@@ -441,11 +442,12 @@ connector_update_credentials(const Connector *connector, ConnectorValidation val
 	(void) catalog_execute("UPDATE s3export.connector SET credential_id = $1, validated_at ="
 						   " CASE WHEN connector_id = $2 AND $3 THEN now() END,"
 						   " credentials_lent = CASE WHEN connector_id = $2 THEN $5"
-						   " ELSE credentials_lent END"
+						   " ELSE credentials_lent END,"
+						   " reserved = CASE WHEN connector_id = $2 THEN $6 ELSE reserved END"
 						   " WHERE connector_id = $2 OR (credential_id = $1 AND NOT $4)",
-						   "iibbb", connector->credential_id, connector->connector_id,
+						   "iibbbb", connector->credential_id, connector->connector_id,
 						   validation == CONNECTOR_VALIDATED, connector->shares_credentials,
-						   connector->lent);
+						   connector->lent, connector->reserved);
 	if (connector->credential_id != old_id)
 		connector_drop_unused_credentials(old_id);
 	catalog_leave(&scope);

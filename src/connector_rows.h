@@ -21,6 +21,9 @@ extern void connector_save_credentials(const Connector *connector, bool new);
 /* Do other connectors, or the base identity, use its credentials? */
 extern bool connector_credentials_shared(const Connector *connector);
 
+/* Before a connector is saved that has a row: connector_require_unique that stays true till then. */
+extern void connector_claim_place(const Connector *connector, Oid user);
+
 /* Removes credentials that neither a connector nor the base identity uses. */
 extern void connector_drop_unused_credentials(int64 credential_id);
 

@@ -92,7 +92,7 @@ check_queueing(void)
 }
 
 static int64
-enqueue(FunctionCallInfo fcinfo, CopyArguments *arguments)
+enqueue(FunctionCallInfo fcinfo, CopyArguments *arguments, TimestampTz retry_until)
 {
 	const Connector *connector = arguments->connector;
 	JobOrder         order = {
@@ -104,6 +104,7 @@ enqueue(FunctionCallInfo fcinfo, CopyArguments *arguments)
 				.path = arguments->export.path,
 				.arguments = copy_args_to_pairs(fcinfo),
 				.settings = carry_collect(copy_args_settings(fcinfo)),
+				.retry_until = retry_until,
     };
 	int64 job_id;
 
@@ -118,11 +119,13 @@ s3export_copy_to(PG_FUNCTION_ARGS)
 {
 	CopyArguments  arguments;
 	TransferTotals totals = {0};
+	TimestampTz    retry_until;
 	bool           wait;
 
 	/* A function that calls this may be marked wrongly. */
 	PreventCommandIfParallelMode("s3export.copy_to()");
 	wait = copy_args_wait(fcinfo);
+	retry_until = copy_args_retry_until(fcinfo);
 	if (!wait)
 		check_queueing();
 
@@ -134,6 +137,6 @@ s3export_copy_to(PG_FUNCTION_ARGS)
 		queue_start();
 	}
 	else
-		totals.job_id = enqueue(fcinfo, &arguments);
+		totals.job_id = enqueue(fcinfo, &arguments, retry_until);
 	PG_RETURN_DATUM(totals_row(fcinfo, &totals, !wait));
 }

@@ -60,7 +60,8 @@ enum
 	ARG_MANIFEST,
 	ARG_OBJECT, /* and the next, as args_set_object wants them */
 	ARG_WAIT = ARG_OBJECT + ARGS_OBJECT,
-	ARG_SETTINGS
+	ARG_SETTINGS,
+	ARG_RETRY_FOR
 };
 
 static char *
@@ -326,6 +327,27 @@ copy_args_wait(FunctionCallInfo fcinfo)
 	return args_required_bool(fcinfo, ARG_WAIT, "wait");
 }
 
+TimestampTz
+copy_args_retry_until(FunctionCallInfo fcinfo)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz until;
+
+	if (PG_ARGISNULL(ARG_RETRY_FOR))
+		return DT_NOBEGIN;
+	if (copy_args_wait(fcinfo))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("argument \"retry_for\" requires \"wait\" to be false"),
+						errdetail("An export that its caller waits for is not tried again."),
+						errhint("Queue it with wait => false, and use s3export.wait() to wait.")));
+	until = DatumGetTimestampTz(DirectFunctionCall2(
+		timestamptz_pl_interval, TimestampTzGetDatum(now), PG_GETARG_DATUM(ARG_RETRY_FOR)));
+	if (until <= now)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("argument \"retry_for\" must be greater than zero")));
+	return until;
+}
+
 List *
 copy_args_settings(FunctionCallInfo fcinfo)
 {
@@ -343,6 +365,7 @@ copy_args_get(FunctionCallInfo fcinfo, int64 connector_id, CopyArguments *argume
 
 	memset(arguments, 0, sizeof(*arguments));
 	export->owner = GetUserId();
+	export->exporter = GetUserNameFromId(export->owner, false);
 	export->places = superuser() ? 0 : Max(guc_exports_of_role(), 1);
 	export->source = source_argument(fcinfo);
 	export->overwrite = choice_argument(fcinfo, ARG_IF_EXISTS, "if_exists", if_exists,
@@ -356,6 +379,8 @@ copy_args_get(FunctionCallInfo fcinfo, int64 connector_id, CopyArguments *argume
 											 : connector_load(name, CONNECTOR_USAGE);
 	require_data_export(arguments->connector);
 	connector_require_credentials(arguments->connector);
+	connector_require_place(arguments->connector);
+	export->own_only = !arguments->connector->may_overwrite;
 	override_object(fcinfo, arguments->connector);
 	export->path = path_argument(fcinfo, arguments->connector);
 }
@@ -392,7 +417,8 @@ copy_args_to_pairs(FunctionCallInfo fcinfo)
 		Oid      output;
 		bool     is_varlena;
 
-		if (PG_ARGISNULL(i) || i == ARG_SOURCE || i == ARG_WAIT || i == ARG_SETTINGS)
+		if (PG_ARGISNULL(i) || i == ARG_SOURCE || i == ARG_WAIT || i == ARG_SETTINGS ||
+			i == ARG_RETRY_FOR)
 			continue;
 		getTypeOutputInfo(types[i], &output, &is_varlena);
 		pair = palloc(sizeof(JobPair));

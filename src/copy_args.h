@@ -30,6 +30,12 @@ extern void copy_args_get(FunctionCallInfo fcinfo, int64 connector_id, CopyArgum
 /* false: the export is to be queued. */
 extern bool copy_args_wait(FunctionCallInfo fcinfo);
 
+/*
+ * Until when an export is to be tried again; DT_NOBEGIN: it is not.  Raises an error where it
+ * is not to be queued.
+ */
+extern TimestampTz copy_args_retry_until(FunctionCallInfo fcinfo);
+
 /* The names in "settings", a list of char *. */
 extern List *copy_args_settings(FunctionCallInfo fcinfo);
 

@@ -304,6 +304,7 @@ require_proof(const Connector *connector)
 
 	connector_require_proof(connector, false);
 	connector_require_share(connector);
+	connector_require_place(connector);
 	(void) catalog_execute("SELECT u AS row FROM s3export.current u WHERE connector_id = $1", "i",
 						   connector->connector_id);
 	row_proof_read(&proof, "current", 0, "row");

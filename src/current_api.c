@@ -124,6 +124,7 @@ s3export_launch(PG_FUNCTION_ARGS)
 	current_require_sendable(current);
 	current_require_not_launched(current);
 	connector_require_credentials(connector);
+	connector_require_place(connector);
 	warn_of_unlimited_slots(connector);
 	warn_of_other_files(current);
 	current_worker_launch(connector->connector_id, copy_existing, &outcome);

@@ -141,12 +141,22 @@ upload_has_id(void *arg, const char *upload_id)
 	job_file_begin(file->files->options.job_id, &file->row);
 }
 
+bool
+files_may_replace(const FilesOptions *options, const char *key)
+{
+	const Connector *connector = options->connector;
+
+	return options->overwrite && (!OidIsValid(options->exporter) ||
+								  job_was_exported_by(options->exporter, connector->s3.endpoint_url,
+													  connector_uri(connector, key)));
+}
+
 static File *
 create_file(Files *files, int number, char *key, const char *content_type)
 {
 	UploadOptions options = {
 		.key = encoding_to_utf8(key),
-		.fail_if_exists = number >= 0 && !files->options.overwrite,
+		.fail_if_exists = number >= 0 && !files_may_replace(&files->options, key),
 		.content_type = content_type,
 		.started = upload_has_id,
 	};

@@ -31,6 +31,7 @@ typedef struct FilesOptions
 	time_t           started;     /* for them */
 	CompressMethod   compression; /* of the blocks */
 	bool             overwrite;
+	Oid              exporter;      /* whose files alone may be replaced; InvalidOid: all */
 	bool             partitioned;   /* blocks have a folder each */
 	bool             named;         /* which is the rest of a file's name, in the path's folder */
 	const char      *manifest_name; /* there too; NULL: as the path says */
@@ -51,6 +52,9 @@ extern char *files_manifest_key(const FilesOptions *options);
 
 /* The most files of partitions that this session's upload_memory lets be written to at the same time. */
 extern int files_max_open(void);
+
+/* May there be an object by that key, which is replaced then? */
+extern bool files_may_replace(const FilesOptions *options, const char *key);
 
 typedef struct Files Files;
 

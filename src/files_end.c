@@ -238,7 +238,7 @@ files_get_totals(const Files *files, JobTotals *totals)
 		totals->bytes += file->bytes;
 	}
 	totals->files = list_length(files->list);
-	totals->attempts = upload_pool_attempts(files->pool);
+	totals->requests = upload_pool_attempts(files->pool);
 	totals->uri = common_uri(files);
 	totals->manifest_uri = files->manifest != NULL ? files->manifest->row.uri : NULL;
 }

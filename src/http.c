@@ -63,6 +63,7 @@ struct HttpClient
 	int                   sending;
 	int                   window;     /* how many may be sent at once */
 	int64                 success_at; /* when a request last got through */
+	bool                  given_up;   /* one that might have got through later */
 	uint64                round;      /* of asking for attempts */
 	uint64                ended;      /* how many requests were done so far */
 	Transfer             *calling;    /* the one whose prepare or judge is running */
@@ -157,7 +158,10 @@ next_attempt(HttpClient *client, Transfer *transfer, HttpVerdict verdict)
 		transfer->failing_since = now;
 	give_up_at = Max(transfer->failing_since, client->success_at) + client->options.retry_timeout;
 	if (now >= give_up_at)
+	{
+		client->given_up = true;
 		return NEVER;
+	}
 
 	/* Full jitter, so that requests that failed together do not come back so. */
 	backoff = verdict == HTTP_RETRY_THROTTLED ? BACKOFF_BASE_THROTTLED : BACKOFF_BASE;
@@ -508,6 +512,12 @@ http_perform(HttpClient *client, HttpRequest *request)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+}
+
+bool
+http_has_given_up(const HttpClient *client)
+{
+	return client->given_up;
 }
 
 int

@@ -132,6 +132,9 @@ extern void http_drive(HttpClient *client, long timeout);
 /* Submits and drives until "done"; cancels the request if an error is raised. */
 extern void http_perform(HttpClient *client, HttpRequest *request);
 
+/* Has a request that failed by a passing fault been given up, as its time was over? */
+extern bool http_has_given_up(const HttpClient *client);
+
 /* Requests submitted and not done. */
 extern int http_active(HttpClient *client);
 

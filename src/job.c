@@ -48,32 +48,38 @@ job_new_id(void)
 	return job_id;
 }
 
-void
+bool
 job_begin(int64 job_id, const JobRequest *request, const char *uri)
 {
 	CatalogTransaction transaction;
+	bool               again = false;
 
 	if (job_id == JOB_UNRECORDED)
-		return;
+		return false;
 	catalog_begin_transaction(&transaction);
 	if (request->job_id != 0)
+	{
 		expect_one(job_id,
 				   catalog_execute("UPDATE s3export.job SET uri = $2, uploader_pid = $3,"
 								   " pipe = $4, endpoint_url = $5, first_key = $7"
-								   " WHERE job_id = $1 AND state = 'running' AND leader_pid = $6",
+								   " WHERE job_id = $1 AND state = 'running' AND leader_pid = $6"
+								   " RETURNING attempts > 1 AS again",
 								   "itnitnt", job_id, uri, MyProcPid, (int64) request->pipe,
 								   request->endpoint_url, request->leader_pid, request->first_key));
+		again = catalog_int64(0, "again", NULL) != 0;
+	}
 	else
 		(void) catalog_execute(
 			"INSERT INTO s3export.job (job_id, owner, connector_id, connector, endpoint_url, source,"
 			" path, uri, system_identifier, data_directory, database, timeline, state, started_at,"
-			" leader_pid, uploader_pid, pipe, first_key)"
+			" leader_pid, uploader_pid, pipe, first_key, attempts)"
 			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'running',"
-			" pg_catalog.clock_timestamp(), $13, $14, $15, $16)",
+			" pg_catalog.clock_timestamp(), $13, $14, $15, $16, 1)",
 			"ioitttttitonnnit", job_id, request->owner, request->connector_id, request->connector,
 			request->endpoint_url, request->source, request->path, uri, CATALOG_THIS_SERVER,
 			request->leader_pid, MyProcPid, (int64) request->pipe, request->first_key);
 	catalog_commit_transaction(&transaction);
+	return again;
 }
 
 /* Within a transaction. */
@@ -160,24 +166,43 @@ job_succeed(int64 job_id, const JobTotals *totals, List *files)
 	put_files(job_id, files, "done");
 	expect_one(job_id,
 			   catalog_execute("UPDATE s3export.job SET state = 'succeeded', rows = $2,"
-							   " bytes = $3, files = $4, attempts = $5,"
-							   " uri = coalesce($6, uri), pipe = NULL,"
+							   " bytes = $3, files = $4, requests = $5,"
+							   " uri = coalesce($6, uri), pipe = NULL, error_code = NULL,"
+							   " error_message = NULL, error_detail = NULL, error_hint = NULL,"
 							   " finished_at = pg_catalog.clock_timestamp() WHERE job_id = $1",
 							   "iiinnt", job_id, (int64) totals->rows, (int64) totals->bytes,
-							   totals->files, totals->attempts, totals->uri));
+							   totals->files, totals->requests, totals->uri));
 	job_notify(job_id, "succeeded");
 	catalog_commit_transaction(&transaction);
 }
 
-void
+/* Within a transaction. */
+static void
+put_failure(int64 job_id, JobState state, const JobTotals *totals, const ErrorData *error)
+{
+	const char *name = state == JOB_CANCELLED ? "cancelled" : "failed";
+
+	expect_one(job_id, catalog_execute(
+						   "UPDATE s3export.job SET state = $2, rows = $3, bytes = $4,"
+						   " files = $5, requests = $6, error_code = $7, error_message = $8,"
+						   " error_detail = $9, error_hint = $10, pipe = NULL,"
+						   " finished_at = pg_catalog.clock_timestamp() WHERE job_id = $1",
+						   "itiinntttt", job_id, name, (int64) totals->rows, (int64) totals->bytes,
+						   totals->files, totals->requests, unpack_sql_state(error->sqlerrcode),
+						   error->message, error->detail, error->hint));
+	job_notify(job_id, name);
+}
+
+bool
 job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData *error,
-		 List *aborted, List *doubtful)
+		 List *aborted, List *doubtful, bool may_pass)
 {
 	CatalogTransaction transaction;
 	ListCell          *cell;
+	bool               again;
 
 	if (job_id == JOB_UNRECORDED)
-		return;
+		return false;
 	catalog_begin_transaction(&transaction);
 	foreach (cell, aborted)
 		(void) catalog_execute("UPDATE s3export.job_file SET state = 'aborted', upload_id = NULL,"
@@ -188,17 +213,12 @@ job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData 
 		(void) catalog_execute("UPDATE s3export.job_file SET upload_id = NULL"
 							   " WHERE job_id = $1 AND file_no = $2",
 							   "in", job_id, lfirst_int(cell));
-	expect_one(job_id, catalog_execute(
-						   "UPDATE s3export.job SET state = $2, rows = $3, bytes = $4,"
-						   " files = $5, attempts = $6, error_code = $7, error_message = $8,"
-						   " error_detail = $9, error_hint = $10, pipe = NULL,"
-						   " finished_at = pg_catalog.clock_timestamp() WHERE job_id = $1",
-						   "itiinntttt", job_id, state == JOB_CANCELLED ? "cancelled" : "failed",
-						   (int64) totals->rows, (int64) totals->bytes, totals->files,
-						   totals->attempts, unpack_sql_state(error->sqlerrcode), error->message,
-						   error->detail, error->hint));
-	job_notify(job_id, state == JOB_CANCELLED ? "cancelled" : "failed");
+	again = may_pass && job_try_again(job_id, unpack_sql_state(error->sqlerrcode), error->message,
+									  error->detail, error->hint);
+	if (!again)
+		put_failure(job_id, state, totals, error);
 	catalog_commit_transaction(&transaction);
+	return again;
 }
 
 /* ---- what earlier jobs have left ---- */
@@ -220,7 +240,7 @@ job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData 
 	" IS DISTINCT FROM (own.connector_id, own.first_key)))"
 
 List *
-job_stale_files(int64 job_id)
+job_stale_files(int64 job_id, Oid exporter)
 {
 	List              *files = NIL;
 	CatalogTransaction transaction;
@@ -231,9 +251,10 @@ job_stale_files(int64 job_id)
 	catalog_begin_transaction(&transaction);
 	rows = catalog_execute("SELECT DISTINCT ON (f.uri) f.key, f.uri, f.token"
 						   " FROM s3export.job_file f JOIN s3export.job j USING (job_id),"
-						   " s3export.job own WHERE" OF_SAME_PATH " AND NOT EXISTS" WRITTEN_SINCE
-						   " ORDER BY f.uri, f.finished_at DESC",
-						   "i", job_id);
+						   " s3export.job own WHERE" OF_SAME_PATH
+						   " AND ($2 = 0::oid OR pg_has_role($2, j.owner, 'USAGE'))"
+						   " AND NOT EXISTS" WRITTEN_SINCE " ORDER BY f.uri, f.finished_at DESC",
+						   "io", job_id, exporter);
 	MemoryContextSwitchTo(transaction.context);
 	for (uint64 i = 0; i < rows; i++)
 	{
@@ -246,6 +267,24 @@ job_stale_files(int64 job_id)
 	}
 	catalog_commit_transaction(&transaction);
 	return files;
+}
+
+bool
+job_was_exported_by(Oid role, const char *endpoint_url, const char *uri)
+{
+	CatalogTransaction transaction;
+	bool               own;
+
+	catalog_begin_transaction(&transaction);
+	own = catalog_execute("SELECT pg_has_role($1, j.owner, 'USAGE') AS own"
+						  " FROM s3export.job_file f JOIN s3export.job j USING (job_id)"
+						  " WHERE f.uri = $2 AND j.endpoint_url IS NOT DISTINCT FROM $3"
+						  " AND f.state IN ('completing', 'done')"
+						  " ORDER BY f.finished_at DESC NULLS FIRST LIMIT 1",
+						  "ott", role, uri, endpoint_url) > 0 &&
+		  catalog_int64(0, "own", NULL) != 0;
+	catalog_commit_transaction(&transaction);
+	return own;
 }
 
 void

@@ -53,7 +53,7 @@ typedef struct JobTotals
 	uint64      rows;
 	uint64      bytes;
 	int         files;
-	int         attempts; /* requests that carried data or changed something */
+	int         requests; /* that carried data or changed something */
 	char       *uri;      /* of the file, or of the folder of all; NULL: as job_begin was told */
 	const char *manifest_uri; /* NULL: none; not in the row */
 } JobTotals;
@@ -77,8 +77,11 @@ typedef struct JobFile
 /* A new id, which may become part of the object's name; or JOB_UNRECORDED. */
 extern int64 job_new_id(void);
 
-/* Makes the row of a new job, or takes over that of a queued one. */
-extern void job_begin(int64 job_id, const JobRequest *request, const char *uri);
+/*
+ * Makes the row of a new job, or takes over that of a queued one.  True: there was an
+ * attempt before, which may have left files (job_load_remains).
+ */
+extern bool job_begin(int64 job_id, const JobRequest *request, const char *uri);
 
 /* Committed before the first part is sent, so that a crash leaves its trace. */
 extern void job_file_begin(int64 job_id, JobFile *file);
@@ -99,16 +102,37 @@ extern void job_files_done(int64 job_id, List *files);
  * A file keeps its upload_id if its upload could not be aborted, and its state
  * if it has been put in place.  "aborted" has the numbers of the others, and
  * "doubtful" of those that have no upload any more and may appear all the same.
+ * True: the job has not ended but is queued again, as it "may_pass" and retry_for is not over.
  */
-extern void job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData *error,
-					 List *aborted, List *doubtful);
+extern bool job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData *error,
+					 List *aborted, List *doubtful, bool may_pass);
+
+/* Forgets the files of an attempt of which nothing is left. */
+extern void job_forget_files(int64 job_id);
+
+/* Is it, whatever was being done, the state of the server that may pass? */
+extern bool job_error_passes(int sqlerrcode);
+
+/* waiting_for between two attempts */
+#define JOB_RESTS "its next attempt"
+
+/*
+ * Within a transaction: queues a job again that has not ended, unless retry_for is over, or
+ * was not given.  False: it is as it was.
+ */
+extern bool job_try_again(int64 job_id, const char *code, const char *message, const char *detail,
+						  const char *hint);
 
 /*
  * Files (a list of JobFile, palloc'd) that earlier jobs of the connector have put in
  * place for the same path and this one has not written again.  None that another
- * path or connector has written since, and none of a copy of this server.
+ * path or connector has written since, and none of a copy of this server.  Those of jobs
+ * of "exporter" and of the roles that it is a member of; InvalidOid: of all.
  */
-extern List *job_stale_files(int64 job_id);
+extern List *job_stale_files(int64 job_id, Oid exporter);
+
+/* Was the last job that has written to "uri" one of that role, or of one it is a member of? */
+extern bool job_was_exported_by(Oid role, const char *endpoint_url, const char *uri);
 
 /* They are not there any more, whichever job wrote them. */
 extern void job_files_removed(int64 job_id, List *files);
@@ -184,12 +208,22 @@ extern List *job_find_remains(const JobScope *scope);
 /* With the job's lease held exclusively; NULL: there is nothing left to do. */
 extern JobRemains *job_load_remains(int64 job_id);
 
+typedef enum JobSettlement
+{
+	JOB_SETTLED_FAILED, /* or it is in doubt yet */
+	JOB_SETTLED_QUEUED, /* to be tried again */
+	JOB_SETTLED_SUCCEEDED
+} JobSettlement;
+
 /*
- * Records the fates.  Returns true when all is in place, so that the job has
+ * Records the fates.  When all is in place the job has
  * succeeded; one with a file in doubt does not end while it can be tried
  * "again".  The detail goes to the row's error.
  */
-extern bool job_settle(const JobRemains *remains, const char *detail, bool again);
+extern JobSettlement job_settle(const JobRemains *remains, const char *detail, bool again);
+
+/* Records the fates of an earlier attempt of a job that runs; false: something is left. */
+extern bool job_settle_attempt(const JobRemains *remains);
 
 /*
  * Ends the jobs that came here with a copy of another server or database, and
@@ -220,8 +254,9 @@ typedef struct JobOrder
 	const char *endpoint_url;
 	const char *source;
 	const char *path;
-	List       *arguments; /* of copy_to that are not null, but for the source; JobPair */
-	List       *settings;  /* JobPair */
+	List       *arguments;   /* of copy_to that are not null, but for the source; JobPair */
+	List       *settings;    /* JobPair */
+	TimestampTz retry_until; /* DT_NOBEGIN: it is not tried again */
 } JobOrder;
 
 /*
@@ -247,8 +282,10 @@ typedef struct JobEntry
 	char *path; /* NULL: one that no other job has */
 	int   leader_pid;
 	int   uploader_pid;
-	int   turn;   /* this and the next are the dispatcher's */
-	int   served; /* when its role has had a turn last; 0: never */
+	bool  again;   /* it has been tried, and is to be tried again */
+	bool  resting; /* but not yet */
+	int   turn;    /* this and the next are the dispatcher's */
+	int   served;  /* when its role has had a turn last; 0: never */
 } JobEntry;
 
 /* All of them, a list of JobEntry in the order of their ids. */
@@ -277,10 +314,13 @@ extern bool job_claim(int64 job_id, JobClaim *claim);
 
 /*
  * Both for a job that this process has claimed and that no uploader has taken
- * over, the second also for one that is still queued; others they leave alone.
+ * over; others they leave alone.
  */
 extern void job_put_back(int64 job_id, const char *waiting_for);
 extern void job_fail_early(int64 job_id, JobState state, const ErrorData *error);
+
+/* For a job that is queued, and that no worker can be had for. */
+extern void job_fail_queued(int64 job_id, const ErrorData *error);
 
 /* In the caller's transaction: cancels a job unless it is not queued any more. */
 extern bool job_cancel_queued(int64 job_id);

@@ -346,5 +346,7 @@ s3export_cancel(PG_FUNCTION_ARGS)
 	/* The uploader first: it records why, and the leader may send nothing for long. */
 	interrupted = interrupt(job_id, status.uploader_pid);
 	interrupted |= interrupt(job_id, status.leader_pid);
-	PG_RETURN_BOOL(interrupted);
+
+	/* It may have failed right now, and be queued again. */
+	PG_RETURN_BOOL(job_cancel_queued(job_id) || interrupted);
 }

@@ -95,11 +95,12 @@ job_enqueue(const JobOrder *order)
 	(void) catalog_execute(
 		"INSERT INTO s3export.job (system_identifier, data_directory, database, timeline, job_id,"
 		" owner, connector_id, connector, endpoint_url, source, path, arguments, settings, state,"
-		" queued_at)"
+		" queued_at, retry_until)"
 		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::jsonb, $13::jsonb, 'queued',"
-		" pg_catalog.clock_timestamp())",
-		"itonioitttttt", CATALOG_THIS_SERVER, job_id, order->owner, order->connector_id,
-		order->connector, order->endpoint_url, order->source, order->path, arguments, settings);
+		" pg_catalog.clock_timestamp(), nullif($14, '-infinity'))",
+		"itonioittttttz", CATALOG_THIS_SERVER, job_id, order->owner, order->connector_id,
+		order->connector, order->endpoint_url, order->source, order->path, arguments, settings,
+		order->retry_until);
 	catalog_leave(&scope);
 	return job_id;
 }
@@ -127,7 +128,8 @@ job_cancel_queued(int64 job_id)
 	catalog_enter(&scope);
 	cancelled =
 		catalog_execute_latest("UPDATE s3export.job SET state = 'cancelled', waiting_for = NULL,"
-							   " error_code = $2, error_message = $3,"
+							   " error_code = $2, error_message = $3, error_detail = NULL,"
+							   " error_hint = NULL, next_attempt_at = NULL,"
 							   " finished_at = pg_catalog.clock_timestamp()"
 							   " WHERE job_id = $1 AND state = 'queued'",
 							   "itt", job_id, unpack_sql_state(ERRCODE_QUERY_CANCELED),
@@ -179,14 +181,16 @@ job_list_unfinished(void)
 	uint64             rows;
 
 	catalog_begin_transaction(&transaction);
-	rows = catalog_execute("SELECT job_id, owner, state = 'queued' AS queued,"
-						   " NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = owner"
-						   " AND r.rolsuper) AS limited,"
-						   " arguments IS NOT NULL AS background, waiting_for, connector_id, path,"
-						   " leader_pid, uploader_pid FROM s3export.job"
-						   " WHERE state IN ('queued', 'running', 'completing') AND" IS_OURS
-						   "ORDER BY job_id",
-						   "iton", CATALOG_THIS_SERVER);
+	rows = catalog_execute(
+		"SELECT job_id, owner, state = 'queued' AS queued,"
+		" NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = owner"
+		" AND r.rolsuper) AS limited,"
+		" arguments IS NOT NULL AS background, waiting_for, connector_id, path,"
+		" leader_pid, uploader_pid, next_attempt_at IS NOT NULL AS again,"
+		" next_attempt_at > pg_catalog.clock_timestamp() AS resting"
+		" FROM s3export.job WHERE state IN ('queued', 'running', 'completing') AND" IS_OURS
+		"ORDER BY job_id",
+		"iton", CATALOG_THIS_SERVER);
 	for (uint64 i = 0; i < rows; i++)
 	{
 		JobEntry *entry = SPI_palloc(sizeof(JobEntry));
@@ -202,6 +206,8 @@ job_list_unfinished(void)
 			.path = catalog_text(i, "path"),
 			.leader_pid = (int) catalog_int64(i, "leader_pid", NULL),
 			.uploader_pid = (int) catalog_int64(i, "uploader_pid", NULL),
+			.again = catalog_int64(i, "again", NULL) != 0,
+			.resting = catalog_int64(i, "resting", NULL) != 0,
 		};
 		MemoryContextSwitchTo(transaction.context);
 		entries = lappend(entries, entry);
@@ -286,6 +292,7 @@ job_claim(int64 job_id, JobClaim *claim)
 
 	catalog_begin_transaction(&transaction);
 	claimed = catalog_execute("UPDATE s3export.job j SET state = 'running', waiting_for = NULL,"
+							  " attempts = attempts + 1, next_attempt_at = NULL,"
 							  " started_at = pg_catalog.clock_timestamp(), leader_pid = $2"
 							  " WHERE job_id = (SELECT job_id FROM s3export.job WHERE job_id = $1"
 							  " AND state = 'queued' FOR UPDATE SKIP LOCKED)"
@@ -314,28 +321,48 @@ job_put_back(int64 job_id, const char *waiting_for)
 
 	catalog_begin_transaction(&transaction);
 	(void) catalog_execute("UPDATE s3export.job SET state = 'queued', waiting_for = $2,"
-						   " started_at = NULL, leader_pid = NULL"
+						   " attempts = attempts - 1, started_at = NULL, leader_pid = NULL"
 						   " WHERE job_id = $1 AND state = 'running' AND leader_pid = $3"
 						   " AND uploader_pid IS NULL",
 						   "itn", job_id, waiting_for, MyProcPid);
 	catalog_commit_transaction(&transaction);
 }
 
-void
-job_fail_early(int64 job_id, JobState state, const ErrorData *error)
+/* "state": that the job is in, with this process (0: none) for its leader. */
+static void
+fail_unbegun(int64 job_id, const char *state, int leader_pid, JobState end, const ErrorData *error)
 {
-	const char        *name = state == JOB_CANCELLED ? "cancelled" : "failed";
+	const char        *name = end == JOB_CANCELLED ? "cancelled" : "failed";
+	const char        *code = unpack_sql_state(error->sqlerrcode);
 	CatalogTransaction transaction;
 
 	catalog_begin_transaction(&transaction);
-	if (catalog_execute(
-			"UPDATE s3export.job SET state = $2, waiting_for = NULL, error_code = $3,"
-			" error_message = $4, error_detail = $5, error_hint = $6,"
-			" finished_at = pg_catalog.clock_timestamp()"
-			" WHERE job_id = $1 AND (state = 'queued' OR state = 'running' AND leader_pid = $7"
-			" AND uploader_pid IS NULL)",
-			"itttttn", job_id, name, unpack_sql_state(error->sqlerrcode), error->message,
-			error->detail, error->hint, MyProcPid) > 0)
+	if (catalog_execute("SELECT FROM s3export.job WHERE job_id = $1 AND state = $2"
+						" AND leader_pid IS NOT DISTINCT FROM nullif($3, 0)"
+						" AND uploader_pid IS NULL FOR UPDATE",
+						"itn", job_id, state, leader_pid) > 0 &&
+		!(job_error_passes(error->sqlerrcode) &&
+		  job_try_again(job_id, code, error->message, error->detail, error->hint)))
+	{
+		(void) catalog_execute("UPDATE s3export.job SET state = $2, waiting_for = NULL,"
+							   " next_attempt_at = NULL, error_code = $3, error_message = $4,"
+							   " error_detail = $5, error_hint = $6,"
+							   " finished_at = pg_catalog.clock_timestamp() WHERE job_id = $1",
+							   "ittttt", job_id, name, code, error->message, error->detail,
+							   error->hint);
 		job_notify(job_id, name);
+	}
 	catalog_commit_transaction(&transaction);
+}
+
+void
+job_fail_early(int64 job_id, JobState state, const ErrorData *error)
+{
+	fail_unbegun(job_id, "running", MyProcPid, state, error);
+}
+
+void
+job_fail_queued(int64 job_id, const ErrorData *error)
+{
+	fail_unbegun(job_id, "queued", 0, JOB_FAILED, error);
 }

@@ -251,26 +251,61 @@ put_failure(const JobRemains *remains, const char *detail, bool in_doubt, bool l
 		left);
 }
 
-bool
+static bool
+any_left(const JobRemains *remains)
+{
+	ListCell *cell;
+
+	foreach (cell, remains->remnants)
+	{
+		if (((const JobRemnant *) lfirst(cell))->fate == JOB_FILE_LEFT)
+			return true;
+	}
+	return false;
+}
+
+/* Within a transaction. */
+static JobSettlement
+settle(const JobRemains *remains, const char *detail, bool again)
+{
+	bool in_doubt = put_fates(remains);
+
+	if (remains->completing && put_success(remains->job_id))
+	{
+		job_notify(remains->job_id, "succeeded");
+		return JOB_SETTLED_SUCCEEDED;
+	}
+	if (!remains->finished &&
+		job_try_again(remains->job_id, unpack_sql_state(ERRCODE_CRASH_SHUTDOWN),
+					  INTERRUPTED_MESSAGE, psprintf("%s  %s", INTERRUPTED_DETAIL, detail), NULL))
+		return JOB_SETTLED_QUEUED;
+	put_failure(remains, detail, in_doubt && again && !remains->finished, any_left(remains));
+	if (!(remains->finished || (in_doubt && again)))
+		job_notify(remains->job_id, "failed");
+	return JOB_SETTLED_FAILED;
+}
+
+JobSettlement
 job_settle(const JobRemains *remains, const char *detail, bool again)
 {
 	CatalogTransaction transaction;
-	bool               in_doubt;
-	bool               left = false;
-	bool               succeeded;
-	ListCell          *cell;
+	JobSettlement      settlement;
 
-	foreach (cell, remains->remnants)
-		left |= ((const JobRemnant *) lfirst(cell))->fate == JOB_FILE_LEFT;
 	catalog_begin_transaction(&transaction);
-	in_doubt = put_fates(remains);
-	succeeded = remains->completing && put_success(remains->job_id);
-	if (!succeeded)
-		put_failure(remains, detail, in_doubt && again && !remains->finished, left);
-	if (succeeded || !(remains->finished || (in_doubt && again)))
-		job_notify(remains->job_id, succeeded ? "succeeded" : "failed");
+	settlement = settle(remains, detail, again);
 	catalog_commit_transaction(&transaction);
-	return succeeded;
+	return settlement;
+}
+
+bool
+job_settle_attempt(const JobRemains *remains)
+{
+	CatalogTransaction transaction;
+
+	catalog_begin_transaction(&transaction);
+	(void) put_fates(remains);
+	catalog_commit_transaction(&transaction);
+	return !any_left(remains);
 }
 
 List *

@@ -105,12 +105,19 @@ queue_is_of_transaction(int64 job_id)
 }
 
 void
-queue_start(void)
+queue_wake(void)
 {
-	if (RecoveryInProgress() || !job_any_queued() || !lease_try_queue())
+	if (!lease_try_queue())
 		return;
 	lease_release_queue();
 	(void) start_dispatcher();
+}
+
+void
+queue_start(void)
+{
+	if (!RecoveryInProgress() && job_any_queued())
+		queue_wake();
 }
 
 /* ---- the dispatcher: workers of jobs ---- */
@@ -313,8 +320,8 @@ give_up(Starter *starter)
 		.hint = "The server log may say why.",
 	};
 
-	job_fail_early(starter->job_id, JOB_FAILED,
-				   starter->error.sqlerrcode != 0 ? &starter->error : &silence);
+	job_fail_queued(starter->job_id, starter->error.sqlerrcode != 0 ? &starter->error : &silence);
+	starter->failures = 0;
 }
 
 /* ---- the dispatcher: which job is next ---- */
@@ -396,7 +403,8 @@ try_start(Dispatcher *dispatcher, const JobEntry *job)
 	if (starter->state == TAKEN)
 	{
 		starter->state = RESTING;
-		pause_all(dispatcher);
+		if (!job->again)
+			pause_all(dispatcher);
 	}
 	if (now < dispatcher->paused_until)
 		return QUEUE_WAITS_FOR_WORKER;
@@ -518,7 +526,9 @@ take_turns(const Dispatcher *dispatcher, List *jobs, List **shares)
 
 		if (!job->queued)
 			continue;
-		job->turn = share_of(shares, job)->turns++;
+		job->turn = share_of(shares, job)->turns;
+		if (!job->resting)
+			share_of(shares, job)->turns++;
 		job->served = last_turn(dispatcher, job->owner);
 		turns = lappend(turns, job);
 	}
@@ -537,7 +547,7 @@ has_workers(const Dispatcher *dispatcher, List *jobs)
 		const JobEntry *job = lfirst(cell);
 
 		if (job->job_id == dispatcher->started)
-			return !job->queued && job->uploader_pid != 0;
+			return job->again || (!job->queued && job->uploader_pid != 0);
 	}
 	return dispatcher->started != 0;
 }
@@ -585,7 +595,9 @@ start_jobs(Dispatcher *dispatcher, List *jobs)
 		queued++;
 		if (is_starting(dispatcher, job))
 			continue;
-		if ((rival = find_rival(busy, job)) != NULL)
+		if (job->resting)
+			waiting_for = JOB_RESTS;
+		else if ((rival = find_rival(busy, job)) != NULL)
 			waiting_for =
 				psprintf("job " INT64_FORMAT ", which writes the same object", rival->job_id);
 		else if (running >= guc_max_running_jobs)

@@ -30,6 +30,9 @@ extern bool queue_is_of_transaction(int64 job_id);
  */
 extern void queue_start(void);
 
+/* The same for whoever knows that there are some; needs no transaction. */
+extern void queue_wake(void);
+
 /* What the worker of a job is told, in bgw_extra. */
 typedef struct QueueOrder
 {

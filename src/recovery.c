@@ -307,6 +307,11 @@ describe(const JobRemains *remains)
 static void
 recover_claimed(Recovery *recovery, int64 job_id)
 {
+	static const char *const actions[] = {
+		[JOB_SETTLED_FAILED] = "failed",
+		[JOB_SETTLED_QUEUED] = "queued",
+		[JOB_SETTLED_SUCCEEDED] = "completed",
+	};
 	JobRemains *remains = job_load_remains(job_id);
 	ListCell   *cell;
 
@@ -315,9 +320,9 @@ recover_claimed(Recovery *recovery, int64 job_id)
 	if (remains->remnants == NIL)
 	{
 		const char *nothing = "No file of it was under way.";
-		bool        succeeded = job_settle(remains, nothing, false);
 
-		report(recovery, job_id, remains->uri, succeeded ? "completed" : "failed", nothing);
+		report(recovery, job_id, remains->uri, actions[job_settle(remains, nothing, false)],
+			   nothing);
 		return;
 	}
 	find_connector(recovery, remains);
@@ -400,6 +405,26 @@ recovery_run(Oid role, void (*report_row)(void *arg, const RecoveryRow *row),
 
 	recover_all(&recovery, &scope, INT_MAX);
 	job_forget();
+}
+
+void
+recovery_of_attempt(int64 job_id, void (*watch)(void *arg), void *arg)
+{
+	Recovery    recovery = {.watch = watch, .arg = arg, .deadline = DT_NOEND};
+	JobRemains *remains = job_load_remains(job_id);
+	ListCell   *cell;
+
+	if (remains != NULL && remains->remnants != NIL)
+	{
+		find_connector(&recovery, remains);
+		foreach (cell, remains->remnants)
+			settle_file(&recovery, remains, lfirst(cell));
+		if (!job_settle_attempt(remains))
+			ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
+							errmsg("could not remove what the last attempt has left in the bucket"),
+							errdetail_internal("%s", describe(remains))));
+	}
+	job_forget_files(job_id);
 }
 
 static void

@@ -46,16 +46,17 @@ static const struct
 	  "tags",
 	  "acl",
 	  "content_type",
+	  "reserved",
 	  NULL}},
 	{"credential",
 	 {"credential_id", "owner", "access_key_id", "role_arn", "ambient", "version", NULL}},
-	{"connector_grant", {"connector_id", "grantee", NULL}},
+	{"connector_grant", {"connector_id", "grantee", "overwrite", NULL}},
 	{"base_identity", {"credential_id", NULL}},
 	{"external_id", {"role", "external_id", NULL}},
 	{"current", {"connector_id", "publication", "owns_publication", "feed", "origin", NULL}},
 	{"job",
 	 {"job_id", "owner", "connector_id", "source", "path", "arguments", "settings",
-	  "system_identifier", "data_directory", "database", "timeline", NULL}},
+	  "system_identifier", "data_directory", "database", "timeline", "retry_until", NULL}},
 };
 
 static const char *const *

@@ -70,10 +70,10 @@ warn(const List *left, const char *why)
 }
 
 void
-stale_remove(HttpClient *http, S3Session *s3, int64 job_id)
+stale_remove(HttpClient *http, S3Session *s3, int64 job_id, Oid exporter)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ALL_TIMEOUT);
-	List       *stale = job_stale_files(job_id);
+	List       *stale = job_stale_files(job_id, exporter);
 	List       *removed = NIL;
 	List       *left = NIL;
 	const char *why = NULL;

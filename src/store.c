@@ -38,6 +38,12 @@ store_handle_cancel(SIGNAL_ARGS)
 	errno = save_errno;
 }
 
+bool
+store_cancel_requested(void)
+{
+	return cancel_requested;
+}
+
 HttpClient *
 store_open_http(int connections, int retry_timeout)
 {

@@ -23,6 +23,7 @@ extern S3Timeouts store_timeouts(void);
  * it has come so far that its outcome is S3's to decide.
  */
 extern void store_handle_cancel(SIGNAL_ARGS);
+extern bool store_cancel_requested(void);
 
 /*
  * The credentials of a connector for one job: a role's session may do no more

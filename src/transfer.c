@@ -32,6 +32,7 @@
 #include "lease.h"
 #include "manifest.h"
 #include "path.h"
+#include "queue.h"
 #include "recovery.h"
 #include "stale.h"
 #include "store.h"
@@ -71,6 +72,7 @@ typedef struct Transfer
 	bool                   claimed;  /* so is the path */
 	bool                   marked;   /* as one that is released soon */
 	bool                   recorded; /* the job has a row */
+	bool                   again;    /* it was tried before */
 	char                  *label;    /* what names call the job: its id, if it has one */
 	char                  *key;      /* of the first file, or the folder of partitions; UTF-8 */
 	char                  *uri;      /* of that */
@@ -104,6 +106,7 @@ choose_files(Transfer *transfer)
 		.started = time(NULL),
 		.compression = request->compression,
 		.overwrite = request->overwrite,
+		.exporter = request->own_only ? request->owner : InvalidOid,
 		.partitioned = request->partitioned,
 		.named = request->named,
 		.manifest_name = request->manifest_name,
@@ -210,7 +213,7 @@ begin_job(Transfer *transfer)
 		transfer->leased = true;
 	}
 	pg_atomic_write_u64(&transfer->progress->job_id, (uint64) transfer->job_id);
-	job_begin(transfer->job_id, &request, transfer->uri);
+	transfer->again = job_begin(transfer->job_id, &request, transfer->uri);
 	transfer->recorded = transfer->job_id != JOB_UNRECORDED;
 }
 
@@ -401,13 +404,15 @@ begin_look(Transfer *transfer, char *key, bool may_exist)
 static void
 begin_looks(Transfer *transfer)
 {
-	bool overwrite = transfer->request->overwrite;
+	const FilesOptions *options = &transfer->options;
+	char               *first = first_key(transfer);
+	char               *manifest = wants_manifest(transfer) ? files_manifest_key(options) : NULL;
 
 	if (transfer->request->proven)
 		return;
-	begin_look(transfer, first_key(transfer), overwrite || transfer->options.partitioned);
-	if (wants_manifest(transfer) && !overwrite)
-		begin_look(transfer, files_manifest_key(&transfer->options), false);
+	begin_look(transfer, first, options->partitioned || files_may_replace(options, first));
+	if (manifest != NULL && !files_may_replace(options, manifest))
+		begin_look(transfer, manifest, false);
 	/* Connects; a store that is near has its request with the second. */
 	http_drive(transfer->http, 0);
 	http_drive(transfer->http, 0);
@@ -447,6 +452,26 @@ end_looks(Transfer *transfer)
 			http_drive(transfer->http, -1);
 		judge(transfer, look);
 	}
+}
+
+/*
+ * An object in the way of an export that overwrites is not the exporter's: whether it was
+ * found before the query ran, or S3 has refused to replace it.
+ */
+static void
+explain_denial(const Transfer *transfer, ErrorData *error)
+{
+	const TransferRequest *request = transfer->request;
+
+	if (error->sqlerrcode != ERRCODE_DUPLICATE_OBJECT || !request->overwrite || !request->own_only)
+		return;
+	error->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
+	error->message = psprintf("permission denied: %s", error->message);
+	error->detail = psprintf("It is not known as one that role \"%s\" has exported, and the role "
+							 "may replace no others.",
+							 request->exporter);
+	error->hint = "The owner of the connector can allow it with s3export.grant_usage(..., "
+				  "overwrite => true).";
 }
 
 /* Until there are no more. */
@@ -539,7 +564,8 @@ finish_files(Transfer *transfer)
 		if (manifest)
 			put_manifest(transfer);
 		if (replaces_whole(transfer))
-			stale_remove(transfer->http, transfer->s3, transfer->job_id);
+			stale_remove(transfer->http, transfer->s3, transfer->job_id,
+						 transfer->options.exporter);
 	}
 	files_get_totals(files, &transfer->totals);
 	job_succeed(transfer->job_id, &transfer->totals, files_list(files));
@@ -561,6 +587,8 @@ perform(Transfer *transfer, void (*begun)(Pipe *pipe))
 {
 	begin_job(transfer);
 	claim_path(transfer);
+	if (transfer->again)
+		recovery_of_attempt(transfer->job_id, store_watch_leader, transfer->pipe);
 	open_store(transfer);
 	begin_looks(transfer);
 	recover_others(transfer);
@@ -650,12 +678,41 @@ abort_files(Transfer *transfer, ErrorData *error)
 }
 
 /*
+ * Is it a failure that may pass?  Not one of the query, nor what S3 refuses, which somebody has
+ * to see.  For before anything is cleaned up.
+ */
+static bool
+may_pass(const Transfer *transfer, const ErrorData *error)
+{
+	const ErrorData *leader_error;
+
+	if (pipe_leader_gone(transfer->pipe, &leader_error))
+		return leader_error == NULL;
+	if (error->sqlerrcode == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION ||
+		error->sqlerrcode == ERRCODE_DUPLICATE_OBJECT)
+		return false;
+	return job_error_passes(error->sqlerrcode) ||
+		   (transfer->http != NULL && http_has_given_up(transfer->http));
+}
+
+/* Has somebody cancelled the export, perhaps while it was cleaning up? */
+static bool
+is_cancelled(const Transfer *transfer)
+{
+	const ErrorData *leader_error;
+
+	return store_cancel_requested() ||
+		   (pipe_leader_gone(transfer->pipe, &leader_error) && leader_error != NULL &&
+			leader_error->sqlerrcode == ERRCODE_QUERY_CANCELED);
+}
+
+/*
  * Puts the reason into the job's row.  When that fails too (the row is locked,
  * the disk is full) it is logged: the error that brought us here is the one to
  * report.
  */
 static void
-record_failure(Transfer *transfer, const ErrorData *error)
+record_failure(Transfer *transfer, const ErrorData *error, bool passing)
 {
 	MemoryContext context = CurrentMemoryContext;
 	bool          cancelled =
@@ -676,8 +733,14 @@ record_failure(Transfer *transfer, const ErrorData *error)
 			if (files_in_place(transfer->files) != NIL)
 				job_files_done(transfer->job_id, files_in_place(transfer->files));
 		}
-		job_fail(transfer->job_id, cancelled ? JOB_CANCELLED : JOB_FAILED, &transfer->totals, error,
-				 aborted, doubtful);
+		if (job_fail(transfer->job_id, cancelled ? JOB_CANCELLED : JOB_FAILED, &transfer->totals,
+					 error, aborted, doubtful, passing && !is_cancelled(transfer)))
+		{
+			ereport(LOG, (errmsg("export job " INT64_FORMAT " is queued again after an error",
+								 transfer->job_id)));
+			/* A leader that was terminated does not. */
+			queue_wake();
+		}
 	}
 	PG_CATCH();
 	{
@@ -753,9 +816,12 @@ transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
 	{
 		ErrorData       *error;
 		const ErrorData *leader_error;
+		bool             passing;
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
+		passing = may_pass(transfer, error);
+		explain_denial(transfer, error);
 		FlushErrorState();
 		AbortOutOfAnyTransaction();
 		MemoryContextSwitchTo(context);
@@ -764,7 +830,7 @@ transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
 		if (transfer->claimed)
 			transfer->marked = lease_mark_path(transfer->connector->connector_id, transfer->key);
 		abort_files(transfer, error);
-		record_failure(transfer, error);
+		record_failure(transfer, error, passing);
 		if (is_unrecorded(transfer))
 			log_end(transfer, error);
 		release(transfer);
@@ -784,6 +850,7 @@ transfer_serialize(StringInfo buf, const TransferRequest *request)
 {
 	wire_put_int64(buf, request->job_id);
 	wire_put_int64(buf, request->owner);
+	wire_put_string(buf, request->exporter);
 	wire_put_int64(buf, request->places);
 	wire_put_string(buf, request->source);
 	wire_put_string(buf, request->path);
@@ -791,6 +858,7 @@ transfer_serialize(StringInfo buf, const TransferRequest *request)
 	wire_put_string(buf, request->suffix);
 	wire_put_int64(buf, request->compression);
 	wire_put_int64(buf, request->overwrite);
+	wire_put_int64(buf, request->own_only);
 	wire_put_int64(buf, request->on_empty);
 	wire_put_int64(buf, request->header_once);
 	wire_put_int64(buf, request->partitioned);
@@ -809,6 +877,7 @@ transfer_deserialize(StringInfo buf, TransferRequest *request)
 {
 	request->job_id = wire_get_int64(buf);
 	request->owner = (Oid) wire_get_int64(buf);
+	request->exporter = wire_get_string(buf);
 	request->places = (int) wire_get_int64(buf);
 	request->source = wire_get_string(buf);
 	request->path = wire_get_string(buf);
@@ -816,6 +885,7 @@ transfer_deserialize(StringInfo buf, TransferRequest *request)
 	request->suffix = wire_get_string(buf);
 	request->compression = (CompressMethod) wire_get_int64(buf);
 	request->overwrite = wire_get_int64(buf) != 0;
+	request->own_only = wire_get_int64(buf) != 0;
 	request->on_empty = (TransferOnEmpty) wire_get_int64(buf);
 	request->header_once = wire_get_int64(buf) != 0;
 	request->partitioned = wire_get_int64(buf) != 0;

@@ -21,15 +21,17 @@ typedef enum TransferOnEmpty
 
 typedef struct TransferRequest
 {
-	int64          job_id; /* of a queued job; 0: a new one is made */
-	Oid            owner;  /* the role that exports */
-	int            places; /* so many exports the role may run at a time; 0: any number */
-	char          *source; /* as the user wrote it */
+	int64          job_id;   /* of a queued job; 0: a new one is made */
+	Oid            owner;    /* the role that exports */
+	const char    *exporter; /* its name */
+	int            places;   /* so many exports the role may run at a time; 0: any number */
+	char          *source;   /* as the user wrote it */
 	char          *path; /* below the connector's folder, with placeholders; NULL: a name is made */
 	char          *stem; /* what a made name begins with */
 	const char    *suffix;      /* and what it ends with: ".csv", ".csv.gz" */
 	CompressMethod compression; /* of the blocks */
 	bool           overwrite;
+	bool           own_only; /* but not what others than the owner have exported */
 	TransferOnEmpty on_empty;
 	bool            header_once;   /* if there is one, in the first file alone */
 	bool            partitioned;   /* blocks name their partitions */

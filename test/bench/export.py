@@ -37,7 +37,7 @@ class Case:
 
 def copy_to(sink, query, key, **options):
     given = "".join(", %s => %s" % option for option in options.items())
-    return ("SELECT bytes_uploaded FROM s3export.copy_to(%s, %s, %s, if_exists => 'overwrite'%s)"
+    return ("SELECT bytes FROM s3export.copy_to(%s, %s, %s, if_exists => 'overwrite'%s)"
             % (literal(sink), literal(query), literal(key), given))
 
 

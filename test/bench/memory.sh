@@ -87,7 +87,7 @@ export_once() {
     rm -f "$DIR/go" "$DIR/session" "$DIR/samples" "$DIR/end"
     mkfifo "$DIR/go" "$DIR/end"
     psql -c 'SELECT pg_backend_pid()' -c "\\! read -r _ <'$DIR/go'" -c '\timing on' \
-        -c "SELECT bytes_uploaded FROM s3export.copy_to('$1', '$QUERY', 'measured.csv',
+        -c "SELECT bytes FROM s3export.copy_to('$1', '$QUERY', 'measured.csv',
                                                         if_exists => 'overwrite')" \
         >"$DIR/session" &
     SESSION=$!

@@ -84,7 +84,7 @@ SELECT s3export.copy_to('nowhere', 'target', wait => false, settings => '{sessio
 SELECT s3export.copy_to('nowhere', 'target', wait => false, settings => '{transaction_isolation}');
 BEGIN;
 SET LOCAL app.tenant = '"quoted" \ back';
-SELECT job_id > 0 AS queued, uri, rows_uploaded, files_uploaded, bytes_uploaded
+SELECT job_id > 0 AS queued, uri, rows, files, bytes
 	FROM s3export.copy_to('nowhere', 'target', 'a.csv', delimiter => E'\t', force_quote => '{a,"b c"}', tags => '{"k": "v"}',
 		wait => false, settings => '{app.tenant,work_mem}');
 SELECT path, state, waiting_for, started_at, uri FROM s3export.jobs WHERE path = 'a.csv' AND state = 'queued';

@@ -17,7 +17,7 @@ create_connector($node, 'lake', folder_path => $folder);
 sub copy_to
 {
 	my ($arguments, $before) = @_;
-	my @columns = qw(job_id uri rows_uploaded files_uploaded bytes_uploaded);
+	my @columns = qw(job_id uri rows files bytes);
 	my $out = $node->safe_psql('postgres',
 		($before // '') . ";\nSELECT * FROM s3export.copy_to($arguments)");
 	my %row;
@@ -45,9 +45,9 @@ my $row = copy_to("'lake', 'SELECT * FROM orders ORDER BY id', 'orders.csv'");
 my $oracle = copy_oracle($node, 'SELECT * FROM orders ORDER BY id', 'HEADER');
 is(s3_get("$folder/orders.csv"), $oracle, 'the object is what COPY writes');
 is($row->{uri}, "s3://$S3{BUCKET}/$folder/orders.csv", 'its URI is returned');
-is($row->{rows_uploaded}, 5000, 'rows, without the header');
-is($row->{bytes_uploaded}, length $oracle, 'bytes, with the header');
-is($row->{files_uploaded}, 1, 'one file');
+is($row->{rows}, 5000, 'rows, without the header');
+is($row->{bytes}, length $oracle, 'bytes, with the header');
+is($row->{files}, 1, 'one file');
 is(job($row->{job_id}, 'state, rows, files, bytes, owner, connector, open_uploads = 0, error_code IS NULL'),
 	'succeeded|5000|1|' . length($oracle) . '|' . $node->safe_psql('postgres', 'SELECT current_user') . '|lake|t|t',
 	'the job row says what happened');
@@ -154,7 +154,7 @@ is(s3_get("$folder/empty.csv"), "a\n", 'no rows: a file with a header');
 $row = copy_to("'lake', '$none', 'nothing.csv', header => false");
 is(s3_get("$folder/nothing.csv"), '', 'or an empty one');
 $row = copy_to("'lake', '$none', 'skipped.csv', on_empty => 'skip'");
-is("$row->{uri}|$row->{files_uploaded}|$row->{rows_uploaded}", '|0|0', 'or none');
+is("$row->{uri}|$row->{files}|$row->{rows}", '|0|0', 'or none');
 is_deeply([ s3_list("$folder/skipped") ], [], 'none at all');
 error_like($node, "SELECT s3export.copy_to('lake', '$none', 'error.csv', on_empty => 'error')",
 	{ sqlstate => 'P0002', message => 'the query returned no rows' }, 'or an error');
@@ -200,7 +200,7 @@ foreach my $size ($part - 1, $part, $part + 1, 2 * $part)
 	my $length = $size - 1;
 	my $edge = copy_to("'lake', 'SELECT repeat(''x'', $length)', 'edge.csv', header => false, if_exists => 'overwrite'",
 		"SET s3export.part_size = '5MB'");
-	is($edge->{bytes_uploaded}, $size, "$size bytes are reported");
+	is($edge->{bytes}, $size, "$size bytes are reported");
 	ok(s3_get("$folder/edge.csv") eq 'x' x $length . "\n", "$size bytes arrive");
 }
 
@@ -232,7 +232,7 @@ foreach my $case ([ 'made', 'TABLE' ], [ 'public.made', 'TABLE' ], [ 'postgres.p
 copy_to(q('lake', 'nothing', 'table.csv', if_exists => 'overwrite', header => false));
 is(s3_get("$folder/table.csv"), "\n", 'a table without columns');
 $node->safe_psql('postgres', 'CREATE ROLE half LOGIN; GRANT SELECT (a, "Odd c") ON made TO half; SELECT s3export.grant_usage($$lake$$, $$half$$)');
-is($node->safe_psql('postgres', q(SET ROLE half; SELECT rows_uploaded FROM s3export.copy_to('lake', 'made', 'half.csv'))), 2, 'rights on the columns that are read are enough');
+is($node->safe_psql('postgres', q(SET ROLE half; SELECT rows FROM s3export.copy_to('lake', 'made', 'half.csv'))), 2, 'rights on the columns that are read are enough');
 
 # ---- credentials of another connector bring its store along
 is($node->safe_psql('postgres', "SELECT s3export.create_connector('lake2', '$S3{BUCKET}', folder_path => '$folder/second', credentials_from => 'lake') > 0"), 't', 'a connector by the credentials of another');

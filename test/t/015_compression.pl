@@ -26,7 +26,7 @@ create_connector($node, 'lake', folder_path => $folder);
 sub copy_to
 {
 	my ($arguments, $before) = @_;
-	my @columns = qw(job_id uri rows_uploaded files_uploaded bytes_uploaded);
+	my @columns = qw(job_id uri rows files bytes);
 	my $out = $node->safe_psql('postgres', ($before // '') . ";\nSELECT * FROM s3export.copy_to($arguments)");
 	my %row;
 
@@ -137,7 +137,7 @@ foreach my $method (sort keys %methods)
 	ok(decompressed($method, $bytes) eq $orders_csv, "$method: the extension of a path is enough");
 	cmp_ok(length $bytes, '<', length($orders_csv) / 3, "$method: it has become smaller");
 	read_whole("$method of several blocks", $method, $bytes, $orders_csv, $method eq 'zstd' ? $one_shot : ());
-	is("$row->{rows_uploaded}|$row->{bytes_uploaded}", '25000|' . length $bytes, "$method: rows, and bytes as they are in the store");
+	is("$row->{rows}|$row->{bytes}", '25000|' . length $bytes, "$method: rows, and bytes as they are in the store");
 	my $head = s3_head("$folder/orders.csv$suffix");
 	is($head->{'content-type'}, $methods{$method}{type}, "$method: the content's type");
 	is($head->{'content-encoding'}, undef, "$method: no content encoding");
@@ -168,7 +168,7 @@ foreach my $method (sort keys %methods)
 	read_whole("$method of a header", $method, s3_get("$folder/header.csv$suffix"), "a\n", $method eq 'zstd' ? $one_shot : ());
 	read_whole("$method of nothing", $method, s3_get("$folder/empty.csv$suffix"), '');
 	$row = copy_to("'lake', 'SELECT 1 AS a WHERE false', 'skipped.csv$suffix', header => false, on_empty => 'skip'");
-	is("$row->{files_uploaded}|$row->{bytes_uploaded}", '0|0', "$method: no object for nothing");
+	is("$row->{files}|$row->{bytes}", '0|0', "$method: no object for nothing");
 
 	foreach my $size (1024 * 1024, 5 * 1024 * 1024 + 1)
 	{

@@ -358,7 +358,7 @@ is(left('two'), 'mine.csv mine_part2.csv z.csv z_part2.csv', 'nor what another h
 	create_connector($node, 'frozen', folder_path => "$top/frozen", validate => \'false', access_key_id => $id, secret_access_key => $secret);
 	export($ten, 'f.csv', 'max_rows_per_file => 2', connector => 'frozen');
 	my ($out, $err) = ('', '');
-	IPC::Run::run([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', "SELECT rows_uploaded FROM s3export.copy_to('frozen', '$four', 'f.csv', max_rows_per_file => 2, if_exists => 'overwrite')" ], '<', \undef, '>', \$out, '2>', \$err);
+	IPC::Run::run([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', "SELECT rows FROM s3export.copy_to('frozen', '$four', 'f.csv', max_rows_per_file => 2, if_exists => 'overwrite')" ], '<', \undef, '>', \$out, '2>', \$err);
 	is($out, "4\n", 'the files cannot be removed, and the export succeeds');
 	like($err, $warning, 'with a warning');
 	like($err, qr{^DETAIL:  .*s3:DeleteObject.*It is "s3://$S3{BUCKET}/$top/frozen/f_part3\.csv", "}m, 'that names them');
@@ -465,7 +465,7 @@ CREATE TABLE many AS SELECT i AS id, i % 1000 AS v, repeat(md5(i::text), 10) AS 
 ALTER ROLE CURRENT_USER SET s3export.upload_memory = '20MB';
 SQL
 {
-	my ($out, $peak) = watched('SELECT rows_uploaded, files_uploaded FROM ' . call('SELECT * FROM many ORDER BY v', 'many/m.csv', q(partition_by => 'v')));
+	my ($out, $peak) = watched('SELECT rows, files FROM ' . call('SELECT * FROM many ORDER BY v', 'many/m.csv', q(partition_by => 'v')));
 	my @keys = s3_list("$top/many/");
 
 	is($out, "100000|1000\n", '1,000 values in order: a file each');
@@ -476,7 +476,7 @@ SQL
 	note("1,000 values: $peak MB");
 	s3_clear("$top/many/");
 
-	($out, $peak) = watched('SELECT rows_uploaded, files_uploaded > 60 FROM ' . call('SELECT id, v % 60 AS v, filler FROM many', 'mixed/m.csv', q(partition_by => 'v', header => 'none')));
+	($out, $peak) = watched('SELECT rows, files > 60 FROM ' . call('SELECT id, v % 60 AS v, filler FROM many', 'mixed/m.csv', q(partition_by => 'v', header => 'none')));
 	is($out, "100000|t\n", '60 values in no order: several files each');
 	cmp_ok($peak, '<', 20 + 32, 'the memory of the uploader');
 	note("60 values: $peak MB");
@@ -485,7 +485,7 @@ SQL
 	s3_clear("$top/mixed/");
 
 	# As many rows as make each value's block several of the process that scans.
-	($out, $peak) = watched('SELECT rows_uploaded, files_uploaded FROM ' . call('SELECT i % 40 AS v, i, repeat(md5(i::text), 30) FROM generate_series(1, 40000) i ORDER BY 1', 'sorted/m.csv', q(partition_by => 'v')));
+	($out, $peak) = watched('SELECT rows, files FROM ' . call('SELECT i % 40 AS v, i, repeat(md5(i::text), 30) FROM generate_series(1, 40000) i ORDER BY 1', 'sorted/m.csv', q(partition_by => 'v')));
 	is($out, "40000|40\n", 'large values in order: a file each');
 	cmp_ok($peak, '<', 20 + 32, 'the memory of the uploader');
 	note("40 large values: $peak MB");
@@ -495,7 +495,7 @@ SQL
 	{
 		my $few = 'SELECT i, (i * 7919) % 1000 AS v FROM generate_series(1, 5000) i';
 
-		($out, $peak) = watched('SELECT rows_uploaded, files_uploaded FROM ' . call($few, "few$gzip/m.csv$gzip", q(partition_by => 'v', manifest => true)));
+		($out, $peak) = watched('SELECT rows, files FROM ' . call($few, "few$gzip/m.csv$gzip", q(partition_by => 'v', manifest => true)));
 		is($out, "5000|1000\n", "1,000 values of five rows in no order: a file each$gzip");
 		my $parts = $node->safe_psql('postgres', "SELECT max(parts), count(*) FROM s3export.job_files JOIN s3export.jobs USING (job_id) WHERE path = 'few$gzip/m.csv$gzip' AND file_no > 0");
 		is($parts, '0|1000', 'sent by one request each');
@@ -544,8 +544,8 @@ $node->safe_psql('postgres', 'ALTER ROLE CURRENT_USER RESET s3export.upload_memo
 s3_secret($S3{STS_SECRET_ACCESS_KEY});
 $node->safe_psql('postgres', "SELECT s3export.set_identity('$S3{STS_ACCESS_KEY_ID}', '$S3{STS_SECRET_ACCESS_KEY}')");
 create_connector($node, 'role', folder_path => "$top/role", role_arn => $S3{ROLE_ARN});
-is($node->safe_psql('postgres', q(SELECT files_uploaded FROM s3export.copy_to('role', 'p', 'a-{part}.csv.gz', partition_by => 'v', manifest => true))), 12, 'partitions by a role');
-is($node->safe_psql('postgres', q(SELECT files_uploaded FROM s3export.copy_to('role', 't', 'b.csv', max_rows_per_file => 3000, manifest => true))), 4, 'files by a role');
+is($node->safe_psql('postgres', q(SELECT files FROM s3export.copy_to('role', 'p', 'a-{part}.csv.gz', partition_by => 'v', manifest => true))), 12, 'partitions by a role');
+is($node->safe_psql('postgres', q(SELECT files FROM s3export.copy_to('role', 't', 'b.csv', max_rows_per_file => 3000, manifest => true))), 4, 'files by a role');
 
 is_deeply([ s3_uploads("$top/") ], [], 'no upload is left open by any of these');
 $node->stop;

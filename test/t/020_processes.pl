@@ -70,7 +70,7 @@ sub nothing_left
 	is($node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 's3export uploader'"), 0,
 		"$why: no uploader stays") if poll_until(sub {
 			$node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 's3export uploader'") == 0 }, 'the uploader\'s end');
-	is($node->safe_psql('postgres', "SELECT rows_uploaded FROM s3export.copy_to('lake', 'VALUES (1)', 'after/$name', if_exists => 'overwrite')"), 1,
+	is($node->safe_psql('postgres', "SELECT rows FROM s3export.copy_to('lake', 'VALUES (1)', 'after/$name', if_exists => 'overwrite')"), 1,
 		"$why: the server goes on");
 	return;
 }
@@ -159,7 +159,7 @@ error_like($node, "BEGIN; CREATE EXTENSION s3export; SELECT " . connector_sql('l
 	{ sqlstate => '42P01', message => 'could not find the tables of extension "s3export"', hint => qr/commit/ },
 	'an extension not committed yet', dbname => 'fresh');
 is($node->safe_psql('fresh', "CREATE EXTENSION s3export; BEGIN; SELECT " . connector_sql('lake', folder_path => "$folder/fresh")
-	  . q(; SELECT rows_uploaded FROM s3export.copy_to('lake', 'VALUES (1)', 'fresh.csv'); COMMIT)) =~ /1$/ ? 1 : 0, 1,
+	  . q(; SELECT rows FROM s3export.copy_to('lake', 'VALUES (1)', 'fresh.csv'); COMMIT)) =~ /1$/ ? 1 : 0, 1,
 	'a connector not committed yet works');
 
 # ---- a lock on the job table, held by the very caller that waits
@@ -218,7 +218,7 @@ error_like($node, q(BEGIN; LOCK s3export.job; SELECT s3export.copy_to('lake', 'V
 	$node->safe_psql('postgres', q(ALTER SYSTEM SET s3export.retry_timeout = '60s'; SELECT pg_reload_conf()));
 	my $rows = 60000;
 	$handle = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'),
-			'-c', "SELECT rows_uploaded FROM s3export.copy_to('mortal', 'SELECT g, repeat(md5(g::text), 30), CASE WHEN g % 2000 = 0 THEN pg_sleep(0.1) END FROM generate_series(1, $rows) g', 'resumed.csv')" ],
+			'-c', "SELECT rows FROM s3export.copy_to('mortal', 'SELECT g, repeat(md5(g::text), 30), CASE WHEN g % 2000 = 0 THEN pg_sleep(0.1) END FROM generate_series(1, $rows) g', 'resumed.csv')" ],
 		'>', \my $total, '2>', \my $complaint);
 	poll_until(sub { job('resumed.csv', 'open_uploads') eq '1' }, 'the upload of resumed.csv');
 	rgw_kill($gateway);

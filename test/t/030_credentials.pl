@@ -74,13 +74,13 @@ is_deeply([ s3_uploads($folder) ], [], 'and no upload');
 create_connector($node, 'lake', folder_path => "$folder/lake");
 error_like($node, q(SELECT s3export.set_credentials('lake', access_key_id => 'NOSUCHKEY0123456', secret_access_key => 'nothing')),
 	{ message => qr/^S3 credentials are invalid/ }, 'new keys are tested before they replace the old');
-is($node->safe_psql('postgres', q(SELECT rows_uploaded FROM s3export.copy_to('lake', 'VALUES (1)', 'old.csv'))), 1, 'which still work');
+is($node->safe_psql('postgres', q(SELECT rows FROM s3export.copy_to('lake', 'VALUES (1)', 'old.csv'))), 1, 'which still work');
 {
 	my ($id, $secret) = s3_user("new$tag", @all);
 
 	s3_secret($secret);
 	$node->safe_psql('postgres', "SELECT s3export.set_credentials('lake', access_key_id => '$id', secret_access_key => '$secret')");
-	is($node->safe_psql('postgres', q(SELECT rows_uploaded FROM s3export.copy_to('lake', 'VALUES (1)', 'new.csv'))), 1, 'the new ones work');
+	is($node->safe_psql('postgres', q(SELECT rows FROM s3export.copy_to('lake', 'VALUES (1)', 'new.csv'))), 1, 'the new ones work');
 	is($node->safe_psql('postgres', q(SELECT count(*) FROM s3export.secret)), 2, 'the old secret is gone');
 }
 
@@ -92,7 +92,7 @@ s3_secret($S3{STS_SECRET_ACCESS_KEY});
 create_connector($node, 'role', folder_path => "$folder/role", role_arn => $S3{ROLE_ARN});
 is($node->safe_psql('postgres', q(SELECT "check", ok, action FROM s3export.test_credentials('role') LIMIT 1)), 'assume role|t|sts:AssumeRole', 'the role is assumed');
 is($node->safe_psql('postgres', q(SET s3export.part_size = '5MB';
-	SELECT rows_uploaded FROM s3export.copy_to('role', 'SELECT g, repeat(md5(g::text), 30) FROM generate_series(1, 20000) g', 'role.csv'))), 20000, 'an export with a role');
+	SELECT rows FROM s3export.copy_to('role', 'SELECT g, repeat(md5(g::text), 30) FROM generate_series(1, 20000) g', 'role.csv'))), 20000, 'an export with a role');
 # In Ceph an object belongs to the role, and even the bucket's owner cannot read it.
 like(s3_ok('ls', "$folder/role/"), qr/^@{[ $node->safe_psql('postgres', q(SELECT bytes FROM s3export.job_files WHERE uri LIKE '%role.csv')) ]}\t/m, 'all of it arrives');
 error_like($node, 'SELECT ' . connector_sql('norole', folder_path => "$folder/norole", role_arn => 'arn:aws:iam:::role/nobody', role_wait => '0'),
@@ -110,7 +110,7 @@ error_like($node, 'SELECT ' . connector_sql('norole', folder_path => "$folder/no
 
 	create_connector($node, 'session', folder_path => "$folder/session", access_key_id => $keys->{AccessKeyId},
 		secret_access_key => $keys->{SecretAccessKey}, session_token => $keys->{SessionToken});
-	is($node->safe_psql('postgres', q(SELECT rows_uploaded FROM s3export.copy_to('session', 'VALUES (1)', 'token.csv'))), 1, 'a session token');
+	is($node->safe_psql('postgres', q(SELECT rows FROM s3export.copy_to('session', 'VALUES (1)', 'token.csv'))), 1, 'a session token');
 	error_like($node, 'SELECT ' . connector_sql('tokenless', folder_path => "$folder/tokenless", access_key_id => $keys->{AccessKeyId}, secret_access_key => $keys->{SecretAccessKey}),
 		{ message => qr/^S3 credentials are invalid/ }, 'its keys without it');
 }

@@ -40,7 +40,7 @@ sub copy_sql
 {
 	my ($connector, $path) = @_;
 
-	return "SELECT rows_uploaded FROM s3export.copy_to('$connector', 'SELECT 1', '$path')";
+	return "SELECT rows FROM s3export.copy_to('$connector', 'SELECT 1', '$path')";
 }
 
 sub set_sql

@@ -75,7 +75,7 @@ foreach my $bytes ($secret, $token, split(/\n/, $sealed))
 }
 unlike($text, qr/^COPY s3export\.secret /m, 'nor its table');
 unlike($text, qr/^COPY s3export\.installation /m, 'nor what external IDs are made of');
-my @grants = $text =~ /^\d+\t(?:bob|gone|\d+)\t\S+$/mg;
+my @grants = $text =~ /^\d+\t(?:bob|gone|\d+)\t[tf]\t\S+$/mg;
 is(scalar(@grants), 1, 'the grant to a dropped role is left out');
 
 # Backups are often made by a role that is not a superuser.

@@ -272,7 +272,7 @@ foreach my $action (sort keys %failing)
 	is(error_text($node, 'SELECT ' . connector_sql('new', %arguments, folder_path => unique_folder())),
 		"ERROR:  28000: S3 credentials are invalid: check \"$check\" failed\nDETAIL:  ${details}HINT:  $hint\n", "without $action: create_connector");
 	next if $action eq 's3:PutObject';
-	is($node->safe_psql('postgres', "SELECT rows_uploaded FROM s3export.copy_to('$name', 'VALUES (1)', '$name.csv')"), 1,
+	is($node->safe_psql('postgres', "SELECT rows FROM s3export.copy_to('$name', 'VALUES (1)', '$name.csv')"), 1,
 		"without $action: an export needs no more");
 }
 {
@@ -342,7 +342,7 @@ is($node->safe_psql('postgres', q(SELECT region FROM s3export.connectors WHERE n
 	is(failed_checks($node, 'astray'), join('', map { "ok: $_\n" } @checks), 'and corrected by it');
 
 	my $since = $s3->log;
-	is($node->safe_psql('postgres', q(SELECT rows_uploaded FROM s3export.copy_to('astray', 'VALUES (1)', 'astray.csv'))), 1,
+	is($node->safe_psql('postgres', q(SELECT rows FROM s3export.copy_to('astray', 'VALUES (1)', 'astray.csv'))), 1,
 		'a wrong region is corrected in an export');
 	is_deeply([ map { "$_->{operation} $_->{host} $_->{status}" } $s3->log(since => $since, service => 's3') ],
 		[ 'GetObject europe.s3.us-east-1.amazonaws.com 301', 'GetObject europe.s3.eu-west-1.amazonaws.com 404',
@@ -452,7 +452,7 @@ TEXT
 	my $name = connector(at_aws(), role_arn => $arn);
 	my $since = $s3->log;
 
-	is($node->safe_psql('postgres', "SELECT rows_uploaded FROM s3export.copy_to('$name', 'VALUES (1)', '$name.csv')"), 1, 'a role with short sessions: an export');
+	is($node->safe_psql('postgres', "SELECT rows FROM s3export.copy_to('$name', 'VALUES (1)', '$name.csv')"), 1, 'a role with short sessions: an export');
 	is_deeply([ map { "$_->{form}{DurationSeconds} " . ($_->{code} // 'ok') } $s3->log(since => $since, operation => 'AssumeRole') ],
 		[ '3600 ValidationError', '900 ok' ], 'a role with short sessions: asks for less');
 }

@@ -41,7 +41,7 @@ sub copy_sql
 {
 	my ($file, %options) = @_;
 
-	return ($options{set} // '') . "SELECT rows_uploaded FROM s3export.copy_to('" . ($options{connector} // 'lake') . "', "
+	return ($options{set} // '') . "SELECT rows FROM s3export.copy_to('" . ($options{connector} // 'lake') . "', "
 	  . sql_literal($options{query} // $query) . ", '$file'" . ($options{arguments} // '') . ')';
 }
 

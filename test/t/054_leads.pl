@@ -21,7 +21,7 @@ create_connector($node, 'lake', @place, %keys);
 
 sub copy_sql
 {
-	return "SELECT rows_uploaded FROM s3export.copy_to('$_[0]', " . sql_literal($_[2] // 'SELECT 1') . ", '$_[1]')";
+	return "SELECT rows FROM s3export.copy_to('$_[0]', " . sql_literal($_[2] // 'SELECT 1') . ", '$_[1]')";
 }
 
 # ---- keys and regions

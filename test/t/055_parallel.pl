@@ -37,7 +37,7 @@ sub export
 	my $key = $options{key} // 'object' . ++$number . '.csv';
 	my ($status, $out, $err) = $node->psql('postgres', join('; ', $options{before} // 'SELECT',
 			'SET client_min_messages = debug1',
-			"SELECT 'rows', rows_uploaded FROM s3export.copy_to('lake', " . sql_literal($source) . ", '$key', $arguments)",
+			"SELECT 'rows', rows FROM s3export.copy_to('lake', " . sql_literal($source) . ", '$key', $arguments)",
 			$options{after} // 'SELECT'), on_error_stop => 1);
 	my %result = (workers => {}, messages => $err);
 

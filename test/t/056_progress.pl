@@ -57,7 +57,7 @@ sub copy_to
 {
 	my ($source, $name) = @_;
 
-	return "SELECT rows_uploaded, bytes_uploaded FROM s3export.copy_to('lake', " . sql_literal($source) . ", '$name')";
+	return "SELECT rows, bytes FROM s3export.copy_to('lake', " . sql_literal($source) . ", '$name')";
 }
 
 # What the view says of an object's export, as a hash; undef: nothing.
@@ -112,7 +112,7 @@ sub progress
 # ---- many small files, which are sent when all rows are made
 {
 	my $stall = $s3->call('add_fault', do => 'stall', when => 'before', seconds => 0.3, times => JSON::PP::null, match => { operation => 'PutObject', key => '.*many.csv' });
-	my $export = start([ q(SELECT files_uploaded FROM s3export.copy_to('lake', 'SELECT id % 40 AS v, id FROM orders', 'many.csv', partition_by => 'v')) ]);
+	my $export = start([ q(SELECT files FROM s3export.copy_to('lake', 'SELECT id % 40 AS v, id FROM orders', 'many.csv', partition_by => 'v')) ]);
 	my (@seen, %before);
 
 	while (!@seen || $seen[-1])
@@ -228,7 +228,7 @@ SQL
 		is($last, 'CALLBACK true', "it is there after a function that $function");
 	}
 	is($node->safe_psql('postgres', 'BEGIN; ' . copy_to('orders', 'after.csv') . '; SELECT entry() IS NULL; COMMIT') =~ /^t$/m ? 1 : 0, 1, 'and not after the export');
-	is($node->safe_psql('postgres', q(COPY (SELECT (s3export.copy_to('lake', 'orders', 'within.csv')).rows_uploaded, entry()) TO STDOUT)), "20000\tPIPE false",
+	is($node->safe_psql('postgres', q(COPY (SELECT (s3export.copy_to('lake', 'orders', 'within.csv')).rows, entry()) TO STDOUT)), "20000\tPIPE false",
 		'an export within COPY leaves the entry to COPY');
 	$node->psql('postgres', q(\set ON_ERROR_STOP off
 SELECT s3export.copy_to('lake', 'SELECT 1 / (2000 - id), note FROM orders', 'divided.csv');

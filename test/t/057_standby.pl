@@ -38,7 +38,7 @@ sub copy_to
 {
 	my ($source, $name, $connector) = @_;
 
-	return "SELECT job_id, uri, rows_uploaded, files_uploaded, bytes_uploaded FROM s3export.copy_to('" . ($connector // 'lake') . "', "
+	return "SELECT job_id, uri, rows, files, bytes FROM s3export.copy_to('" . ($connector // 'lake') . "', "
 	  . sql_literal($source) . ', ' . sql_literal($name) . ')';
 }
 
@@ -94,7 +94,7 @@ ok(s3_get("$folder/orders.csv") eq $expected, 'writes what COPY writes');
 like(logged('orders.csv'), qr/^export to "s3:\/\/$S3{BUCKET}\/$folder\/orders\.csv" succeeded: 20000 rows, $bytes bytes, 4 parts, \d+\.\d\d\d s \(connector "lake", PID \d+\)$/, 'and the log says what the row would');
 is($standby->safe_psql('postgres', 'SELECT count(*) FROM s3export.jobs'), 0, 'as there is no row');
 is($standby->safe_psql('postgres', copy_to('VALUES (1)', 'small.csv')), "|s3://$S3{BUCKET}/$folder/small.csv|1|1|10", 'a small one');
-like($standby->safe_psql('postgres', "SELECT job_id, uri, rows_uploaded FROM s3export.copy_to('lake', 'SELECT WHERE false', 'none.csv', on_empty => 'skip')"), qr/^\|\|0$/, 'one without an object');
+like($standby->safe_psql('postgres', "SELECT job_id, uri, rows FROM s3export.copy_to('lake', 'SELECT WHERE false', 'none.csv', on_empty => 'skip')"), qr/^\|\|0$/, 'one without an object');
 like(logged('none.csv'), qr/succeeded without an object: 0 rows/, 'has its line too');
 
 my @made = map { $standby->safe_psql('postgres', "SELECT uri FROM s3export.copy_to('lake', 'busy')") } 1, 2;

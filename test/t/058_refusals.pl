@@ -21,7 +21,7 @@ sub copy_sql
 {
 	my ($source, $path, %more) = @_;
 
-	return 'SELECT rows_uploaded FROM s3export.copy_to(' . join(', ', map { sql_literal($_) } 'lake', $source, $path)
+	return 'SELECT rows FROM s3export.copy_to(' . join(', ', map { sql_literal($_) } 'lake', $source, $path)
 	  . join('', map { ", $_ => " . sql_literal($more{$_}) } sort keys %more) . ')';
 }
 

@@ -25,7 +25,7 @@ sub copy_sql
 {
 	my ($query, $path, %more) = @_;
 
-	return 'SELECT rows_uploaded FROM s3export.copy_to(' . join(', ', map { sql_literal($_) } 'lake', $query, $path)
+	return 'SELECT rows FROM s3export.copy_to(' . join(', ', map { sql_literal($_) } 'lake', $query, $path)
 	  . join('', map { ", $_ => " . sql_literal($more{$_}) } sort keys %more) . ')';
 }
 

@@ -133,7 +133,7 @@ foreach my $case (
 	my %keys = user_with(sql("SELECT s3export.iam_policy('acme', folder_path => 'narrow')"));
 
 	create_connector($node, 'narrow', %keys);
-	is(sql("SELECT rows_uploaded FROM s3export.copy_to('narrow', 'VALUES (1)', 'a.csv')"), 1, 'the policy suffices for an export to the folder of the connector\'s name');
+	is(sql("SELECT rows FROM s3export.copy_to('narrow', 'VALUES (1)', 'a.csv')"), 1, 'the policy suffices for an export to the folder of the connector\'s name');
 	error_like($node, 'SELECT ' . connector_sql('wide', folder_path => 'narrower', %keys),
 		{ message => qr/^S3 credentials are invalid/, detail => qr/s3:PutObject/ }, 'and ends at its folder');
 	%keys = user_with(sql("SELECT s3export.iam_policy('acme', 'currents')"));
@@ -178,7 +178,7 @@ my %options = (
 	create_connector($node, 'options', folder_path => 'options', %keys, %options);
 
 	$server->call('clear_log');
-	is(sql("SELECT rows_uploaded FROM s3export.copy_to('options', 'VALUES (1)', 'small.csv')"), 1, 'which the policy has, when asked for');
+	is(sql("SELECT rows FROM s3export.copy_to('options', 'VALUES (1)', 'small.csv')"), 1, 'which the policy has, when asked for');
 	is(carriers($_), 'PutObject', "$_ on PutObject alone") foreach @created_with;
 
 	$server->call('clear_log');
@@ -222,7 +222,7 @@ unlike($said, qr/WARNING/, 'a role that demands the external ID is accepted');
 is(sql(q(SELECT string_agg("check" || '=' || ok, ', ') FROM (SELECT * FROM s3export.test_credentials('right') LIMIT 3) t)),
 	'assume role=true, external id=true, bucket=true', 'its checks');
 $server->call('clear_log');
-is(sql("SELECT rows_uploaded FROM s3export.copy_to('right', 'VALUES (1)', 'a.csv')"), 1, 'an export with it');
+is(sql("SELECT rows FROM s3export.copy_to('right', 'VALUES (1)', 'a.csv')"), 1, 'an export with it');
 {
 	my ($assume) = $server->log(operation => 'AssumeRole');
 	my ($put) = $server->log(operation => 'PutObject');
@@ -287,7 +287,7 @@ sub slow_export
 	my ($connector) = @_;
 
 	return "SET s3export.part_size = '5MB'; SET s3export.max_concurrent_parts = 1;"
-	  . " SELECT rows_uploaded FROM s3export.copy_to('$connector', 'SELECT repeat(md5(g::text), 8000), pg_sleep(0.04)::text FROM generate_series(1, 150) g', 'slow.csv', if_exists => 'overwrite')";
+	  . " SELECT rows FROM s3export.copy_to('$connector', 'SELECT repeat(md5(g::text), 8000), pg_sleep(0.04)::text FROM generate_series(1, 150) g', 'slow.csv', if_exists => 'overwrite')";
 }
 
 {
@@ -315,7 +315,7 @@ sub slow_export
 	is_deeply(\%used, { $old{access_key_id} => 1, $new{access_key_id} => 1 }, 'first parts with the old, last parts with the new');
 	is(scalar(grep { $_->{code} } @parts), 0, 'and none is refused');
 	is(scalar @parts, scalar(keys %{ { map { $_->{part} => 1 } @parts } }), 'nor sent twice');
-	is(sql("SELECT rows_uploaded FROM s3export.copy_to('rotated', 'VALUES (1)', 'after.csv')"), 1, 'the other connector has them too');
+	is(sql("SELECT rows FROM s3export.copy_to('rotated', 'VALUES (1)', 'after.csv')"), 1, 'the other connector has them too');
 }
 
 # New keys that this transaction has not committed are not replaced by the old ones.

@@ -141,7 +141,7 @@ is(exported_by(), "arn:aws:iam::$account:user/ambient", 'keys in the environment
 my $first = "ambient$folders";
 is(sql("SELECT auth_method, access_key_id IS NULL, credentials_missing FROM s3export.connectors WHERE name = '$first'"), 'ambient|t|f', 'as the view has it');
 sql("SELECT s3export.grant_usage('$first', 'bob')");
-is($node->safe_psql('postgres', "SELECT rows_uploaded FROM s3export.copy_to('$first', 'VALUES (1)', 'b.csv')", extra_params => [ '-U', 'bob' ]), 1,
+is($node->safe_psql('postgres', "SELECT rows FROM s3export.copy_to('$first', 'VALUES (1)', 'b.csv')", extra_params => [ '-U', 'bob' ]), 1,
 	'use can be granted');
 sql("SELECT s3export.alter_connector('$first', owner => 'alice')");
 foreach my $case (

@@ -68,7 +68,7 @@ sub export
 	$server{$kind}->call('clear_log');
 	$run{$kind} = { name => $name, rows => $rows, out => \$out, err => \$err, since => time,
 		handle => IPC::Run::start([ 'psql', '-XAtq', '-d', $node{$kind}->connstr('postgres'), '-c',
-			"SELECT rows_uploaded FROM s3export.copy_to('$name', "
+			"SELECT rows FROM s3export.copy_to('$name', "
 			  . "'SELECT repeat(md5(i::text), 16384) FROM generate_series(1, $rows) i, LATERAL (SELECT pg_sleep(0.125 + 0 * i)) s', 'a.csv')" ],
 			'<', \undef, '>', \$out, '2>', \$err) };
 	return;

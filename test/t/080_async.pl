@@ -105,7 +105,7 @@ sub no_processes
 
 # ---- it runs, when the transaction commits
 {
-	my $row = sql(q(SELECT job_id > 0, uri, rows_uploaded, files_uploaded, bytes_uploaded FROM s3export.copy_to('lake', 'VALUES (1), (2)', 'first.csv', wait => false)));
+	my $row = sql(q(SELECT job_id > 0, uri, rows, files, bytes FROM s3export.copy_to('lake', 'VALUES (1), (2)', 'first.csv', wait => false)));
 	my $job = sql('SELECT max(job_id) FROM s3export.jobs');
 
 	is($row, 't||||', 'copy_to returns a job and nothing else');
@@ -459,7 +459,7 @@ error_like($node, 'SELECT s3export.wait(' . queue('SELECT 1 / (3 - g) FROM gener
 	poll_until(sub { server_answers($node) }, 'the end of the recovery');
 	is(state($_), 'queued', 'a crash leaves what is queued') foreach @jobs[ 2, 3 ];
 	error_like($node, "SELECT s3export.wait($jobs[0])", { sqlstate => '08006', message => "the processes of job $jobs[0] have died", hint => qr/recover/ }, 'wait does not wait for the dead');
-	sql(q(SELECT rows_uploaded FROM s3export.copy_to('lake', 'VALUES (1)', 'after-crash.csv')));
+	sql(q(SELECT rows FROM s3export.copy_to('lake', 'VALUES (1)', 'after-crash.csv')));
 	poll_until(sub { state($jobs[3]) eq 'succeeded' }, 'the queue');
 	is(state($jobs[2]), 'succeeded', 'which the next copy_to starts');
 }

@@ -78,7 +78,7 @@ sub work
 
 	my $whole = copy_to('SELECT * FROM public.items ORDER BY id', "here-$n.csv");
 	my $large = copy_to(q(SELECT i, pg_catalog.repeat('0123456789', 100) FROM pg_catalog.generate_series(1, 8000) i), "large-$n.csv");
-	my ($out, $err) = said(@before, "SELECT rows_uploaded FROM $whole", "SELECT rows_uploaded FROM $large");
+	my ($out, $err) = said(@before, "SELECT rows FROM $whole", "SELECT rows FROM $large");
 	$done{'an export'} = $s3->object('exports', "lake/here-$n.csv");
 	$done{'its rows, and those of a large one'} = $out;
 	$done{'the messages of both'} = $err;
@@ -198,7 +198,7 @@ sub copy_oracle_here
 		BEGIN FOR i IN 1 .. 1000 LOOP RAISE NOTICE '% %', i, repeat('flood ', 100); END LOOP; RETURN NEW; END$$;
 		CREATE TRIGGER flood AFTER INSERT OR UPDATE ON s3export.job_file FOR EACH ROW EXECUTE FUNCTION public.flood();
 		CREATE TRIGGER flood AFTER UPDATE ON s3export.job FOR EACH ROW EXECUTE FUNCTION public.flood()));
-	my ($out, $err) = said('SELECT rows_uploaded FROM ' . copy_to(q(SELECT i, repeat('0123456789', 100) FROM generate_series(1, 20000) i), 'flood.csv', ', parallel => 0'));
+	my ($out, $err) = said('SELECT rows FROM ' . copy_to(q(SELECT i, repeat('0123456789', 100) FROM generate_series(1, 20000) i), 'flood.csv', ', parallel => 0'));
 	like($out, qr/^20000$/m, 'an uploader that says more than its queue holds') or diag(substr($err, -500));
 	sql('DROP TRIGGER flood ON s3export.job; DROP TRIGGER flood ON s3export.job_file');
 }

@@ -39,7 +39,7 @@ sub start_export
 	my $messages = '';
 	my $handle = IPC::Run::start(
 		[ 'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-d', ($options{node} // $node)->connstr('postgres'),
-			'-c', "SELECT rows_uploaded FROM s3export.copy_to('" . ($options{connector} // 'lake') . "', " . sql_literal($query) . ", '$file'"
+			'-c', "SELECT rows FROM s3export.copy_to('" . ($options{connector} // 'lake') . "', " . sql_literal($query) . ", '$file'"
 			  . ($options{arguments} // '') . ')' ],
 		'>', \my $out, '2>', \$messages);
 
@@ -234,7 +234,7 @@ foreach my $case ([ 'after', 'succeeded|2' ], [ 'before', 'failed|0' ])
 
 	wait_for_upload('passing.csv');
 	crash('the uploader is killed', 'passing.csv', $handle);
-	is($node->safe_psql('postgres', q(SELECT rows_uploaded FROM s3export.copy_to('lake', 'VALUES (1)', 'next.csv'))), 1, 'in passing: the next export');
+	is($node->safe_psql('postgres', q(SELECT rows FROM s3export.copy_to('lake', 'VALUES (1)', 'next.csv'))), 1, 'in passing: the next export');
 	is(job('passing.csv', 'state, open_uploads, error_code'), 'failed|0|57P02', 'in passing: the job that crashed');
 	is(scalar($s3->uploads('exports')), 0, 'in passing: nothing is left in the bucket');
 	like(slurp_file($node->logfile, $logged), qr/LOG:  recovery of job \d+: aborted\n.*DETAIL:  "s3:\/\/exports\/\Q$folder\E\/passing\.csv": Its upload was aborted\./,
@@ -259,7 +259,7 @@ foreach my $case ([ 'after', 'succeeded|2' ], [ 'before', 'failed|0' ])
 	crash('the uploader is killed', 'stuck.csv', $handle);
 	$s3->call('add_fault', do => 'stall', match => { operation => 'AbortMultipartUpload' }, times => undef);
 	$started = time;
-	is($node->safe_psql('postgres', q(SELECT rows_uploaded FROM s3export.copy_to('lake', 'VALUES (1)', 'not_stuck.csv'))), 1, 'S3 does not answer to an abort: the next export');
+	is($node->safe_psql('postgres', q(SELECT rows FROM s3export.copy_to('lake', 'VALUES (1)', 'not_stuck.csv'))), 1, 'S3 does not answer to an abort: the next export');
 	cmp_ok(time - $started, '<', 9, 'S3 does not answer to an abort: is not held up');
 	is(job('stuck.csv', 'state, open_uploads'), 'failed|1', 'S3 does not answer to an abort: the upload is left');
 	like(job('stuck.csv', 'error_detail'), qr/No answer came to s3:AbortMultipartUpload: .*  Its upload is "\Q@{[ uploads_of('stuck.csv') ]}\E"\.$/,
@@ -353,7 +353,7 @@ foreach my $case ([ 'after', 'succeeded|2' ], [ 'before', 'failed|0' ])
 	wait_for_upload('one.csv');
 	crash('the uploader is killed', 'one.csv', $handle);
 	$since = $s3->log;
-	is($node->safe_psql('postgres', q(SELECT rows_uploaded FROM s3export.copy_to('role', 'VALUES (1)', 'two.csv'))), 1, 'a role: the next export');
+	is($node->safe_psql('postgres', q(SELECT rows FROM s3export.copy_to('role', 'VALUES (1)', 'two.csv'))), 1, 'a role: the next export');
 	is(job('one.csv', 'state, open_uploads'), 'failed|0', 'a role: the job that crashed');
 	@assumed = grep { $_->{n} >= $since } $s3->log(operation => 'AssumeRole');
 	is(join(' ', sort map { $_->{form}{Policy} =~ m{/role/(\w+\.csv)"} ? $1 : '?' } @assumed), 'one.csv two.csv', 'a role: each with a session of its own');
@@ -417,22 +417,22 @@ foreach my $case ([ 'after', 'succeeded|2' ], [ 'before', 'failed|0' ])
 		{ sqlstate => '55006', message => "another export writes to \"s3://exports/$folder/busy.csv\"", detail => "It is job $job.",
 			hint => 'Wait until it has ended, or choose another path.' }, 'the same path: the error');
 	is($node->safe_psql('postgres', q(SELECT state, error_code FROM s3export.jobs WHERE uri LIKE '%/busy.csv' ORDER BY job_id DESC LIMIT 1)), 'failed|55006', 'the same path: the job');
-	is($node->safe_psql('postgres', q(SELECT rows_uploaded FROM s3export.copy_to('lake', 'VALUES (1)', 'idle.csv'))), 1, 'another path');
+	is($node->safe_psql('postgres', q(SELECT rows FROM s3export.copy_to('lake', 'VALUES (1)', 'idle.csv'))), 1, 'another path');
 	create_connector($node, 'other', at_endpoint($s3), %keys, folder_path => "$folder/other");
-	is($node->safe_psql('postgres', q(SELECT rows_uploaded FROM s3export.copy_to('other', 'VALUES (1)', 'busy.csv'))), 1, 'the same path of another connector');
+	is($node->safe_psql('postgres', q(SELECT rows FROM s3export.copy_to('other', 'VALUES (1)', 'busy.csv'))), 1, 'the same path of another connector');
 	is(scalar(uploads_of('busy.csv')), 1, 'and the export goes on');
 
 	# Its cleaning up is waited for.
 	$s3->call('add_fault', do => 'stall', seconds => 1, match => { operation => 'AbortMultipartUpload' });
 	$node->safe_psql('postgres', "SELECT pg_cancel_backend(leader_pid) FROM s3export.jobs WHERE job_id = $job");
 	$handle->finish;
-	is($node->safe_psql('postgres', q(SELECT rows_uploaded FROM s3export.copy_to('lake', 'VALUES (1)', 'busy.csv'))), 1, 'the path of an export that was just cancelled');
+	is($node->safe_psql('postgres', q(SELECT rows FROM s3export.copy_to('lake', 'VALUES (1)', 'busy.csv'))), 1, 'the path of an export that was just cancelled');
 	$s3->call('clear_faults');
 
 	($handle) = start_export('killed.csv', $endless);
 	wait_for_upload('killed.csv');
 	crash('the uploader is killed', 'killed.csv', $handle);
-	is($node->safe_psql('postgres', q(SELECT rows_uploaded FROM s3export.copy_to('lake', 'VALUES (1)', 'killed.csv'))), 1, 'the path of an export that was killed');
+	is($node->safe_psql('postgres', q(SELECT rows FROM s3export.copy_to('lake', 'VALUES (1)', 'killed.csv'))), 1, 'the path of an export that was killed');
 	is($node->safe_psql('postgres', q(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')), 0, 'no lease stays');
 }
 
@@ -455,7 +455,7 @@ SQL
 	chmod 0600, $clone->data_dir . '/s3export.key';
 	$clone->start;
 	is($clone->safe_psql('postgres', q(SELECT state FROM s3export.jobs WHERE uri LIKE '%/original.csv')), 'running', 'a copy of the server: has the row of a running job');
-	is($clone->safe_psql('postgres', q(SELECT rows_uploaded FROM s3export.copy_to('lake', 'VALUES (1)', 'clone.csv'))), 1, 'a copy of the server: its own export');
+	is($clone->safe_psql('postgres', q(SELECT rows FROM s3export.copy_to('lake', 'VALUES (1)', 'clone.csv'))), 1, 'a copy of the server: its own export');
 	is($clone->safe_psql('postgres', q(SELECT state, error_code FROM s3export.jobs WHERE uri LIKE '%/original.csv')), 'failed|57P02', 'a copy of the server: the job is none of its');
 	like($clone->safe_psql('postgres', q(SELECT error_detail FROM s3export.jobs WHERE uri LIKE '%/original.csv')), qr/^The job belongs to another server/, 'a copy of the server: and says why');
 	is(recover(node => $clone), '', 'a copy of the server: recover() has nothing to do');

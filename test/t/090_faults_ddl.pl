@@ -50,7 +50,7 @@ sub begin
 	$node->safe_psql($dbname, "SELECT s3export.alter_connector('$export{connector}', owner => 'alice', validate => false)") if $options{owned};
 	local $ENV{PGUSER} = $options{user} if defined $options{user};
 	$export{handle} = IPC::Run::start([ 'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-d', $node->connstr($dbname), '-c',
-			"SELECT rows_uploaded FROM s3export.copy_to('$export{connector}', " . sql_literal(sprintf $query, $rows, "gate$number") . ", '$export{file}')" ],
+			"SELECT rows FROM s3export.copy_to('$export{connector}', " . sql_literal(sprintf $query, $rows, "gate$number") . ", '$export{file}')" ],
 		'>', \$out, '2>', \$error);
 	poll_until(sub { grep { ($_->{key} // '') eq $export{key} && $_->{worked} } $s3->log(since => $since, operation => 'UploadPart') }, "a part of $export{file}");
 	return;

@@ -49,7 +49,7 @@ sub start
 	my ($out, $error) = ('', '');
 	my $handle = IPC::Run::start([ 'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-d', $node->connstr('postgres'),
 			map({ ('-c', $_) } @{ $options{before} // [] }),
-			'-c', "SELECT rows_uploaded FROM s3export.copy_to('" . ($options{connector} // 'lake') . "', " . sql_literal($options{query} // $query) . ", '$file')" ],
+			'-c', "SELECT rows FROM s3export.copy_to('" . ($options{connector} // 'lake') . "', " . sql_literal($options{query} // $query) . ", '$file')" ],
 		'>', \$out, '2>', \$error);
 
 	return { file => $file, handle => $handle, out => \$out, error => \$error, since => $s3->log };
@@ -106,7 +106,7 @@ foreach my $fault (sort keys %outage)
 	$export->{handle}->finish;
 	is(${ $export->{out} }, "$rows\n", "$fault: the rows are counted");
 	cmp_ok(time - $since, '>=', $seconds, "$fault: it was away");
-	cmp_ok(job($export->{file}, 'attempts'), '>=', 6, "$fault: several rounds of retries");
+	cmp_ok(job($export->{file}, 'requests'), '>=', 6, "$fault: several rounds of retries");
 	seen($fault, $export, 'success', 'succeeded', 'the whole object');
 }
 

@@ -24,7 +24,7 @@ sub rows_to
 {
 	my ($connector, $file, $count, %options) = @_;
 
-	return ($options{set} // '') . "SELECT rows_uploaded FROM s3export.copy_to('$connector', " . sql_literal(sprintf $wide, $count) . ', ' . sql_literal($file) . ')';
+	return ($options{set} // '') . "SELECT rows FROM s3export.copy_to('$connector', " . sql_literal(sprintf $wide, $count) . ', ' . sql_literal($file) . ')';
 }
 
 # ---- a store that takes no part: memory stays within s3export.upload_memory

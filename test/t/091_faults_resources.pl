@@ -41,7 +41,7 @@ sub copy_to
 {
 	my ($source, $file, $more) = @_;
 
-	return "SELECT rows_uploaded FROM s3export.copy_to('lake', " . sql_literal($source) . ", '$file'" . ($more // '') . ')';
+	return "SELECT rows FROM s3export.copy_to('lake', " . sql_literal($source) . ", '$file'" . ($more // '') . ')';
 }
 
 # Looks at what has become of an export, with the wanted three cells of the table of

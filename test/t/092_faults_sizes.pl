@@ -24,7 +24,7 @@ sub copy_to
 {
 	my ($source, $file, $more) = @_;
 
-	return "SELECT rows_uploaded FROM s3export.copy_to('lake', " . sql_literal($source) . ", '$file'" . ($more // '') . ')';
+	return "SELECT rows FROM s3export.copy_to('lake', " . sql_literal($source) . ", '$file'" . ($more // '') . ')';
 }
 
 sub stored

@@ -235,7 +235,7 @@ CREATE VIEW filtered_as_bob AS SELECT * FROM filtered;
 CREATE VIEW filtered_as_caller WITH (security_invoker) AS SELECT * FROM filtered;
 GRANT SELECT ON as_bob, as_caller, filtered_as_bob, filtered_as_caller TO alice;
 CREATE FUNCTION for_bob(path text) RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
-	$$ SELECT rows_uploaded FROM s3export.copy_to('lake', 'public.filtered', path) $$;
+	$$ SELECT rows FROM s3export.copy_to('lake', 'public.filtered', path) $$;
 CREATE TABLE bobs_only (a int);
 SQL
 my $file = 0;
@@ -245,7 +245,7 @@ sub export_sql
 {
 	my ($source) = @_;
 
-	return 'SELECT rows_uploaded FROM s3export.copy_to(\'lake\', ' . sql_literal($source) . ", 'row" . ++$file . ".csv')";
+	return 'SELECT rows FROM s3export.copy_to(\'lake\', ' . sql_literal($source) . ", 'row" . ++$file . ".csv')";
 }
 foreach my $settings ('', $parallel)
 {
@@ -382,7 +382,7 @@ CREATE EVENT TRIGGER trojan ON ddl_command_start EXECUTE FUNCTION public.trojan(
 CREATE EVENT TRIGGER trojan_end ON ddl_command_end EXECUTE FUNCTION public.trojan();
 SQL
 {
-	my ($status, $out, $err) = $node->psql('postgres', q(SELECT rows_uploaded FROM s3export.copy_to('lake', 'VALUES (1)', 'events.csv')));
+	my ($status, $out, $err) = $node->psql('postgres', q(SELECT rows FROM s3export.copy_to('lake', 'VALUES (1)', 'events.csv')));
 
 	is("$status$out$err", '01', 'an export is no DDL: no event trigger is called');
 }

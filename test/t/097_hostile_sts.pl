@@ -42,7 +42,7 @@ PostgreSQL::Test::Utils::append_to_file("$directory/token", 'token');
 
 sub copy_sql
 {
-	return "SELECT rows_uploaded FROM s3export.copy_to('$_[0]', 'SELECT 1', '$_[1]')";
+	return "SELECT rows FROM s3export.copy_to('$_[0]', 'SELECT 1', '$_[1]')";
 }
 
 sub trapped

@@ -91,7 +91,7 @@ sub set_running
 	return;
 }
 
-sub export { return "SELECT s3export.copy_to('$_[0]', 'VALUES (1)', 'x.csv', if_exists => 'overwrite')"; }
+sub export { return "SELECT s3export.copy_to('$_[0]', 'VALUES (1)', 'x-' || current_user || '.csv', if_exists => 'overwrite')"; }
 
 # As a superuser, who passes the triggers.
 {

@@ -67,6 +67,38 @@ is(sql('SELECT connector FROM s3export.connector_grants', 'erin'), 'al', 'a gran
 sql(q(SELECT s3export.revoke_usage('al', 'erin')), 'alice');
 is(sql('SELECT string_agg(grantee::text, \' \') FROM s3export.connector_grants'), 'dave', 'the next change of grants removes that of the dropped role');
 
+# ---- places of connectors that were never validated
+{
+	my %made_up = (access_key_id => 'AKIAIOSFODNN7EXAMPLE', secret_access_key => 'made-up-secret-made-up');
+	my $squat = sub { return sqlstate('SELECT ' . connector_sql($_[0], %place, %made_up, folder_path => $_[1], validate => \'false', @_[ 2 .. $#_ ]), 'dave'); };
+
+	is($squat->('squat', 'wanted'), 'none', 'a connector that is not validated is saved');
+	is($squat->('squat2', 'wanted'), '42710', 'another one that is not, cannot be saved at the same place');
+	is(sqlstate('SELECT ' . connector_sql('rightful', %place, %keys, folder_path => 'wanted'), 'alice'), 'none', 'one that is validated takes the place');
+	is(sqlstate(export('rightful'), 'alice'), 'none', 'and writes there');
+	is(sqlstate(export('squat'), 'dave'), '42710', 'the other one cannot any more');
+	is(sqlstate(q(SELECT s3export.copy_to('squat', 'VALUES (1)', wait => false)), 'dave'), '42710', 'nor queue');
+	is(sqlstate('SELECT s3export.set_credentials(\'squat\', ' . join(', ', map { "$_ => " . sql_literal($keys{$_}) } sort keys %keys) . ')', 'dave'), '42710', 'nor be validated');
+	is(sqlstate(q(SELECT s3export.alter_connector('squat')), 'dave'), '42710', 'by its name alone neither');
+	is($squat->('squat3', 'wanted'), '42710', 'the place is reserved');
+	is(sqlstate('SELECT s3export.set_credentials(\'rightful\', validate => false, ' . join(', ', map { "$_ => " . sql_literal($keys{$_}) } sort keys %keys) . ')', 'alice'), 'none', 'keys that are not tested');
+	is(sqlstate(export('squat'), 'dave'), '42710', 'do not give it up');
+	sql(q(SELECT s3export.alter_connector('rightful', folder_path => 'moved', validate => false)), 'alice');
+	is(sqlstate(q(SELECT s3export.alter_connector('rightful', folder_path => 'wanted', validate => false)), 'alice'), '42710', 'who leaves it without being tested elsewhere, has given it up');
+
+	sql('SELECT ' . connector_sql('flow', %place, %keys, kind => 'currents', folder_path => 'flows', validate => \'false'));
+	is(sqlstate(q(SELECT s3export.launch('flow'))), 'none', 'a current that is not validated can be launched');
+	is(sqlstate('SELECT ' . connector_sql('inflow', %place, %keys, folder_path => 'flows/inside'), 'alice'), 'none', 'but reserves nothing inside its folder');
+	is(sqlstate('SELECT ' . connector_sql('around', %place, %keys, kind => 'currents', folder_path => 'flows')), '42710', 'where one that is validated cannot be');
+	like(sql_error($node, q(SELECT s3export.deliver('flow')))->{hint}, qr/saved without being validated/, 'nor is it delivered any more');
+	sql(q(SELECT s3export.stop('flow')));
+
+	is(sqlstate('SELECT ' . connector_sql('lone', %place, %keys, folder_path => 'lone', validate => \'false'), 'alice'), 'none', 'a place that nobody else wants');
+	is(sqlstate(export('lone'), 'alice'), 'none', 'is of use without being reserved');
+	is(sqlstate(q(SELECT s3export.alter_connector('lone')), 'alice'), 'none', 'its name alone validates a connector');
+	is(sqlstate('SELECT ' . connector_sql('late', %place, %keys, folder_path => 'lone')), '42710', 'and reserves its place');
+}
+
 # ---- a transaction that has saved a connector, and stays open
 {
 	my $make = connector_sql('%s', %place, %keys, kind => 'currents', folder_path => '%s', validate => \'false');

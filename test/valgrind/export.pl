@@ -35,7 +35,7 @@ sub copy_sql
 {
 	my ($connector, $path, $source, $arguments) = @_;
 
-	return "SELECT '$path', rows_uploaded FROM s3export.copy_to('$connector', " . sql_literal($source) . ", '$path'" . ($arguments // '') . ')';
+	return "SELECT '$path', rows FROM s3export.copy_to('$connector', " . sql_literal($source) . ", '$path'" . ($arguments // '') . ')';
 }
 
 # Runs statements, some of which fail, in one session: each takes seconds to begin.
