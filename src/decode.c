@@ -141,7 +141,9 @@ list_subxids(Decoder *decoder, ReorderBufferTXN *txn)
 		decoder->subxids =
 			MemoryContextAllocHuge(decoder->memory, txn->nsubtxns * sizeof(TransactionId));
 	dlist_foreach (iter, &txn->subtxns)
+	{
 		decoder->subxids[n++] = dlist_container(ReorderBufferTXN, node, iter.cur)->xid;
+	}
 	if (n > 0)
 		qsort(decoder->subxids, n, sizeof(TransactionId), xidComparator);
 	decoder->transaction.xid = txn->xid;
