@@ -418,40 +418,23 @@ begin_looks(Transfer *transfer)
 	http_drive(transfer->http, 0);
 }
 
-static void
-cancel_looks(Transfer *transfer)
-{
-	ListCell *cell;
-
-	foreach (cell, transfer->looks)
-		s3_cancel(&((Look *) lfirst(cell))->get);
-	transfer->looks = NIL;
-}
-
-/* What others have left is looked for while the store answers; to be rid of it takes time. */
-static void
-recover_others(Transfer *transfer)
-{
-	if (is_unrecorded(transfer) || !recovery_is_due(transfer->connector, transfer->job_id))
-		return;
-	cancel_looks(transfer);
-	recovery_in_passing(transfer->connector, transfer->job_id, store_watch_leader, transfer->pipe);
-	begin_looks(transfer);
-}
-
+/* What others have left is looked for while the store answers. */
 static void
 end_looks(Transfer *transfer)
 {
+	bool due = !is_unrecorded(transfer) && recovery_is_due(transfer->connector, transfer->job_id);
 	ListCell *cell;
 
 	foreach (cell, transfer->looks)
 	{
-		const Look *look = lfirst(cell);
-
-		while (!look->get.over)
+		while (!((Look *) lfirst(cell))->get.over)
 			http_drive(transfer->http, -1);
-		judge(transfer, look);
 	}
+	if (due)
+		recovery_in_passing(transfer->connector, transfer->job_id, store_watch_leader,
+							transfer->pipe);
+	foreach (cell, transfer->looks)
+		judge(transfer, lfirst(cell));
 }
 
 /*
@@ -591,7 +574,6 @@ perform(Transfer *transfer, void (*begun)(Pipe *pipe))
 		recovery_of_attempt(transfer->job_id, store_watch_leader, transfer->pipe);
 	open_store(transfer);
 	begin_looks(transfer);
-	recover_others(transfer);
 	end_looks(transfer);
 	transfer->files = files_open(&transfer->options, transfer->s3);
 	pg_atomic_write_u32(&transfer->progress->phase, PROGRESS_READING);
