@@ -139,6 +139,7 @@ catalog_settle_connection(void)
 	const Setting settings[] = {
 		{"client_encoding", GetDatabaseEncodingName()},
 		{"client_min_messages", "notice"},
+		{"exit_on_error", "off"},
 		{"role", "none"},
 		{"default_transaction_deferrable", "off"},
 	};

@@ -290,8 +290,11 @@ s3export_wait_all(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	foreach (cell, ids)
 	{
-		int64     job_id = *(int64 *) lfirst(cell);
-		JobStatus status;
+		int64         job_id = *(int64 *) lfirst(cell);
+		JobStatus     status;
+		MemoryContext look =
+			AllocSetContextCreate(CurrentMemoryContext, "s3export job", ALLOCSET_SMALL_SIZES);
+		MemoryContext caller = MemoryContextSwitchTo(look);
 
 		wait_for_end(job_id, deadline, &status);
 		put_status(fcinfo, job_id, &status);
@@ -300,6 +303,10 @@ s3export_wait_all(PG_FUNCTION_ARGS)
 			failed = status;
 			failed_id = job_id;
 		}
+		MemoryContextSwitchTo(caller);
+		/* What is told at the end lives as long. */
+		if (failed_id != job_id)
+			MemoryContextDelete(look);
 	}
 	if (raise && failed_id != 0)
 		raise_error_of(failed_id, &failed);

@@ -22,12 +22,14 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/dsm.h"
+#include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
 #include "storage/shm_mq.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/pidfile.h"
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
@@ -39,6 +41,7 @@
 #include "job.h"
 #include "lease.h"
 #include "queue.h"
+#include "uploader.h"
 
 extern PGDLLEXPORT void s3export_leader_main(Datum arg);
 
@@ -70,6 +73,21 @@ report_to_dispatcher(const QueueOrder *order, shm_mq_handle **reports)
 	return segment;
 }
 
+/* The postmaster says so in its file before it ends anybody. */
+static bool
+server_is_stopping(void)
+{
+	FILE *file = AllocateFile("postmaster.pid", "r");
+	char  line[MAXPGPATH];
+	bool  found = false;
+
+	while (file != NULL && !found && fgets(line, sizeof(line), file) != NULL)
+		found = strncmp(line, PM_STATUS_STOPPING, strlen(PM_STATUS_STOPPING)) == 0;
+	if (file != NULL)
+		FreeFile(file);
+	return found;
+}
+
 /* A fatal error ends us without a way through the error handler below. */
 static void
 record_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
@@ -79,14 +97,20 @@ record_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
 		.message = "the background worker of the job ended before the export began",
 		.hint = "The server log may say why.",
 	};
+	static const ErrorData ended = {
+		.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN,
+		.message = "somebody has ended the background worker of the job before the export began",
+	};
 	int64 job_id = claimed_job;
 
 	if (job_id == 0)
 		return;
 	claimed_job = 0;
 	AbortOutOfAnyTransaction();
-	if (terminated)
+	if (terminated && server_is_stopping())
 		job_put_back(job_id, NULL);
+	else if (terminated)
+		job_fail_early(job_id, JOB_CANCELLED, &ended);
 	else
 		job_fail_early(job_id, JOB_FAILED, &unknown);
 }
@@ -125,6 +149,12 @@ run_export(int64 job_id, const JobClaim *claim)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
+static bool
+is_refusal(int64 job_id, const ErrorData *error, int sqlerrcode)
+{
+	return error->sqlerrcode == sqlerrcode && uploader_was_refused(job_id);
+}
+
 /*
  * Rows that an uploader has taken over are left alone: it will hear why we give
  * up, and record that.  Whether it has, only the row can tell.
@@ -132,9 +162,9 @@ run_export(int64 job_id, const JobClaim *claim)
 static void
 record_error(int64 job_id, const ErrorData *error)
 {
-	if (error->sqlerrcode == ERRCODE_INSUFFICIENT_RESOURCES)
+	if (is_refusal(job_id, error, ERRCODE_INSUFFICIENT_RESOURCES))
 		job_put_back(job_id, QUEUE_WAITS_FOR_WORKER);
-	else if (error->sqlerrcode == ERRCODE_CONFIGURATION_LIMIT_EXCEEDED)
+	else if (is_refusal(job_id, error, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED))
 		job_put_back(job_id, NULL);
 	else
 		job_fail_early(job_id,
@@ -162,7 +192,7 @@ run(int64 job_id, const JobClaim *claim)
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		/* The dispatcher says once that there are no workers. */
-		if (error->sqlerrcode != ERRCODE_INSUFFICIENT_RESOURCES)
+		if (!is_refusal(job_id, error, ERRCODE_INSUFFICIENT_RESOURCES))
 			EmitErrorReport();
 		FlushErrorState();
 		disable_all_timeouts(false);

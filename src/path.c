@@ -70,6 +70,19 @@ path_check(const char *path)
 	return NULL;
 }
 
+bool
+path_names_job(const char *path)
+{
+	for (; *path; path++)
+	{
+		if (is_brace_twice(path))
+			path++;
+		else if (placeholder_at(path) == PLACE_JOB)
+			return true;
+	}
+	return false;
+}
+
 static void
 append_place(StringInfo buf, Placeholder place, const PathFields *fields)
 {

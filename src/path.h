@@ -34,6 +34,9 @@ typedef struct PathFields
 /* NULL when the placeholders are right, else a sentence that says what is not. */
 extern const char *path_check(const char *path);
 
+/* Does path_expand put the job's id into it? */
+extern bool path_names_job(const char *path);
+
 /*
  * The format of files, other than CSV and what CSV can be compressed with, that the
  * extension of a path's name stands for, such as "parquet"; NULL: none.

@@ -19,6 +19,7 @@
 
 #include "libpq/pqformat.h"
 #include "libpq/pqmq.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -441,14 +442,26 @@ pipe_wait_reply(Pipe *pipe, StringInfo reply)
 	return letter;
 }
 
+/* As much of a text as there is room for; no character is cut. */
+static void
+put_text(char *dst, size_t size, const char *text)
+{
+	size_t len = text != NULL ? strlen(text) : 0;
+
+	if (len >= size)
+		len = pg_mbcliplen(text, (int) Min(len, INT_MAX), (int) size - 1);
+	memcpy(dst, text != NULL ? text : "", len);
+	dst[len] = '\0';
+}
+
 void
 pipe_set_error(Pipe *pipe, const ErrorData *edata)
 {
 	PipeHead *head = pipe->head;
 
-	strlcpy(head->message, edata->message ? edata->message : "", sizeof(head->message));
-	strlcpy(head->detail, edata->detail ? edata->detail : "", sizeof(head->detail));
-	strlcpy(head->hint, edata->hint ? edata->hint : "", sizeof(head->hint));
+	put_text(head->message, sizeof(head->message), edata->message);
+	put_text(head->detail, sizeof(head->detail), edata->detail);
+	put_text(head->hint, sizeof(head->hint), edata->hint);
 	pg_write_barrier();
 	head->sqlerrcode = edata->sqlerrcode;
 }

@@ -36,6 +36,7 @@
 #include "guc.h"
 #include "job.h"
 #include "lease.h"
+#include "path.h"
 #include "pending.h"
 #include "queue.h"
 
@@ -290,6 +291,7 @@ hear(Dispatcher *dispatcher, Starter *starter)
 		letter = (char) pq_getmsgbyte(&message);
 		if (letter == 'E')
 			pq_parse_errornotice(&message, &starter->error);
+		pfree(message.data);
 		if (letter == QUEUE_LETTER_TAKEN || letter == QUEUE_LETTER_LEFT)
 			break;
 	}
@@ -351,7 +353,7 @@ find_rival(List *busy, const JobEntry *job)
 {
 	ListCell *cell;
 
-	if (job->path == NULL || strstr(job->path, "{job}") != NULL)
+	if (job->path == NULL || path_names_job(job->path))
 		return NULL;
 	foreach (cell, busy)
 	{

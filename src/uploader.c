@@ -73,6 +73,15 @@ expect_reply(Pipe *pipe, char expected, StringInfo reply)
 
 /* ---- the callers' side ---- */
 
+/* The job that was refused an uploader when one was asked for last; 0: none was. */
+static int64 refused_job = 0;
+
+bool
+uploader_was_refused(int64 job_id)
+{
+	return refused_job == job_id;
+}
+
 Pipe *
 uploader_start_export(const Connector *connector, const TransferRequest *export, int workers,
 					  Oid relid)
@@ -84,7 +93,9 @@ uploader_start_export(const Connector *connector, const TransferRequest *export,
 
 	begin_request(&request, REQUEST_EXPORT, connector);
 	transfer_serialize(&request, export);
+	refused_job = export->job_id;
 	pipe = send_request(&request, workers);
+	refused_job = 0;
 	/* Before the job has a row to look for; whoever delivers acts for this role. */
 	pipe_progress(pipe)->owner = export->owner;
 	pipe_begin_progress(pipe, relid);
@@ -95,8 +106,13 @@ uploader_start_export(const Connector *connector, const TransferRequest *export,
 	}
 	PG_CATCH();
 	{
+		ErrorData *error;
+
 		MemoryContextSwitchTo(context);
-		pipe_set_error(pipe, CopyErrorData());
+		error = CopyErrorData();
+		pipe_set_error(pipe, error);
+		if (error->sqlerrcode == ERRCODE_CONFIGURATION_LIMIT_EXCEEDED)
+			refused_job = export->job_id;
 		PG_RE_THROW();
 	}
 	PG_END_TRY();

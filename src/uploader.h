@@ -22,7 +22,13 @@
  */
 extern Pipe *uploader_start_export(const Connector *connector, const TransferRequest *export,
 								   int workers, Oid relid);
-extern void  uploader_finish_export(Pipe *pipe, TransferTotals *totals);
+
+/*
+ * Has uploader_start_export just failed for a queued job, as there was no background worker
+ * (53000) or as its role runs as many exports as it may (53400)?  Others can raise such errors.
+ */
+extern bool uploader_was_refused(int64 job_id);
+extern void uploader_finish_export(Pipe *pipe, TransferTotals *totals);
 
 /*
  * Checks a connector, saved or not, in an uploader started for that.  Returns

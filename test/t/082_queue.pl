@@ -200,6 +200,66 @@ sql("CREATE ROLE $_ LOGIN; SELECT s3export.grant_usage('lake', '$_')") foreach q
 	drain();
 }
 
+# ---- what a job's query says while it is planned
+# Such errors are its own: they neither put it back nor hold up others.
+sql(<<'SQL');
+CREATE FUNCTION says(state text) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'my own' USING ERRCODE = state; END$$;
+CREATE FUNCTION much() RETURNS int LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION USING MESSAGE = repeat('é', 600), DETAIL = repeat('€', 500); END$$;
+CREATE FUNCTION thinks() RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(60); RETURN 1; END$$;
+SQL
+foreach my $state (qw(53000 53400))
+{
+	my ($job) = queue(scalar(getpwuid($>)), "SELECT says('$state')");
+
+	poll_until(sub { states($job) ne 'queued' && states($job) ne 'running' }, "the end of a job that says $state");
+	is(sql("SELECT state, error_code, error_message FROM s3export.jobs WHERE job_id = $job"), "failed|$state|my own", "a query that raises $state while it is planned fails");
+}
+
+# No character of a message is cut.
+{
+	my ($job) = queue(scalar(getpwuid($>)), 'SELECT much()');
+
+	poll_until(sub { states($job) eq 'failed' }, 'the end of a job with a long message');
+	like(sql("SELECT upper(error_message || error_detail) FROM s3export.jobs WHERE job_id = $job"), qr/^\xc3\x89/, 'a message that is too long ends with a whole character');
+}
+
+# Who ends a worker ends its job; a server that stops puts it back.
+{
+	my ($job) = queue(scalar(getpwuid($>)), 'SELECT thinks()');
+	my $planning = sub { sql("SELECT count(*) FROM s3export.jobs j JOIN pg_stat_activity a ON a.pid = j.leader_pid WHERE job_id = $job AND a.wait_event = 'PgSleep'") == 1 };
+
+	poll_until($planning, 'a job that is planned');
+	sql("SELECT pg_terminate_backend(leader_pid) FROM s3export.jobs WHERE job_id = $job");
+	poll_until(sub { states($job) eq 'cancelled' }, 'the end of a job whose worker is terminated');
+	is(sql("SELECT error_code FROM s3export.jobs WHERE job_id = $job"), '57P01', 'a worker that is terminated while it plans: its job is cancelled');
+	($job) = queue(scalar(getpwuid($>)), 'SELECT thinks()');
+	poll_until($planning, 'another');
+	$node->restart;
+	is(states($job), 'queued', 'a server that stops meanwhile puts it back');
+	drain();
+}
+
+# Both braces of a pair are one.
+{
+	my @jobs = split /\n/, sql(join ';', ("SELECT job_id FROM s3export.copy_to('lake', 'SELECT 1, pg_sleep(1)', 'one-{{job}}.csv', if_exists => 'overwrite', wait => false)") x 2);
+
+	poll_until(sub { states(@jobs) eq 'succeeded' || states(@jobs) =~ /failed/ }, 'two jobs of one path');
+	is(states(@jobs), 'succeeded', 'a path in which {{job}} is no placeholder is one path');
+}
+
+# ---- an error that would end processes
+{
+	$node->safe_psql('postgres', 'ALTER DATABASE postgres SET exit_on_error = on');
+	my $error = sql_error($node, "SET exit_on_error = off; SELECT s3export.copy_to('lake', 'SELECT 1 / (i - 5) FROM generate_series(1, 9) i', 'ends.csv')");
+	my ($job) = queue(scalar(getpwuid($>)), 'SELECT 1 / (i - 5) FROM generate_series(1, 9) i');
+
+	is($error->{sqlstate}, '22012', 'with exit_on_error for the database: the error');
+	is(sql(q(SELECT state, error_code, open_uploads FROM s3export.jobs WHERE path = 'ends.csv')), 'failed|22012|0', 'is recorded by the uploader');
+	poll_until(sub { states($job) eq 'failed' }, 'the end of a queued job');
+	is(sql("SELECT error_code FROM s3export.jobs WHERE job_id = $job"), '22012', 'and by the worker of a queued job');
+	sql('ALTER DATABASE postgres RESET exit_on_error');
+}
+
 # ---- no workers: one for the dispatcher, one for a job, none for its uploader
 {
 	$node->append_conf('postgresql.conf', 'max_worker_processes = 3');
