@@ -552,10 +552,10 @@ sub round
 
 	# Where the machine is slow, faults find nobody: they are tried again.
 	my $few = sub { grep({ $count{$_} } keys %fault) < 3 };
-	while (@plan || time < $started + $seconds || time < $started + 3 * $seconds && ($few->() || grep { !$count{$_} } @happenings))
+	while (@plan || time < $started + $seconds || time < $started + 5 * $seconds && ($few->() || grep { !$count{$_} } @happenings))
 	{
 		go_on(0.3 + rand 2);
-		@plan = sort { rand() <=> 0.5 } sort keys %fault if !@plan && time < $started + 2 * $seconds && $few->();
+		@plan = sort { rand() <=> 0.5 } sort keys %fault if !@plan && time < $started + 5 * $seconds && $few->();
 		my $fault = shift @plan // next;
 
 		$count{$fault}++ if $fault{$fault}->();
