@@ -142,11 +142,11 @@ def main(uri, dsn, endpoint_url=None):
 
     with db:  # one consumer at a time; the lock is the session's
         sql("SELECT pg_advisory_lock(hashtext(%s))", uri)
-        sql("CREATE TABLE IF NOT EXISTS consumer_position (feed text PRIMARY KEY, batch text, versions json)")
-        sql("SELECT batch, versions FROM consumer_position WHERE feed = %s", uri)
-        last, versions = cursor.fetchone() or (None, {})
+        sql("CREATE TABLE IF NOT EXISTS consumer_position (feed text PRIMARY KEY, batch text, instead text, versions json)")
+        sql("SELECT batch, instead, versions FROM consumer_position WHERE feed = %s", uri)
+        last, instead, versions = cursor.fetchone() or (None, None, {})
     for batch in feed.batches_after(last):
-        if batch["previous"] != last:
+        if batch["previous"] not in (last, instead):
             sys.exit(f"batch {batch['batch']} follows {batch['previous']}, but the last one applied is {last}")
         for gap in batch["gaps"]:
             warn(f"{batch['batch']}: {gap['table'] or 'all tables'}: {gap['reason']}")
@@ -159,9 +159,10 @@ def main(uri, dsn, endpoint_url=None):
                 for event in feed.events(file, schema):
                     if apply(sql, schema, event) != 1:
                         warn(f"{event['_id']}: {schema['table']}: no row to {event['_op']}")
-            sql("INSERT INTO consumer_position VALUES (%s, %s, %s) ON CONFLICT (feed) DO UPDATE"
-                " SET batch = excluded.batch, versions = excluded.versions", uri, batch["batch"], json.dumps(versions))
-        last = batch["batch"]
+            # A crash may come between a copy, which begins nowhere, and its record.
+            last, instead = batch["batch"], batch["previous"] if batch["from_lsn"] is None else batch["batch"]
+            sql("INSERT INTO consumer_position VALUES (%s, %s, %s, %s) ON CONFLICT (feed) DO UPDATE SET batch = excluded.batch,"
+                " instead = excluded.instead, versions = excluded.versions", uri, last, instead, json.dumps(versions))
 
 
 if __name__ == "__main__":

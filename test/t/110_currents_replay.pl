@@ -637,8 +637,8 @@ sub faults_of_feed
 		my %sum = (files => 0, rows => 0, bytes => 0);
 
 		push @wrong, "$path is called $batch->{batch}" if $path ne "_batches/$batch->{batch}.json";
-		push @wrong, "$batch->{batch} follows " . ($batch->{previous} // 'none') . ', not ' . ($previous // 'none') if ($batch->{previous} // '') ne ($previous // '');
-		$previous = $batch->{batch};
+		push @wrong, "$batch->{batch} follows " . ($batch->{previous} // 'none') . ', not ' . ($previous ? $previous->{batch} : 'none') unless follows($batch, $previous);
+		$previous = $batch;
 		foreach my $file (@{ $batch->{files} })
 		{
 			push @wrong, faults_of_file($file, $data{ $file->{path} });

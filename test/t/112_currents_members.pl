@@ -153,6 +153,25 @@ sql($_) foreach 'CREATE TABLE n (id int PRIMARY KEY)', 'ALTER PUBLICATION nothin
 deliver_loudly('nothing');
 is_deeply([ sent('nothing') ], [ '', 'n insert 1' ], 'a launch with a copy of no table misses no row');
 
+# ---- a crash between the copy of a table that joins and its record
+sql('CREATE TABLE copied (id int PRIMARY KEY); INSERT INTO copied VALUES (1)');
+deliver_loudly('f');
+sent('f');
+my ($before) = reverse batches(objects('f'));
+run('f', '1 BEGIN', '1 LOCK TABLE s3export.current_gap IN SHARE ROW EXCLUSIVE MODE');
+my $adding = start_psql($node, q(SELECT s3export.add_table('f', 'copied')));
+poll_until(sub { (batches(objects('f')))[-1]{batch} ne $before->{batch} }, 'the copy');
+$node->stop('immediate');
+finish_psql($adding);
+$node->start;
+sql('INSERT INTO copied VALUES (2)');
+deliver_loudly('f');
+is_deeply([ sent('f') ], [ 'public.copied: the copy of its rows was interrupted', 'copied copy 1, copied insert 2' ], 'a crash between a copy and its record: the gap, and all that was sent');
+my (undef, $copy, $next) = (batches(objects('f')))[ -3 .. -1 ];
+is_deeply([ map { $_->{previous} } $copy, $next ], [ ($before->{batch}) x 2 ], 'the copy and the next batch follow the same one');
+is_deeply([ wrong_batches(objects('f')) ], [], 'which readers can tell');
+%session = map { $_ => $node->background_psql('postgres') } 1, 2;
+
 $_->quit foreach values %session;
 keep_secrets($s3);
 $node->stop;
