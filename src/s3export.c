@@ -14,12 +14,12 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "compat.h"
-#include "compress.h"
-#include "guc.h"
-#include "http.h"
-#include "parallel.h"
-#include "wire.h"
+#include "base/compat.h"
+#include "format/compress.h"
+#include "base/guc.h"
+#include "http/http.h"
+#include "export/parallel.h"
+#include "base/wire.h"
 
 PG_MODULE_MAGIC;
 

@@ -110,7 +110,7 @@ build() {
     copt="-isystem $("$PG_CONFIG" --includedir-server) -Wall -Wextra -Wno-unused-parameter -Werror"
     make -s PG_CONFIG="$PG_CONFIG" clean
     # Without the libraries that may be missing, too.
-    make -s PG_CONFIG="$PG_CONFIG" COPT="$copt" COMPRESSION_LIBS= src/compress.o
+    make -s PG_CONFIG="$PG_CONFIG" COPT="$copt" COMPRESSION_LIBS= src/format/compress.o
     for directory in . test/csv_probe test/planner_probe; do
         make -s -C "$directory" PG_CONFIG="$PG_CONFIG" clean
         make -s -j2 -C "$directory" PG_CONFIG="$PG_CONFIG" COPT="$copt"
@@ -120,7 +120,7 @@ build() {
 
 check_cppcheck() {
     cppcheck --quiet -j2 --enable=warning,performance,portability --error-exitcode=1 \
-        --inline-suppr --std=c11 --library=posix --include=test/lib/cppcheck.h src
+        --inline-suppr --std=c11 --library=posix --include=test/lib/cppcheck.h -Isrc src
 }
 
 # The Makefile refuses servers that nobody has tried, with a sentence.

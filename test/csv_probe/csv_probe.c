@@ -32,9 +32,9 @@
 #include "utils/plancache.h"
 #include "utils/snapmgr.h"
 
-#include "compat.h"
-#include "csv.h"
-#include "guc.h"
+#include "base/compat.h"
+#include "format/csv.h"
+#include "base/guc.h"
 
 PG_MODULE_MAGIC;
 

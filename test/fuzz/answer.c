@@ -8,7 +8,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "http_wire.c"
+#include "http/http_wire.c"
 
 #include "answer.h"
 

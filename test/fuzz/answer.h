@@ -10,7 +10,7 @@
 
 #include "fuzz.h"
 
-#include "http.h"
+#include "http/http.h"
 
 /*
  * The rest of the input is an answer in the form that it has on the wire, cut

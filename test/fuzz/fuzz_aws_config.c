@@ -10,7 +10,7 @@
 
 #include "lib/stringinfo.h"
 
-#include "aws_config.h"
+#include "aws/aws_config.h"
 
 static void
 check_value(const char *value, const char *config, const char *credentials)

@@ -14,7 +14,7 @@
 
 #include "lib/stringinfo.h"
 
-#include "compress.h"
+#include "format/compress.h"
 
 #define BLOCKS 3
 

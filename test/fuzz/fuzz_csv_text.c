@@ -10,12 +10,12 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 
-#include "csv_text_x86.h"
+#include "format/csv_text_x86.h"
 #ifdef FUZZ_WORDS
 #undef CSV_TEXT_X86
 #undef __SSE2__
 #endif
-#include "csv_text.c"
+#include "format/csv_text.c"
 
 /* The length of the character at "src", as COPY steps. */
 static size_t

@@ -11,7 +11,7 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 
-#include "json_text.h"
+#include "base/json_text.h"
 
 /* PostgreSQL's parser calls itself for each level. */
 #define MAX_LEN 4096

@@ -8,7 +8,7 @@
  */
 #include "answer.h"
 
-#include "metadata.c"
+#include "aws/metadata.c"
 
 #define MAX_TEXT 4096
 

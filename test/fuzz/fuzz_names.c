@@ -12,8 +12,8 @@
 #include <ctype.h>
 #include <netinet/in.h>
 
-#include "names.h"
-#include "sigv4.h"
+#include "base/names.h"
+#include "aws/sigv4.h"
 
 #define MAX_PHRASE 256
 

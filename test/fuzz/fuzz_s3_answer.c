@@ -11,8 +11,8 @@
 #include "mb/pg_wchar.h"
 #include "utils/memutils.h"
 
-#include "s3_internal.h"
-#include "s3_xml.h"
+#include "s3/s3_internal.h"
+#include "base/s3_xml.h"
 
 #define ATTEMPTS 12
 #define MAX_CORRECTIONS 6

@@ -8,7 +8,7 @@
  */
 #include "fuzz.h"
 
-#include "sigv4.c"
+#include "aws/sigv4.c"
 
 #define MAX_HEADERS 8
 

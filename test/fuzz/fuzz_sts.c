@@ -8,7 +8,7 @@
  */
 #include "answer.h"
 
-#include "sts.c"
+#include "aws/sts.c"
 
 #define ATTEMPTS 12
 #define MAX_TEXT 4096

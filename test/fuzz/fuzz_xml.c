@@ -9,7 +9,7 @@
 
 #include "mb/pg_wchar.h"
 
-#include "s3_xml.h"
+#include "base/s3_xml.h"
 
 static bool
 contains(const char *xml, size_t len, const char *word)

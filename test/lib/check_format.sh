@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 shopt -s nullglob
 failed=0
 
-c_files=(src/*.[ch] test/*/*.[ch])
+c_files=(src/*.[ch] src/*/*.[ch] test/*/*.[ch])
 other_files=(sql/*.sql test/*.sh test/*/*.{sh,sql,pl,pm,py} .ci/run Makefile test/*/Makefile *.md)
 
 for file in "${c_files[@]}"; do

@@ -52,7 +52,7 @@ report() {
             foreach my $error (split /\n\s*\n/, $text)
             {
                 next unless $error =~ /^ +(?:at|by) 0x/m;
-                if ($error =~ m{\((?:in )?\S*(?:/s3export\.so|/src/[a-z0-9_]+\.c:\d+)\)})
+                if ($error =~ m{\((?:in )?\S*(?:/s3export\.so|/src/(?:[a-z0-9]+/)?[a-z0-9_]+\.c:\d+)\)})
                 {
                     print "$file:\n$error\n\n" if $ours++ < 10;
                 }

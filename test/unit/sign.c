@@ -11,7 +11,7 @@
  */
 #include "postgres_fe.h"
 
-#include "sigv4.h"
+#include "aws/sigv4.h"
 
 #define MAX_HEADERS 64
 #define MAX_LINE 65536

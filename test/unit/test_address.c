@@ -11,7 +11,7 @@
 #include <netinet/in.h>
 #include <sys/un.h>
 
-#include "address.h"
+#include "http/address.h"
 #include "tap.h"
 
 static void

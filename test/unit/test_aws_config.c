@@ -7,7 +7,7 @@
  */
 #include "postgres_fe.h"
 
-#include "aws_config.h"
+#include "aws/aws_config.h"
 #include "tap.h"
 
 static const char config[] = "# a comment\n"

@@ -9,7 +9,7 @@
 
 #include "port/pg_crc32c.h"
 
-#include "crc32c.h"
+#include "base/crc32c.h"
 #include "tap.h"
 
 #define SIZE (300 * 1024)

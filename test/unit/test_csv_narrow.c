@@ -7,7 +7,7 @@
  */
 #include "postgres_fe.h"
 
-#include "csv_text_x86.h"
+#include "format/csv_text_x86.h"
 #undef CSV_TEXT_X86
-#include "csv_text.c"
+#include "format/csv_text.c"
 #include "test_csv_text.c"

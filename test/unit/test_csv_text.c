@@ -15,8 +15,8 @@
 
 #include "mb/pg_wchar.h"
 
-#include "csv_text.h"
-#include "csv_text_x86.h"
+#include "format/csv_text.h"
+#include "format/csv_text_x86.h"
 #include "tap.h"
 
 #define MAX_LEN 260

@@ -6,5 +6,5 @@
  *-------------------------------------------------------------------------
  */
 #undef __SSE2__
-#include "csv_text.c"
+#include "format/csv_text.c"
 #include "test_csv_text.c"

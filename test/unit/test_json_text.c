@@ -7,7 +7,7 @@
  */
 #include "postgres_fe.h"
 
-#include "json_text.h"
+#include "base/json_text.h"
 #include "tap.h"
 
 static char *

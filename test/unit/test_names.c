@@ -7,7 +7,7 @@
  */
 #include "postgres_fe.h"
 
-#include "names.h"
+#include "base/names.h"
 #include "tap.h"
 
 typedef const char *(*Check)(const char *value);

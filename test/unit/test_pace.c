@@ -7,7 +7,7 @@
  */
 #include "postgres_fe.h"
 
-#include "pace.h"
+#include "s3/pace.h"
 #include "tap.h"
 
 #define PART (8 * 1024 * 1024)

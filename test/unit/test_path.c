@@ -7,7 +7,7 @@
  */
 #include "postgres_fe.h"
 
-#include "path.h"
+#include "uploader/path.h"
 #include "tap.h"
 
 /* 2026-11-02 03:04:05 UTC, whatever the zone of who runs this */

@@ -7,7 +7,7 @@
  */
 #include "postgres_fe.h"
 
-#include "refusal.h"
+#include "aws/refusal.h"
 #include "tap.h"
 
 static void

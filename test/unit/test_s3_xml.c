@@ -8,7 +8,7 @@
 #include "postgres_fe.h"
 
 #include "lib/stringinfo.h"
-#include "s3_xml.h"
+#include "base/s3_xml.h"
 #include "tap.h"
 
 #define COMPLETED "CompleteMultipartUploadResult"

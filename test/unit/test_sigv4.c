@@ -13,7 +13,7 @@
 
 #include <dirent.h>
 
-#include "sigv4.h"
+#include "aws/sigv4.h"
 #include "tap.h"
 
 #define EMPTY_HASH "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

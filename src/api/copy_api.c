@@ -1,0 +1,142 @@
+/*-------------------------------------------------------------------------
+ *
+ * copy_api.c
+ *	  SQL functions about exports.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_authid.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/syscache.h"
+
+#include "tables/carry.h"
+#include "base/compat.h"
+#include "export/copy_args.h"
+#include "export/export.h"
+#include "tables/job.h"
+#include "tables/queue.h"
+
+SQL_FUNCTION(s3export_copy_to);
+
+/* A job that is only queued has an id, and the rest is null. */
+static Datum
+totals_row(FunctionCallInfo fcinfo, const TransferTotals *totals, bool queued)
+{
+	TupleDesc tupdesc;
+	Datum     values[6] = {0};
+	bool      nulls[6] = {false, queued, queued, queued, queued, queued};
+
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	values[0] = Int64GetDatum(totals->job_id);
+	if (!queued)
+	{
+		nulls[0] = totals->job_id == JOB_UNRECORDED;
+		nulls[1] = totals->uri == NULL;
+		values[1] = nulls[1] ? (Datum) 0 : CStringGetTextDatum(totals->uri);
+		values[2] = Int64GetDatum((int64) totals->rows);
+		values[3] = Int64GetDatum(totals->files);
+		values[4] = Int64GetDatum((int64) totals->bytes);
+		nulls[5] = totals->manifest_uri == NULL;
+		values[5] = nulls[5] ? (Datum) 0 : CStringGetTextDatum(totals->manifest_uri);
+	}
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls));
+}
+
+/*
+ * A worker connects as the role that exports, which is not always the one that
+ * has logged in here.
+ */
+static void
+require_login(Oid role)
+{
+	HeapTuple tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+	bool      may_login;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for role %u", role);
+	may_login = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
+	ReleaseSysCache(tuple);
+	if (COMPAT_CONNECT_FLAGS == 0 && !may_login)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot queue an export of role \"%s\", which is not permitted to log in",
+						GetUserNameFromId(role, false)),
+				 errdetail("A background worker runs it, and before PostgreSQL 17 it cannot "
+						   "connect as such a role."),
+				 errhint("Use wait => true, or ALTER ROLE ... LOGIN, for which the role needs no "
+						 "password.")));
+}
+
+/* Whether the export may be queued, before anything is asked about it. */
+static void
+check_queueing(void)
+{
+	PreventCommandDuringRecovery("s3export.copy_to(wait => false)");
+	PreventCommandIfReadOnly("s3export.copy_to(wait => false)");
+
+	/* What runs there must leave nothing behind that runs with other restrictions, or none. */
+	if (InSecurityRestrictedOperation())
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("cannot queue an export within security-restricted operation")));
+	require_login(GetUserId());
+}
+
+static int64
+enqueue(FunctionCallInfo fcinfo, CopyArguments *arguments, TimestampTz retry_until)
+{
+	const Connector *connector = arguments->connector;
+	JobOrder         order = {
+				.owner = arguments->export.owner,
+				.connector_id = connector->connector_id,
+				.connector = connector->name,
+				.endpoint_url = connector->s3.endpoint_url,
+				.source = arguments->export.source,
+				.path = arguments->export.path,
+				.arguments = copy_args_to_pairs(fcinfo),
+				.settings = carry_collect(copy_args_settings(fcinfo)),
+				.retry_until = retry_until,
+    };
+	int64 job_id;
+
+	export_check(&arguments->format, &arguments->export);
+	job_id = job_enqueue(&order);
+	queue_start_at_commit(job_id);
+	return job_id;
+}
+
+Datum
+s3export_copy_to(PG_FUNCTION_ARGS)
+{
+	CopyArguments  arguments;
+	TransferTotals totals = {0};
+	TimestampTz    retry_until;
+	bool           wait;
+
+	/* A function that calls this may be marked wrongly. */
+	PreventCommandIfParallelMode("s3export.copy_to()");
+	wait = copy_args_wait(fcinfo);
+	retry_until = copy_args_retry_until(fcinfo);
+	if (!wait)
+		check_queueing();
+
+	copy_args_get(fcinfo, 0, &arguments);
+	if (wait)
+	{
+		export_run(arguments.connector, &arguments.format, arguments.workers, &arguments.export,
+				   &totals);
+		queue_start();
+	}
+	else
+		totals.job_id = enqueue(fcinfo, &arguments, retry_until);
+	PG_RETURN_DATUM(totals_row(fcinfo, &totals, !wait));
+}

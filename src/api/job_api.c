@@ -1,0 +1,359 @@
+/*-------------------------------------------------------------------------
+ *
+ * job_api.c
+ *	  SQL functions about jobs that run elsewhere.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/htup_details.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "tcop/utility.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "tables/job.h"
+#include "tables/lease.h"
+#include "tables/queue.h"
+
+SQL_FUNCTION(s3export_wait);
+SQL_FUNCTION(s3export_wait_all);
+SQL_FUNCTION(s3export_cancel);
+
+/* ms between two looks at a job */
+#define FIRST_LOOK 100
+#define LAST_LOOK 1000
+
+static bool
+may_see(Oid owner)
+{
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)))
+		return superuser();
+	return has_privs_of_role(GetUserId(), owner);
+}
+
+static void
+get_status(int64 job_id, JobStatus *status)
+{
+	if (!job_get_status(job_id, status) || !may_see(status->owner))
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("job " INT64_FORMAT " does not exist", job_id),
+						errhint("View s3export.jobs lists those that you may see.")));
+}
+
+static int64
+job_argument(FunctionCallInfo fcinfo)
+{
+	if (PG_ARGISNULL(0))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("argument \"job_id\" must not be null")));
+	return PG_GETARG_INT64(0);
+}
+
+static bool
+is_queued(const JobStatus *status)
+{
+	return strcmp(status->state, "queued") == 0;
+}
+
+static bool
+has_ended(const JobStatus *status)
+{
+	return !is_queued(status) && strcmp(status->state, "running") != 0 &&
+		   strcmp(status->state, "completing") != 0;
+}
+
+/* Of the leaders only those that are workers of a queued job share its lease. */
+static bool
+has_process(int64 job_id, const JobStatus *status)
+{
+	return lease_is_held_by(job_id, status->uploader_pid) ||
+		   lease_is_held_by(job_id, status->leader_pid);
+}
+
+/* ---------------------------------------------------------------- waiting */
+
+/* When to stop; the end of time when the argument is null. */
+static TimestampTz
+deadline_argument(FunctionCallInfo fcinfo)
+{
+	if (PG_ARGISNULL(1))
+		return DT_NOEND;
+	return DatumGetTimestampTz(DirectFunctionCall2(
+		timestamptz_pl_interval, TimestampTzGetDatum(GetCurrentTimestamp()), PG_GETARG_DATUM(1)));
+}
+
+static void
+wait_a_while(long ms)
+{
+	static uint32 wait_event = 0;
+
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
+					 compat_wait_event(wait_event, "S3exportWait"));
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * Between two looks at its row a job may have ended, so one whose processes are
+ * gone is looked at again before it is given up.
+ */
+static void
+require_process(int64 job_id, JobStatus *status)
+{
+	if (is_queued(status) || has_ended(status) || has_process(job_id, status))
+		return;
+	get_status(job_id, status);
+	if (is_queued(status) || has_ended(status) || has_process(job_id, status))
+		return;
+	ereport(ERROR, (errcode(ERRCODE_CONNECTION_FAILURE),
+					errmsg("the processes of job " INT64_FORMAT " have died", job_id),
+					errhint("s3export.recover() finds out what became of it.")));
+}
+
+/* The status lives in a context of the last look, in the current one. */
+static void
+wait_for_end(int64 job_id, TimestampTz deadline, JobStatus *status)
+{
+	MemoryContext look =
+		AllocSetContextCreate(CurrentMemoryContext, "s3export look", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(look);
+	long          pause = FIRST_LOOK;
+
+	for (;;)
+	{
+		long left;
+
+		MemoryContextReset(look);
+		get_status(job_id, status);
+		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		if (has_ended(status) || left <= 0)
+			break;
+		require_process(job_id, status);
+		if (is_queued(status))
+			queue_start();
+		wait_a_while(Min(pause, left));
+		pause = Min(pause * 3 / 2, LAST_LOOK);
+	}
+	MemoryContextSwitchTo(caller);
+}
+
+/* Which job, as a session that waits may have several. */
+static int
+context_of(int64 job_id, const JobStatus *status)
+{
+	if (status->uri == NULL)
+		return errcontext("export job " INT64_FORMAT, job_id);
+	return errcontext("export job " INT64_FORMAT " to \"%s\"", job_id, status->uri);
+}
+
+static void
+raise_error_of(int64 job_id, const JobStatus *status)
+{
+	int code = ERRCODE_INTERNAL_ERROR;
+
+	if (status->error_code != NULL && strlen(status->error_code) == 5)
+		code = MAKE_SQLSTATE(status->error_code[0], status->error_code[1], status->error_code[2],
+							 status->error_code[3], status->error_code[4]);
+	ereport(ERROR, (errcode(code),
+					errmsg_internal("%s", status->error_message ? status->error_message : ""),
+					status->error_detail ? errdetail_internal("%s", status->error_detail) : 0,
+					status->error_hint ? errhint("%s", status->error_hint) : 0,
+					context_of(job_id, status)));
+}
+
+static void
+require_committed(int64 job_id)
+{
+	if (queue_is_of_transaction(job_id))
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("cannot wait for job " INT64_FORMAT, job_id),
+						errdetail("This transaction has queued it, and it starts when the "
+								  "transaction commits."),
+						errhint("Commit first.")));
+}
+
+static Datum
+status_row(FunctionCallInfo fcinfo, int64 job_id, const JobStatus *status)
+{
+	TupleDesc tupdesc;
+	Datum     values[6] = {0};
+	bool      nulls[6] = {false};
+
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	values[0] = Int64GetDatum(job_id);
+	values[1] = CStringGetTextDatum(status->state);
+	nulls[2] = status->uri == NULL;
+	if (!nulls[2])
+		values[2] = CStringGetTextDatum(status->uri);
+	values[3] = Int64GetDatum(status->rows);
+	values[4] = Int64GetDatum(status->files);
+	values[5] = Int64GetDatum(status->bytes);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls));
+}
+
+Datum
+s3export_wait(PG_FUNCTION_ARGS)
+{
+	int64       job_id = job_argument(fcinfo);
+	TimestampTz deadline = deadline_argument(fcinfo);
+	JobStatus   status;
+
+	PreventCommandIfParallelMode("s3export.wait()");
+	require_committed(job_id);
+	wait_for_end(job_id, deadline, &status);
+	if (has_ended(&status) && strcmp(status.state, "succeeded") != 0)
+		raise_error_of(job_id, &status);
+	PG_RETURN_DATUM(status_row(fcinfo, job_id, &status));
+}
+
+/* The ids, in their order. */
+static List *
+jobs_argument(FunctionCallInfo fcinfo)
+{
+	List  *ids = NIL;
+	Datum *values;
+	bool  *nulls;
+	int    count;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("argument \"job_ids\" must not be null")));
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+					  TYPALIGN_DOUBLE, &values, &nulls, &count);
+	for (int i = 0; i < count; i++)
+	{
+		int64 *id = palloc(sizeof(int64));
+
+		if (nulls[i])
+			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+							errmsg("argument \"job_ids\" must not contain nulls")));
+		*id = DatumGetInt64(values[i]);
+		require_committed(*id);
+		ids = lappend(ids, id);
+	}
+	return ids;
+}
+
+static void
+put_status(FunctionCallInfo fcinfo, int64 job_id, const JobStatus *status)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	const char    *texts[] = {status->state,
+							  status->uri,
+							  NULL,
+							  NULL,
+							  NULL,
+							  status->error_code,
+							  status->error_message,
+							  status->error_detail,
+							  status->error_hint};
+	Datum          values[lengthof(texts) + 1];
+	bool           nulls[lengthof(texts) + 1] = {false};
+
+	for (size_t i = 0; i < lengthof(texts); i++)
+	{
+		nulls[i + 1] = texts[i] == NULL;
+		values[i + 1] = nulls[i + 1] ? (Datum) 0 : CStringGetTextDatum(texts[i]);
+	}
+	values[0] = Int64GetDatum(job_id);
+	values[3] = Int64GetDatum(status->rows);
+	values[4] = Int64GetDatum(status->files);
+	values[5] = Int64GetDatum(status->bytes);
+	nulls[3] = nulls[4] = nulls[5] = false;
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/* An error comes when all have ended, and is that of the first that has one. */
+Datum
+s3export_wait_all(PG_FUNCTION_ARGS)
+{
+	List       *ids = jobs_argument(fcinfo);
+	TimestampTz deadline = deadline_argument(fcinfo);
+	bool        raise = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
+	JobStatus   failed;
+	int64       failed_id = 0;
+	ListCell   *cell;
+
+	InitMaterializedSRF(fcinfo, 0);
+	foreach (cell, ids)
+	{
+		int64         job_id = *(int64 *) lfirst(cell);
+		JobStatus     status;
+		MemoryContext look =
+			AllocSetContextCreate(CurrentMemoryContext, "s3export job", ALLOCSET_SMALL_SIZES);
+		MemoryContext caller = MemoryContextSwitchTo(look);
+
+		wait_for_end(job_id, deadline, &status);
+		put_status(fcinfo, job_id, &status);
+		if (failed_id == 0 && has_ended(&status) && strcmp(status.state, "succeeded") != 0)
+		{
+			failed = status;
+			failed_id = job_id;
+		}
+		MemoryContextSwitchTo(caller);
+		/* What is told at the end lives as long. */
+		if (failed_id != job_id)
+			MemoryContextDelete(look);
+	}
+	if (raise && failed_id != 0)
+		raise_error_of(failed_id, &failed);
+	return (Datum) 0;
+}
+
+/* -------------------------------------------------------------- cancelling */
+
+/*
+ * To the process and what it has started, as pg_cancel_backend does it; false:
+ * it has nothing to do with the job.
+ */
+static bool
+interrupt(int64 job_id, int pid)
+{
+	if (!lease_is_held_by(job_id, pid))
+		return false;
+#ifdef HAVE_SETSID
+	return kill(-pid, SIGINT) == 0;
+#else
+	return kill(pid, SIGINT) == 0;
+#endif
+}
+
+Datum
+s3export_cancel(PG_FUNCTION_ARGS)
+{
+	int64     job_id = job_argument(fcinfo);
+	JobStatus status;
+	bool      interrupted;
+
+	PreventCommandIfParallelMode("s3export.cancel()");
+	PreventCommandDuringRecovery("s3export.cancel()");
+	get_status(job_id, &status);
+	if (is_queued(&status))
+	{
+		if (job_cancel_queued(job_id))
+			PG_RETURN_BOOL(true);
+		get_status(job_id, &status);
+	}
+	if (has_ended(&status))
+		PG_RETURN_BOOL(false);
+
+	/* The uploader first: it records why, and the leader may send nothing for long. */
+	interrupted = interrupt(job_id, status.uploader_pid);
+	interrupted |= interrupt(job_id, status.leader_pid);
+
+	/* It may have failed right now, and be queued again. */
+	PG_RETURN_BOOL(job_cancel_queued(job_id) || interrupted);
+}

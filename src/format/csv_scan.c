@@ -1,0 +1,253 @@
+/*-------------------------------------------------------------------------
+ *
+ * csv_scan.c
+ *	  Rows of a sequential scan, a page at a time.
+ *
+ * The scan is the executor's own: begun, moved to each page and ended by it.  When
+ * heapam reads a page it decides on all rows of it at once, and keeps a list of
+ * those that are visible.  It has pruned the page by then, checked it for
+ * serialization conflicts (the whole table was locked for them when the scan
+ * began) and told others of its position.  What is done here in heapam's stead
+ * is to go through that list: rs_cindex is where it goes on.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/tableam.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/bufmgr.h"
+#include "utils/rel.h"
+
+#include "format/csv_layout.h"
+#include "format/csv_scan.h"
+
+/* What memory is fetched by, on most machines. */
+#define LINE 64
+
+#ifdef __GNUC__
+#define PREFETCH(address) __builtin_prefetch(address)
+#else
+#define PREFETCH(address) ((void) 0)
+#endif
+
+/*
+ * How many pages to pass without a look at the next, after one that was not in
+ * the buffers: what is read from disk or through a ring is in the cache anyway.
+ */
+#define PATIENCE 64
+
+struct CsvScan
+{
+	DestReceiver *receiver;
+	PlanState    *plan;
+	MemoryContext context;
+	SeqScanState *node;   /* that the last row came from; NULL: none yet */
+	CsvLayout    *layout; /* of its rows; NULL: they have to be computed */
+	Buffer        next;   /* that should have the next page; InvalidBuffer: not known */
+	const char   *ahead;  /* of the next page, what has not been asked for */
+	size_t        left;   /* bytes of it */
+	size_t        step;   /* with each row */
+	int           patience;
+};
+
+CsvScan *
+csv_scan_create(DestReceiver *receiver, PlanState *plan, MemoryContext context)
+{
+	CsvScan *scan;
+
+	if (!IsA(plan, SeqScanState) && !IsA(plan, AppendState))
+		return NULL;
+	scan = MemoryContextAllocZero(context, sizeof(CsvScan));
+	scan->receiver = receiver;
+	scan->plan = plan;
+	scan->context = context;
+	return scan;
+}
+
+/*
+ * The scan that returned the row.  Append hands on the rows of the plan below it
+ * that is in turn, or of one that it waits for, as the slot tells.
+ */
+static SeqScanState *
+node_of(PlanState *plan, TupleTableSlot *slot)
+{
+	SeqScanState   *node;
+	TupleTableSlot *result;
+
+	while (IsA(plan, AppendState))
+	{
+		AppendState *append = (AppendState *) plan;
+
+		if (append->as_whichplan < 0)
+			return NULL;
+		plan = append->appendplans[append->as_whichplan];
+	}
+	if (!IsA(plan, SeqScanState))
+		return NULL;
+	node = (SeqScanState *) plan;
+	result = plan->ps_ProjInfo ? plan->ps_ProjInfo->pi_state.resultslot : node->ss.ss_ScanTupleSlot;
+	return slot == result ? node : NULL;
+}
+
+/* Has the scan heapam's list of visible rows? */
+static bool
+has_list(const SeqScanState *node)
+{
+	TableScanDesc heap = node->ss.ss_currentScanDesc;
+
+	return heap != NULL && heap->rs_rd->rd_tableam == GetHeapamTableAmRoutine() &&
+		   (heap->rs_flags & SO_ALLOW_PAGEMODE) != 0 && heap->rs_nkeys == 0;
+}
+
+static void
+enter(CsvScan *scan, SeqScanState *node)
+{
+	if (scan->layout != NULL)
+		pfree(scan->layout);
+	scan->node = node;
+	scan->patience = 0;
+	scan->layout = csv_layout_of_targets(RelationGetDescr(node->ss.ss_currentRelation),
+										 node->ss.ps.plan->targetlist, scan->context);
+}
+
+/* What ExecScan does with a row that a scan has returned; false if it is not wanted. */
+static bool
+give_row(CsvScan *scan, HeapScanDesc heap)
+{
+	PlanState      *plan = &scan->node->ss.ps;
+	TupleTableSlot *slot = scan->node->ss.ss_ScanTupleSlot;
+	ExprContext    *context = plan->ps_ExprContext;
+	HeapTupleHeader row = heap->rs_ctup.t_data;
+	bool            stored = scan->layout != NULL && csv_layout_fits(scan->layout, row);
+
+	if (plan->qual != NULL || !stored)
+	{
+		ResetExprContext(context);
+		context->ecxt_scantuple = ExecStoreBufferHeapTuple(&heap->rs_ctup, slot, heap->rs_cbuf);
+	}
+	if (plan->qual != NULL && !ExecQual(plan->qual, context))
+	{
+		InstrCountFiltered1(plan, 1);
+		return false;
+	}
+	if (stored)
+		csv_receive_tuple(scan->receiver, scan->layout, row);
+	else
+		csv_receive_slot(scan->receiver, plan->ps_ProjInfo ? ExecProject(plan->ps_ProjInfo) : slot);
+	return true;
+}
+
+/* The buffer that should have the next page. */
+static Buffer
+find_next(CsvScan *scan, HeapScanDesc heap)
+{
+	Buffer next;
+
+	if (heap->rs_cblock + 1 >= heap->rs_nblocks)
+		return InvalidBuffer;
+	if (scan->patience > 0)
+	{
+		scan->patience--;
+		return InvalidBuffer;
+	}
+	next = PrefetchBuffer(heap->rs_base.rs_rd, MAIN_FORKNUM, heap->rs_cblock + 1).recent_buffer;
+	if (!BufferIsValid(next))
+		scan->patience = PATIENCE;
+	return next;
+}
+
+/*
+ * Most of a scan's time would go into waiting for memory.  So while the rows of
+ * a page are written the next one is brought into the processor's cache, a few
+ * lines with each row.  The executor will most likely go there; where it does
+ * not, or where the page is evicted in between, nothing but time is lost.
+ */
+static void
+look_ahead(CsvScan *scan, HeapScanDesc heap, int rows)
+{
+	scan->left = 0;
+	scan->next = find_next(scan, heap);
+	if (!BufferIsValid(scan->next))
+		return;
+	scan->ahead = (const char *) BufferGetBlock(scan->next);
+	scan->left = BLCKSZ;
+	scan->step = TYPEALIGN(LINE, BLCKSZ / Max(rows, 1));
+}
+
+static inline void
+fetch_ahead(CsvScan *scan)
+{
+	size_t step = Min(scan->step, scan->left);
+
+	for (size_t i = 0; i < step; i += LINE)
+		PREFETCH(scan->ahead + i);
+	scan->ahead += step;
+	scan->left -= step;
+}
+
+/* Gives the rest of the page; returns the number of rows that were wanted. */
+static uint64
+give_rest(CsvScan *scan, HeapScanDesc heap)
+{
+	Page   page = BufferGetPage(heap->rs_cbuf);
+	uint64 rows = 0;
+
+	while (heap->rs_cindex + 1 < heap->rs_ntuples)
+	{
+		OffsetNumber number = heap->rs_vistuples[++heap->rs_cindex];
+		ItemId       item = PageGetItemId(page, number);
+
+		heap->rs_ctup.t_data = (HeapTupleHeader) PageGetItem(page, item);
+		heap->rs_ctup.t_len = ItemIdGetLength(item);
+		ItemPointerSet(&heap->rs_ctup.t_self, heap->rs_cblock, number);
+		pgstat_count_heap_getnext(heap->rs_base.rs_rd);
+
+		CHECK_FOR_INTERRUPTS();
+		fetch_ahead(scan);
+		if (give_row(scan, heap))
+			rows++;
+	}
+	return rows;
+}
+
+/* As if each node had returned the rows. */
+static void
+count(PlanState *plan, uint64 rows)
+{
+	EState *estate = plan->state;
+
+	if (plan->plan == estate->es_plannedstmt->planTree)
+		estate->es_processed += rows;
+	for (;;)
+	{
+		if (plan->instrument != NULL)
+			plan->instrument->tuplecount += (double) rows;
+		if (!IsA(plan, AppendState))
+			break;
+		plan = ((AppendState *) plan)->appendplans[((AppendState *) plan)->as_whichplan];
+	}
+}
+
+void
+csv_scan_page(CsvScan *scan, TupleTableSlot *slot)
+{
+	SeqScanState *node = node_of(scan->plan, slot);
+	HeapScanDesc  heap;
+
+	if (node == NULL || !has_list(node))
+	{
+		csv_receive_slot(scan->receiver, slot);
+		return;
+	}
+	if (node != scan->node)
+		enter(scan, node);
+	heap = (HeapScanDesc) node->ss.ss_currentScanDesc;
+	look_ahead(scan, heap, heap->rs_ntuples - heap->rs_cindex);
+	fetch_ahead(scan);
+	csv_receive_slot(scan->receiver, slot);
+	count(scan->plan, give_rest(scan, heap));
+}

@@ -1,0 +1,446 @@
+/*-------------------------------------------------------------------------
+ *
+ * uploader.c
+ *	  The uploader: the process that holds the secret and talks to S3.
+ *
+ * An uploader serves one request and ends.  SIGTERM and SIGINT raise ordinary
+ * errors here, at the next turn of its transfers, instead of ending the process
+ * or its transaction on the spot, so that an export can clean up behind itself
+ * and record its end.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "libpq/pqformat.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "tables/catalog.h"
+#include "tables/encoding.h"
+#include "base/guc.h"
+#include "tables/job.h"
+#include "uploader/probe.h"
+#include "uploader/store.h"
+#include "uploader/uploader.h"
+#include "base/wire.h"
+
+#define REQUEST_EXPORT 'e'
+#define REQUEST_CHECK 'c'
+#define REQUEST_IDENTITY 'i'
+#define REQUEST_RECOVER 'r'
+#define REQUEST_FIND 'f'
+
+#define REPLY_BEGUN 'b'     /* the export has begun */
+#define REPLY_CHECK 'c'     /* one check's result */
+#define REPLY_RECOVERED 'r' /* what became of one file */
+#define REPLY_FINISHED 'f'  /* totals, the region, or the identity */
+
+extern PGDLLEXPORT void s3export_uploader_main(Datum arg);
+
+/* ---- requests and replies ---- */
+
+static void
+begin_request(StringInfo request, char kind, const Connector *connector)
+{
+	initStringInfo(request);
+	appendStringInfoChar(request, kind);
+	guc_serialize(request);
+	if (connector != NULL)
+		connector_serialize(request, connector);
+}
+
+static Pipe *
+send_request(StringInfo request, int workers)
+{
+	Pipe *pipe = pipe_open(PIPE_UPLOADER, request, workers);
+
+	pfree(request->data);
+	return pipe;
+}
+
+static void
+expect_reply(Pipe *pipe, char expected, StringInfo reply)
+{
+	char letter = pipe_wait_reply(pipe, reply);
+
+	if (letter != expected)
+		elog(ERROR, "unexpected reply \"%c\" of the uploader", letter);
+}
+
+/* ---- the callers' side ---- */
+
+/* The job that was refused an uploader when one was asked for last; 0: none was. */
+static int64 refused_job = 0;
+
+bool
+uploader_was_refused(int64 job_id)
+{
+	return refused_job == job_id;
+}
+
+Pipe *
+uploader_start_export(const Connector *connector, const TransferRequest *export, int workers,
+					  Oid relid)
+{
+	MemoryContext  context = CurrentMemoryContext;
+	StringInfoData request;
+	StringInfoData reply;
+	Pipe          *pipe;
+
+	begin_request(&request, REQUEST_EXPORT, connector);
+	transfer_serialize(&request, export);
+	refused_job = export->job_id;
+	pipe = send_request(&request, workers);
+	refused_job = 0;
+	/* Before the job has a row to look for; whoever delivers acts for this role. */
+	pipe_progress(pipe)->owner = export->owner;
+	pipe_begin_progress(pipe, relid);
+	initStringInfo(&reply);
+	PG_TRY();
+	{
+		expect_reply(pipe, REPLY_BEGUN, &reply);
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		pipe_set_error(pipe, error);
+		if (error->sqlerrcode == ERRCODE_CONFIGURATION_LIMIT_EXCEEDED)
+			refused_job = export->job_id;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	pfree(reply.data);
+	return pipe;
+}
+
+void
+uploader_finish_export(Pipe *pipe, TransferTotals *totals)
+{
+	StringInfoData reply;
+
+	initStringInfo(&reply);
+	expect_reply(pipe, REPLY_FINISHED, &reply);
+	totals->job_id = wire_get_int64(&reply);
+	totals->uri = wire_get_string(&reply);
+	totals->rows = (uint64) wire_get_int64(&reply);
+	totals->bytes = (uint64) wire_get_int64(&reply);
+	totals->files = (int) wire_get_int64(&reply);
+	totals->manifest_uri = wire_get_string(&reply);
+	pfree(reply.data);
+	pipe_close(pipe);
+}
+
+List *
+uploader_check(const Connector *connector, int wait, char **region)
+{
+	List          *results = NIL;
+	StringInfoData request;
+	StringInfoData reply;
+	Pipe          *pipe;
+	char           letter;
+
+	begin_request(&request, REQUEST_CHECK, connector);
+	wire_put_int64(&request, wait);
+	pipe = send_request(&request, 0);
+	initStringInfo(&reply);
+	while ((letter = pipe_wait_reply(pipe, &reply)) == REPLY_CHECK)
+	{
+		ProbeResult *result = palloc(sizeof(ProbeResult));
+
+		result->check = wire_get_string(&reply);
+		result->ok = wire_get_int64(&reply) != 0;
+		result->advisory = wire_get_int64(&reply) != 0;
+		result->skipped = wire_get_int64(&reply) != 0;
+		result->action = wire_get_string(&reply);
+		result->sqlstate = (int) wire_get_int64(&reply);
+		result->code = wire_get_string(&reply);
+		result->request_id = wire_get_string(&reply);
+		result->message = wire_get_string(&reply);
+		result->hint = wire_get_string(&reply);
+		results = lappend(results, result);
+	}
+	if (letter != REPLY_FINISHED)
+		elog(ERROR, "unexpected reply \"%c\" of the uploader", letter);
+	*region = wire_get_string(&reply);
+	pfree(reply.data);
+	pipe_close(pipe);
+	return results;
+}
+
+UploaderIdentity *
+uploader_identity(const Connector *connector)
+{
+	UploaderIdentity *identity = palloc0(sizeof(UploaderIdentity));
+	StringInfoData    request;
+	StringInfoData    reply;
+	Pipe             *pipe;
+
+	begin_request(&request, REQUEST_IDENTITY, connector);
+	pipe = send_request(&request, 0);
+	initStringInfo(&reply);
+	expect_reply(pipe, REPLY_FINISHED, &reply);
+	identity->account = wire_get_string(&reply);
+	identity->arn = wire_get_string(&reply);
+	identity->sqlerrcode = (int) wire_get_int64(&reply);
+	identity->detail = wire_get_string(&reply);
+	identity->hint = wire_get_string(&reply);
+	pfree(reply.data);
+	pipe_close(pipe);
+	return identity;
+}
+
+char *
+uploader_find_object(const Connector *connector)
+{
+	StringInfoData request;
+	StringInfoData reply;
+	Pipe          *pipe;
+	char          *key;
+
+	begin_request(&request, REQUEST_FIND, connector);
+	pipe = send_request(&request, 0);
+	initStringInfo(&reply);
+	expect_reply(pipe, REPLY_FINISHED, &reply);
+	key = wire_get_string(&reply);
+	pfree(reply.data);
+	pipe_close(pipe);
+	return key;
+}
+
+List *
+uploader_recover(Oid role)
+{
+	List          *rows = NIL;
+	StringInfoData request;
+	StringInfoData reply;
+	Pipe          *pipe;
+	char           letter;
+
+	begin_request(&request, REQUEST_RECOVER, NULL);
+	wire_put_int64(&request, role);
+	pipe = send_request(&request, 0);
+	initStringInfo(&reply);
+	while ((letter = pipe_wait_reply(pipe, &reply)) == REPLY_RECOVERED)
+	{
+		RecoveryRow *row = palloc(sizeof(RecoveryRow));
+
+		row->job_id = wire_get_int64(&reply);
+		row->uri = wire_get_string(&reply);
+		row->action = wire_get_string(&reply);
+		row->detail = wire_get_string(&reply);
+		rows = lappend(rows, row);
+	}
+	if (letter != REPLY_FINISHED)
+		elog(ERROR, "unexpected reply \"%c\" of the uploader", letter);
+	pfree(reply.data);
+	pipe_close(pipe);
+	return rows;
+}
+
+/* ---- the uploader's side: checks ---- */
+
+static void
+reply_check(void *arg, const ProbeResult *result)
+{
+	StringInfoData reply;
+
+	initStringInfo(&reply);
+	wire_put_string(&reply, result->check);
+	wire_put_int64(&reply, result->ok);
+	wire_put_int64(&reply, result->advisory);
+	wire_put_int64(&reply, result->skipped);
+	wire_put_string(&reply, result->action);
+	wire_put_int64(&reply, result->sqlstate);
+	wire_put_string(&reply, result->code);
+	wire_put_string(&reply, result->request_id);
+	wire_put_string(&reply, result->message);
+	wire_put_string(&reply, result->hint);
+	pipe_reply((Pipe *) arg, REPLY_CHECK, &reply);
+	pfree(reply.data);
+}
+
+/* What the keys of objects in the connector's folder begin with, in UTF-8. */
+static char *
+folder_prefix(const Connector *connector)
+{
+	return connector->folder_path[0] ? encoding_to_utf8(psprintf("%s/", connector->folder_path))
+									 : "";
+}
+
+static void
+run_find(Pipe *pipe, StringInfo request)
+{
+	Connector     *connector = connector_deserialize(request);
+	HttpClient    *http = store_open_http(1, Min(guc_retry_timeout, STORE_CHECK_RETRY_TIMEOUT));
+	S3Timeouts     limits = store_timeouts();
+	S3Call         list = {.verb = S3_LIST_OBJECTS, .prefix = folder_prefix(connector)};
+	S3Session     *s3;
+	StringInfoData reply;
+
+	http_set_watch(http, store_watch_leader, pipe);
+	s3 = s3_open(http, &connector->s3, credentials_open(http, &connector->credentials, NULL, NULL),
+				 &limits);
+	(void) s3_perform(s3, &list);
+	initStringInfo(&reply);
+	wire_put_string(&reply, list.found_key != NULL ? s3_uri(s3, list.found_key) : NULL);
+	pipe_reply(pipe, REPLY_FINISHED, &reply);
+}
+
+static void
+run_check(Pipe *pipe, StringInfo request)
+{
+	Connector     *connector = connector_deserialize(request);
+	HttpClient    *http = store_open_http(2, Min(guc_retry_timeout, STORE_CHECK_RETRY_TIMEOUT));
+	S3Timeouts     limits = store_timeouts();
+	int            wait = (int) wire_get_int64(request);
+	char          *region;
+	StringInfoData reply;
+
+	http_set_watch(http, store_watch_leader, pipe);
+	probe_permissions(http, &connector->s3, &connector->credentials, &limits, wait,
+					  folder_prefix(connector), strcmp(connector->kind, "data_export") == 0,
+					  reply_check, pipe, &region);
+
+	initStringInfo(&reply);
+	wire_put_string(&reply, region);
+	pipe_reply(pipe, REPLY_FINISHED, &reply);
+}
+
+static void
+run_identity(Pipe *pipe, StringInfo request)
+{
+	Connector   *connector = connector_deserialize(request);
+	HttpClient  *http = store_open_http(1, Min(guc_retry_timeout, STORE_CHECK_RETRY_TIMEOUT));
+	Credentials *credentials;
+	const CredentialFailure *failure;
+	char                    *account;
+	char                    *arn;
+	StringInfoData           reply;
+
+	http_set_watch(http, store_watch_leader, pipe);
+	credentials = credentials_open(http, &connector->credentials, NULL, NULL);
+	initStringInfo(&reply);
+	if (credentials_caller_identity(credentials, &account, &arn, &failure))
+	{
+		wire_put_string(&reply, account);
+		wire_put_string(&reply, arn);
+		wire_put_int64(&reply, 0);
+		wire_put_string(&reply, NULL);
+		wire_put_string(&reply, NULL);
+	}
+	else
+	{
+		S3Error error;
+
+		s3_error_set_credentials(&error, failure, "");
+		wire_put_string(&reply, NULL);
+		wire_put_string(&reply, NULL);
+		wire_put_int64(&reply, s3_error_sqlstate(&error));
+		wire_put_string(&reply, s3_error_detail(&error));
+		wire_put_string(&reply, s3_error_hint(&error));
+	}
+	pipe_reply(pipe, REPLY_FINISHED, &reply);
+}
+
+/* ---- the uploader's side: recovery ---- */
+
+static void
+reply_nothing(Pipe *pipe, char letter)
+{
+	StringInfoData nothing;
+
+	initStringInfo(&nothing);
+	pipe_reply(pipe, letter, &nothing);
+}
+
+static void
+reply_recovered(void *arg, const RecoveryRow *row)
+{
+	StringInfoData reply;
+
+	initStringInfo(&reply);
+	wire_put_int64(&reply, row->job_id);
+	wire_put_string(&reply, row->uri);
+	wire_put_string(&reply, row->action);
+	wire_put_string(&reply, row->detail);
+	pipe_reply((Pipe *) arg, REPLY_RECOVERED, &reply);
+	pfree(reply.data);
+}
+
+static void
+run_recovery(Pipe *pipe, StringInfo request)
+{
+	recovery_run((Oid) wire_get_int64(request), reply_recovered, store_watch_leader, pipe);
+	reply_nothing(pipe, REPLY_FINISHED);
+}
+
+/* ---- the uploader's side: exports ---- */
+
+static void
+reply_begun(Pipe *pipe)
+{
+	reply_nothing(pipe, REPLY_BEGUN);
+}
+
+static void
+run_export(Pipe *pipe, StringInfo request)
+{
+	Connector *connector = connector_deserialize(request);
+	TransferRequest export;
+	TransferTotals totals;
+	StringInfoData reply;
+
+	transfer_deserialize(request, &export);
+	if (!transfer_run(pipe, connector, &export, reply_begun, &totals))
+		return;
+	initStringInfo(&reply);
+	wire_put_int64(&reply, totals.job_id);
+	wire_put_string(&reply, totals.uri);
+	wire_put_int64(&reply, (int64) totals.rows);
+	wire_put_int64(&reply, (int64) totals.bytes);
+	wire_put_int64(&reply, totals.files);
+	wire_put_string(&reply, totals.manifest_uri);
+	pipe_reply(pipe, REPLY_FINISHED, &reply);
+	/* Nobody waits for this. */
+	if (totals.job_id != JOB_UNRECORDED)
+		recovery_forget();
+}
+
+/* ---- the uploader's side: its main function ---- */
+
+void
+s3export_uploader_main(Datum arg)
+{
+	Pipe          *pipe;
+	StringInfoData request;
+	char           kind;
+
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	pqsignal(SIGINT, store_handle_cancel);
+	BackgroundWorkerUnblockSignals();
+
+	MemoryContextSwitchTo(
+		AllocSetContextCreate(TopMemoryContext, "s3export uploader", ALLOCSET_DEFAULT_SIZES));
+	initStringInfo(&request);
+	pipe = pipe_attach(arg, &request);
+	catalog_settle_session("s3export uploader");
+	kind = (char) pq_getmsgbyte(&request);
+	guc_restore(&request);
+	if (kind == REQUEST_EXPORT)
+		run_export(pipe, &request);
+	else if (kind == REQUEST_CHECK)
+		run_check(pipe, &request);
+	else if (kind == REQUEST_RECOVER)
+		run_recovery(pipe, &request);
+	else if (kind == REQUEST_FIND)
+		run_find(pipe, &request);
+	else
+		run_identity(pipe, &request);
+}
