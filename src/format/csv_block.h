@@ -12,7 +12,21 @@
 #ifndef CSV_BLOCK_H
 #define CSV_BLOCK_H
 
-#include "format/csv.h"
+/*
+ * Where the bytes go.  "header" is called once, before any block, if there is
+ * a header line; "block" is called with whole rows, usually of about the size
+ * asked for, more only for a single row that is larger.  "partition" is the
+ * text of the value in partition_column, in the server's encoding, NULL for a
+ * null and where there is no such column.  The bytes are the receiver's again on
+ * return.  Both may raise errors; what they allocate in
+ * the current memory context is gone after the row.
+ */
+typedef struct CsvSink
+{
+	void (*header)(void *arg, const char *data, size_t len);
+	void (*block)(void *arg, const char *partition, const char *data, size_t len, uint64 rows);
+	void *arg;
+} CsvSink;
 
 typedef struct CsvBlock
 {

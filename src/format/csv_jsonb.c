@@ -21,7 +21,6 @@
 #include "format/csv_chunk.h"
 #include "format/csv_jsonb.h"
 #include "format/csv_numeric.h"
-#include "format/csv_text_x86.h"
 
 /* what JSON has outside of strings */
 #define STRUCTURE "{}[]:, 0123456789-+.eEtrufalsn"

@@ -18,7 +18,6 @@
 
 #include "format/csv_chunk.h"
 #include "format/csv_text.h"
-#include "format/csv_text_x86.h"
 
 /* Values that are worth a call of another function. */
 #define LONG_VALUE 128

@@ -19,7 +19,6 @@
 #endif
 
 #include "format/csv_text.h"
-#include "format/csv_text_x86.h"
 
 #ifdef CSV_TEXT_X86
 

@@ -19,7 +19,7 @@
 
 #include "base/compat.h"
 #include "http/http.h"
-#include "http/http_wire.h"
+#include "http/http_internal.h"
 
 /* A session token fits without the buffer, and a copy of it, moving. */
 #define ATTEMPT_BUFFER_SIZE (16 * 1024)

@@ -27,7 +27,7 @@
 #include "utils/memutils.h"
 
 #include "http/address.h"
-#include "http/http_wire.h"
+#include "http/http_internal.h"
 #include "http/socket_set.h"
 
 #define MAX_BODY (1024 * 1024)

@@ -21,7 +21,7 @@
 #include "utils/syscache.h"
 
 #include "tables/catalog.h"
-#include "tables/connector_rows.h"
+#include "tables/connector_internal.h"
 #include "tables/lease.h"
 #include "base/secret.h"
 

@@ -16,7 +16,7 @@
 #include "utils/snapmgr.h"
 
 #include "tables/catalog.h"
-#include "tables/connector_rows.h"
+#include "tables/connector_internal.h"
 #include "base/guc.h"
 #include "base/secret.h"
 

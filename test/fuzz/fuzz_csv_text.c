@@ -10,7 +10,7 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 
-#include "format/csv_text_x86.h"
+#include "format/csv_text.h"
 #ifdef FUZZ_WORDS
 #undef CSV_TEXT_X86
 #undef __SSE2__

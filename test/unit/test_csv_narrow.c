@@ -7,7 +7,7 @@
  */
 #include "postgres_fe.h"
 
-#include "format/csv_text_x86.h"
+#include "format/csv_text.h"
 #undef CSV_TEXT_X86
 #include "format/csv_text.c"
 #include "test_csv_text.c"

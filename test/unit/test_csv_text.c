@@ -16,7 +16,6 @@
 #include "mb/pg_wchar.h"
 
 #include "format/csv_text.h"
-#include "format/csv_text_x86.h"
 #include "tap.h"
 
 #define MAX_LEN 260

@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
- * http_wire.h
+ * http_internal.h
  *	  Single HTTP exchanges, side by side, over libcurl.  For http.c only.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef HTTP_WIRE_H
-#define HTTP_WIRE_H
+#ifndef HTTP_INTERNAL_H
+#define HTTP_INTERNAL_H
 
 #include "http/http.h"
 
@@ -55,4 +55,4 @@ extern void exchange_free(Exchange *exchange);
 /* The time that a Date header tells; 0: it is malformed. */
 extern time_t http_wire_parse_date(const char *value);
 
-#endif /* HTTP_WIRE_H */
+#endif /* HTTP_INTERNAL_H */

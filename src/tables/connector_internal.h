@@ -1,14 +1,14 @@
 /*-------------------------------------------------------------------------
  *
- * connector_rows.h
+ * connector_internal.h
  *	  What the files of the connector module share.
  *
  * All of these run within a catalog scope.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef CONNECTOR_ROWS_H
-#define CONNECTOR_ROWS_H
+#ifndef CONNECTOR_INTERNAL_H
+#define CONNECTOR_INTERNAL_H
 
 #include "tables/connector.h"
 
@@ -27,4 +27,4 @@ extern void connector_claim_place(const Connector *connector, Oid user);
 /* Removes credentials that neither a connector nor the base identity uses. */
 extern void connector_drop_unused_credentials(int64 credential_id);
 
-#endif /* CONNECTOR_ROWS_H */
+#endif /* CONNECTOR_INTERNAL_H */
