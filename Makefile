@@ -17,14 +17,14 @@ OBJS = \
 	src/api/current_api.o \
 	src/currents/current_args.o \
 	src/api/job_api.o \
-	src/export/leader.o \
-	src/tables/queue.o \
-	src/tables/carry.o \
+	src/export/job_worker.o \
+	src/tables/dispatcher.o \
+	src/tables/job_settings.o \
 	src/api/progress_api.o \
 	src/api/recover_api.o \
 	src/export/export.o \
 	src/export/parallel.o \
-	src/export/output.o \
+	src/export/row_sender.o \
 	src/currents/current_worker.o \
 	src/currents/delivery.o \
 	src/currents/delivery_launch.o \
@@ -34,7 +34,7 @@ OBJS = \
 	src/currents/batch_schema.o \
 	src/currents/batch_members.o src/currents/batch_source.o src/currents/batch_unpublished.o \
 	src/currents/publication.o \
-	src/currents/decode.o \
+	src/currents/decoder.o \
 	src/tables/connector_args.o \
 	src/tables/connector_args_credentials.o \
 	src/tables/connector.o \
@@ -54,11 +54,11 @@ OBJS = \
 	src/tables/job_retry.o \
 	src/tables/catalog.o \
 	src/tables/row_mac.o \
-	src/tables/encoding.o \
-	src/tables/pending.o \
-	src/tables/lease.o \
-	src/base/names.o \
-	src/uploader/path.o \
+	src/tables/utf8.o \
+	src/tables/at_commit.o \
+	src/tables/advisory_lock.o \
+	src/aws/aws_names.o \
+	src/base/object_path.o \
 	src/format/csv.o \
 	src/format/csv_options.o \
 	src/format/csv_scan.o \
@@ -84,24 +84,24 @@ OBJS = \
 	src/uploader/stale.o \
 	src/uploader/files.o \
 	src/uploader/files_end.o \
-	src/uploader/store.o \
-	src/uploader/probe.o \
-	src/aws/policy.o \
+	src/uploader/s3_client.o \
+	src/uploader/permission_check.o \
+	src/aws/iam_policy.o \
 	src/aws/refusal.o \
 	src/s3/upload.o \
 	src/s3/upload_end.o \
-	src/s3/pace.o \
+	src/s3/concurrency.o \
 	src/base/crc32c.o \
 	src/s3/s3.o \
 	src/s3/s3_answer.o \
 	src/s3/s3_error.o \
 	src/base/s3_xml.o \
 	src/aws/credentials.o \
-	src/aws/ambient.o \
+	src/aws/ambient_credentials.o \
 	src/aws/aws_config.o \
 	src/aws/sts.o \
-	src/aws/metadata.o \
-	src/aws/session.o \
+	src/aws/instance_metadata.o \
+	src/aws/aws_session.o \
 	src/base/json_member.o \
 	src/base/json_text.o \
 	src/base/text_file.o \

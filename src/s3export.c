@@ -19,7 +19,7 @@
 #include "base/guc.h"
 #include "http/http.h"
 #include "export/parallel.h"
-#include "base/wire.h"
+#include "base/message.h"
 
 PG_MODULE_MAGIC;
 
@@ -70,14 +70,14 @@ void
 guc_serialize(StringInfo buf)
 {
 	for (int i = 0; guc_session_settings[i] != NULL; i++)
-		wire_put_string(buf, GetConfigOption(guc_session_settings[i], false, false));
+		message_put_string(buf, GetConfigOption(guc_session_settings[i], false, false));
 }
 
 void
 guc_restore(StringInfo buf)
 {
 	for (int i = 0; guc_session_settings[i] != NULL; i++)
-		SetConfigOption(guc_session_settings[i], wire_get_string(buf), PGC_SUSET, PGC_S_SESSION);
+		SetConfigOption(guc_session_settings[i], message_get_string(buf), PGC_SUSET, PGC_S_SESSION);
 }
 
 static void

@@ -18,7 +18,7 @@
 #include "tables/connector_args.h"
 #include "currents/current_args.h"
 #include "base/guc.h"
-#include "uploader/probe.h"
+#include "uploader/permission_check.h"
 #include "uploader/uploader.h"
 
 SQL_FUNCTION(s3export_create_connector);
@@ -79,7 +79,7 @@ enum
 
 /* "put object (s3:PutObject): S3 answered AccessDenied (HTTP status 403) ..." */
 static void
-append_failure(StringInfo buf, const ProbeResult *result)
+append_failure(StringInfo buf, const PermissionResult *result)
 {
 	appendStringInfo(buf, "%s%s (%s): %s", buf->len > 0 ? "\n" : "", result->check, result->action,
 					 result->message);
@@ -88,15 +88,15 @@ append_failure(StringInfo buf, const ProbeResult *result)
 static void
 require_passed(List *results)
 {
-	List              *failed = NIL;
-	const ProbeResult *first;
-	StringInfoData     failures;
-	ListCell          *lc;
+	List                   *failed = NIL;
+	const PermissionResult *first;
+	StringInfoData          failures;
+	ListCell               *lc;
 
 	initStringInfo(&failures);
 	foreach (lc, results)
 	{
-		ProbeResult *result = lfirst(lc);
+		PermissionResult *result = lfirst(lc);
 
 		if (result->ok || result->skipped)
 			continue;
@@ -156,10 +156,10 @@ return_checks(FunctionCallInfo fcinfo, List *results)
 	InitMaterializedSRF(fcinfo, 0);
 	foreach (lc, results)
 	{
-		const ProbeResult *result = lfirst(lc);
-		const char        *texts[] = {
-				   result->check,   NULL,        result->action, result->code, result->request_id,
-				   result->message, result->hint};
+		const PermissionResult *result = lfirst(lc);
+		const char             *texts[] = {
+						result->check,   NULL,        result->action, result->code, result->request_id,
+						result->message, result->hint};
 		Datum values[lengthof(texts)];
 		bool  nulls[lengthof(texts)];
 

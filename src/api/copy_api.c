@@ -18,12 +18,12 @@
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 
-#include "tables/carry.h"
+#include "tables/job_settings.h"
 #include "base/compat.h"
 #include "export/copy_args.h"
 #include "export/export.h"
 #include "tables/job.h"
-#include "tables/queue.h"
+#include "tables/dispatcher.h"
 
 SQL_FUNCTION(s3export_copy_to);
 
@@ -103,14 +103,14 @@ enqueue(FunctionCallInfo fcinfo, CopyArguments *arguments, TimestampTz retry_unt
 				.source = arguments->export.source,
 				.path = arguments->export.path,
 				.arguments = copy_args_to_pairs(fcinfo),
-				.settings = carry_collect(copy_args_settings(fcinfo)),
+				.settings = job_settings_collect(copy_args_settings(fcinfo)),
 				.retry_until = retry_until,
     };
 	int64 job_id;
 
 	export_check(&arguments->format, &arguments->export);
 	job_id = job_enqueue(&order);
-	queue_start_at_commit(job_id);
+	dispatcher_start_at_commit(job_id);
 	return job_id;
 }
 
@@ -134,7 +134,7 @@ s3export_copy_to(PG_FUNCTION_ARGS)
 	{
 		export_run(arguments.connector, &arguments.format, arguments.workers, &arguments.export,
 				   &totals);
-		queue_start();
+		dispatcher_start();
 	}
 	else
 		totals.job_id = enqueue(fcinfo, &arguments, retry_until);

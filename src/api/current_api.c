@@ -27,7 +27,7 @@
 #include "tables/connector_args.h"
 #include "currents/current.h"
 #include "currents/current_worker.h"
-#include "uploader/path.h"
+#include "base/object_path.h"
 #include "uploader/uploader.h"
 
 SQL_FUNCTION(s3export_launch);

@@ -24,8 +24,8 @@
 
 #include "base/compat.h"
 #include "tables/job.h"
-#include "tables/lease.h"
-#include "tables/queue.h"
+#include "tables/advisory_lock.h"
+#include "tables/dispatcher.h"
 
 SQL_FUNCTION(s3export_wait);
 SQL_FUNCTION(s3export_wait_all);
@@ -78,8 +78,8 @@ has_ended(const JobStatus *status)
 static bool
 has_process(int64 job_id, const JobStatus *status)
 {
-	return lease_is_held_by(job_id, status->uploader_pid) ||
-		   lease_is_held_by(job_id, status->leader_pid);
+	return advisory_lock_is_held_by(job_id, status->uploader_pid) ||
+		   advisory_lock_is_held_by(job_id, status->leader_pid);
 }
 
 /* ---------------------------------------------------------------- waiting */
@@ -142,7 +142,7 @@ wait_for_end(int64 job_id, TimestampTz deadline, JobStatus *status)
 			break;
 		require_process(job_id, status);
 		if (is_queued(status))
-			queue_start();
+			dispatcher_start();
 		wait_a_while(Min(pause, left));
 		pause = Min(pause * 3 / 2, LAST_LOOK);
 	}
@@ -176,7 +176,7 @@ raise_error_of(int64 job_id, const JobStatus *status)
 static void
 require_committed(int64 job_id)
 {
-	if (queue_is_of_transaction(job_id))
+	if (dispatcher_is_of_transaction(job_id))
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("cannot wait for job " INT64_FORMAT, job_id),
 						errdetail("This transaction has queued it, and it starts when the "
@@ -322,7 +322,7 @@ s3export_wait_all(PG_FUNCTION_ARGS)
 static bool
 interrupt(int64 job_id, int pid)
 {
-	if (!lease_is_held_by(job_id, pid))
+	if (!advisory_lock_is_held_by(job_id, pid))
 		return false;
 #ifdef HAVE_SETSID
 	return kill(-pid, SIGINT) == 0;

@@ -14,7 +14,7 @@
 
 #include "base/compat.h"
 #include "tables/job.h"
-#include "tables/queue.h"
+#include "tables/dispatcher.h"
 #include "uploader/uploader.h"
 
 SQL_FUNCTION(s3export_recover);
@@ -51,6 +51,6 @@ s3export_recover(PG_FUNCTION_ARGS)
 		return (Datum) 0;
 	foreach (cell, uploader_recover(role))
 		put_row((ReturnSetInfo *) fcinfo->resultinfo, lfirst(cell));
-	queue_start();
+	dispatcher_start();
 	return (Datum) 0;
 }

@@ -16,8 +16,8 @@
 
 #include "base/compat.h"
 #include "tables/connector_args.h"
-#include "base/names.h"
-#include "aws/policy.h"
+#include "aws/aws_names.h"
+#include "aws/iam_policy.h"
 #include "uploader/uploader.h"
 
 SQL_FUNCTION(s3export_identity);
@@ -144,13 +144,13 @@ s3export_iam_policy(PG_FUNCTION_ARGS)
 		args_set_region(connector, region);
 	args_set_rights(connector, fcinfo, POLICY_ARG_KMS_KEY_ID);
 
-	scope.partition = names_region_partition(connector->s3.region);
+	scope.partition = aws_names_region_partition(connector->s3.region);
 	scope.bucket = connector->s3.bucket;
 	scope.need_delete = strcmp(connector->kind, "data_export") == 0;
 	scope.sets_acl = connector->s3.acl != NULL;
 	scope.sets_tags = connector->s3.tags != NULL;
 	scope.kms_key_id = connector->s3.kms_key_id;
-	PG_RETURN_DATUM(jsonb_of(policy_for_connector(&scope, connector->folder_path)));
+	PG_RETURN_DATUM(jsonb_of(iam_policy_for_connector(&scope, connector->folder_path)));
 }
 
 Datum
@@ -161,10 +161,10 @@ s3export_trust_policy(PG_FUNCTION_ARGS)
 
 	if (identity->arn == NULL)
 		report_failure(ERROR, identity);
-	principal = policy_principal(identity->arn);
+	principal = iam_policy_principal(identity->arn);
 	if (strcmp(principal, identity->arn) != 0)
 		ereport(NOTICE, (errmsg("the base identity is a session of role \"%s\"", principal),
 						 errhint("If the role has a path, such as \"role/service/name\", write it "
 								 "into the policy's principal: STS does not tell it.")));
-	PG_RETURN_DATUM(jsonb_of(policy_for_trust(principal, connector_external_id(GetUserId()))));
+	PG_RETURN_DATUM(jsonb_of(iam_policy_for_trust(principal, connector_external_id(GetUserId()))));
 }

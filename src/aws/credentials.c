@@ -19,10 +19,10 @@
 
 #include "utils/memutils.h"
 
-#include "aws/ambient.h"
+#include "aws/ambient_credentials.h"
 #include "aws/credentials.h"
 #include "base/guc.h"
-#include "aws/metadata.h"
+#include "aws/instance_metadata.h"
 #include "base/secret.h"
 #include "aws/sts.h"
 
@@ -93,7 +93,7 @@ keys_renewed(void *arg, Session *session, const CredentialFailure *failure)
 	if (session != NULL)
 	{
 		if (keys->session != NULL)
-			session_free(keys->session);
+			aws_session_free(keys->session);
 		keys->session = session;
 		keys->failures = 0;
 		return;
@@ -203,7 +203,7 @@ keys_without_end(const SigV4Credentials *values)
 {
 	Keys *keys = palloc0(sizeof(Keys));
 
-	keys->session = session_create(CurrentMemoryContext, values, NULL);
+	keys->session = aws_session_create(CurrentMemoryContext, values, NULL);
 	return keys->session != NULL ? keys : NULL;
 }
 
@@ -277,10 +277,10 @@ open_ambient_source(HttpClient *http, Sts *sts, const Ambient *ambient, const ch
 		source = sts_assume_role_with_web_identity(sts, &role, ambient->token_file);
 	}
 	else if (ambient->kind == AMBIENT_CONTAINER)
-		source =
-			metadata_container(http, ambient->url, ambient->token_file, ambient->token, &wrong);
+		source = instance_metadata_of_container(http, ambient->url, ambient->token_file,
+												ambient->token, &wrong);
 	else
-		source = metadata_instance(http, ambient->url, &wrong);
+		source = instance_metadata_of_instance(http, ambient->url, &wrong);
 	if (wrong != NULL)
 		refuse_ambient(ambient, wrong);
 	return keys_of_source(source);
@@ -306,14 +306,14 @@ open_ambient(HttpClient *http, const CredentialConfig *config, const char *sessi
 						errhint("The server's administrator can allow them with the setting "
 								"\"%s\".",
 								"s3export.allow_ambient_credentials")));
-	ambient = ambient_find();
+	ambient = ambient_credentials_find();
 	sts = sts_open(http, ambient->sts_endpoint_url,
 				   ambient->region != NULL ? ambient->region : config->region);
 	if (ambient->kind == AMBIENT_KEYS)
 		keys = open_ambient_keys(ambient);
 	else
 		keys = open_ambient_source(http, sts, ambient, session_name);
-	ambient_wipe(ambient);
+	ambient_credentials_wipe(ambient);
 	if (ambient->role.role_arn == NULL)
 		return keys;
 
@@ -411,7 +411,7 @@ credentials_replace(Credentials *credentials, const CredentialConfig *config)
 	MemoryContextSwitchTo(caller);
 	/* A session's source may still have a request under way. */
 	if (old->source == NULL)
-		session_free(old->session);
+		aws_session_free(old->session);
 	if (role == NULL)
 		return;
 	role->superseded = role->renewing;

@@ -8,7 +8,7 @@
 #ifndef CREDENTIALS_H
 #define CREDENTIALS_H
 
-#include "aws/session.h"
+#include "aws/aws_session.h"
 
 /*
  * What is known before anything is opened; secrets are sealed here.  There are
@@ -31,7 +31,7 @@ typedef struct Credentials Credentials;
 /*
  * Opens the sealed secret, or looks for ambient ones; sends nothing yet.  Raises
  * an error when the secret is missing or does not open, when ambient ones are not
- * allowed here, and what ambient_find does.  "session_name" goes into AWS's logs
+ * allowed here, and what ambient_credentials_find does.  "session_name" goes into AWS's logs
  * ("s3export-42"), "policy" is a session policy or NULL; both are for a role
  * only.  Secrets are overwritten when the current memory context goes.
  */

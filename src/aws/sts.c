@@ -13,7 +13,7 @@
 #include "utils/memutils.h"
 
 #include "base/guc.h"
-#include "base/names.h"
+#include "aws/aws_names.h"
 #include "base/s3_xml.h"
 #include "base/secret.h"
 #include "aws/sts.h"
@@ -220,7 +220,7 @@ error_text(const HttpResponse *response, const char *in_aws, const char *in_s3)
 
 	if (text == NULL)
 		text = s3_xml_find(response->body, response->body_len, in_s3);
-	return text != NULL ? session_clean_text(text) : pstrdup("");
+	return text != NULL ? aws_session_clean_text(text) : pstrdup("");
 }
 
 static void
@@ -354,11 +354,11 @@ static char *
 failure_message(const HttpResponse *response, const StsError *error)
 {
 	if (response->status == 0)
-		return session_clean_text(response->transport_error);
+		return aws_session_clean_text(response->transport_error);
 	if (error->message[0] != '\0')
 		return error->message;
 	if (error->code[0] == '\0' && http_is_refusal(response->status))
-		return session_clean_text(
+		return aws_session_clean_text(
 			psprintf("the answer is not one of STS, but %s", http_describe(response)));
 	if (response->status == 200)
 		return pstrdup("the answer does not hold what was asked for");
@@ -532,17 +532,18 @@ take_session(StsCall *call, const HttpResponse *response)
 		.session_token = token,
 	};
 
-	source->session = token == NULL ? NULL
-									: session_create(source->source.context, &keys,
-													 arn != NULL ? session_clean_text(arn) : NULL);
+	source->session = token == NULL
+						  ? NULL
+						  : aws_session_create(source->source.context, &keys,
+											   arn != NULL ? aws_session_clean_text(arn) : NULL);
 	secret_wipe(secret);
 	secret_wipe(token);
 	if (source->session == NULL)
 		return false;
-	if (session_set_end(source->session, answer_text(call, response, "Credentials/Expiration"),
-						server_now != 0 ? server_now : http_now(call->sts->http)))
+	if (aws_session_set_end(source->session, answer_text(call, response, "Credentials/Expiration"),
+							server_now != 0 ? server_now : http_now(call->sts->http)))
 		return true;
-	session_free(source->session);
+	aws_session_free(source->session);
 	source->session = NULL;
 	return false;
 }
@@ -675,8 +676,8 @@ take_identity(StsCall *call, const HttpResponse *response)
 
 	if (account == NULL || arn == NULL)
 		return false;
-	identity->account = session_clean_text(account);
-	identity->arn = session_clean_text(arn);
+	identity->account = aws_session_clean_text(account);
+	identity->arn = aws_session_clean_text(arn);
 	return true;
 }
 
@@ -734,11 +735,11 @@ sts_open(HttpClient *http, const char *endpoint_url, const char *region)
 	if (endpoint_url == NULL)
 	{
 		/* The global endpoint's sessions are not valid in every region. */
-		sts->host = psprintf("sts.%s.%s", sts->region, names_region_suffix(sts->region));
+		sts->host = psprintf("sts.%s.%s", sts->region, aws_names_region_suffix(sts->region));
 		sts->url = psprintf("https://%s/", sts->host);
 		return sts;
 	}
-	wrong = names_parse_endpoint(endpoint_url, &endpoint);
+	wrong = aws_names_parse_endpoint(endpoint_url, &endpoint);
 	if (wrong != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

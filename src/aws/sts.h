@@ -10,7 +10,7 @@
 #ifndef STS_H
 #define STS_H
 
-#include "aws/session.h"
+#include "aws/aws_session.h"
 
 typedef struct Sts Sts;
 

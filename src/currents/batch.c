@@ -15,7 +15,7 @@
 #include "utils/relcache.h"
 
 #include "currents/batch_internal.h"
-#include "uploader/path.h"
+#include "base/object_path.h"
 #include "currents/publication.h"
 #include "uploader/uploader.h"
 
@@ -28,8 +28,8 @@
 static char *
 folder_name(Relation relation)
 {
-	return path_table(get_namespace_name(RelationGetNamespace(relation)),
-					  RelationGetRelationName(relation));
+	return object_path_table(get_namespace_name(RelationGetNamespace(relation)),
+							 RelationGetRelationName(relation));
 }
 
 void
@@ -318,7 +318,7 @@ batch_begin(Batch *batch, const DecodeTransaction *transaction)
 	/* What is cached is of others, which have changed what was there when it began. */
 	batch->older = transaction->base < batch->changed;
 	if (batch->older)
-		decode_forget_catalogs();
+		decoder_forget_catalogs();
 	batch_begin_unpublished(batch);
 	batch_begin_members(batch, transaction);
 }
@@ -393,7 +393,7 @@ batch_end(Batch *batch, const DecodeTransaction *transaction)
 	look_at_members(batch, transaction);
 	/* What it has seen before others had changed it is cached as well. */
 	if (batch->older)
-		decode_forget_catalogs();
+		decoder_forget_catalogs();
 }
 
 /* ---- copies ---- */

@@ -21,7 +21,7 @@
 #include "executor/tuptable.h"
 
 #include "currents/current.h"
-#include "currents/decode.h"
+#include "currents/decoder.h"
 
 typedef struct Batch Batch;
 

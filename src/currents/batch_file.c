@@ -19,7 +19,7 @@
 #include "utils/timestamp.h"
 
 #include "currents/batch_internal.h"
-#include "tables/encoding.h"
+#include "tables/utf8.h"
 #include "base/json_member.h"
 #include "uploader/uploader.h"
 
@@ -264,7 +264,7 @@ events_per_file(const Batch *batch)
 static void
 send_schema(Batch *batch, const Target *target, const CurrentTable *previous)
 {
-	char     *object = encoding_to_utf8(batch_schema_object(target, previous, current_id(batch)));
+	char     *object = utf8_from_database(batch_schema_object(target, previous, current_id(batch)));
 	PipeBlock block = {.kind = PIPE_OBJECT,
 					   .folder = batch_schema_path(target),
 					   .data = object,

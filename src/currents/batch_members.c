@@ -32,7 +32,7 @@
 #include "utils/syscache.h"
 
 #include "currents/batch_internal.h"
-#include "uploader/path.h"
+#include "base/object_path.h"
 #include "currents/publication.h"
 
 /* A relation that was there before the transaction. */
@@ -46,7 +46,7 @@ typedef struct Member
 static char *
 name_of(Oid relid)
 {
-	return path_table(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+	return object_path_table(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
 }
 
 static bool
@@ -221,10 +221,10 @@ is_new(const DecodeTransaction *transaction, Oid relid)
 	begin_versions(&versions, RelationRelationId, ClassOidIndexId, Anum_pg_class_oid, relid);
 	while (!found && HeapTupleIsValid(tuple = systable_getnext(versions.scan)))
 	{
-		if (decode_is_of(transaction, HeapTupleHeaderGetXmin(tuple->t_data)))
+		if (decoder_is_of(transaction, HeapTupleHeaderGetXmin(tuple->t_data)))
 			writes = true;
 		else
-			found = decode_is_of(transaction, HeapTupleHeaderGetUpdateXid(tuple->t_data));
+			found = decoder_is_of(transaction, HeapTupleHeaderGetUpdateXid(tuple->t_data));
 	}
 	end_versions(&versions);
 	return writes && !found;
@@ -310,8 +310,8 @@ is_touched(const DecodeTransaction *transaction, Oid catalog, Oid index, AttrNum
 
 	begin_versions(&versions, catalog, index, attnum, oid);
 	while (!found && HeapTupleIsValid(tuple = systable_getnext(versions.scan)))
-		found = decode_is_of(transaction, HeapTupleHeaderGetXmin(tuple->t_data)) ||
-				decode_is_of(transaction, HeapTupleHeaderGetUpdateXid(tuple->t_data));
+		found = decoder_is_of(transaction, HeapTupleHeaderGetXmin(tuple->t_data)) ||
+				decoder_is_of(transaction, HeapTupleHeaderGetUpdateXid(tuple->t_data));
 	end_versions(&versions);
 	return found;
 }
@@ -335,7 +335,7 @@ is_moved(const DecodeTransaction *transaction, Oid relid)
 		Form_pg_class row = (Form_pg_class) GETSTRUCT(tuple);
 
 		found = (row->relnamespace != schema || row->relpersistence != persistence) &&
-				decode_is_of(transaction, HeapTupleHeaderGetUpdateXid(tuple->t_data));
+				decoder_is_of(transaction, HeapTupleHeaderGetUpdateXid(tuple->t_data));
 	}
 	end_versions(&versions);
 	return found;

@@ -27,7 +27,7 @@
 
 #include "currents/batch_internal.h"
 #include "base/json_member.h"
-#include "uploader/path.h"
+#include "base/object_path.h"
 
 bool
 batch_has_column(const PublishedTable *published, Form_pg_attribute attribute)
@@ -102,8 +102,8 @@ batch_describe_columns(const Batch *batch, Relation relation, const PublishedTab
 
 	initStringInfo(&columns);
 	appendStringInfo(&columns, "%s\n%c %d %d %u\n",
-					 path_table(get_namespace_name(RelationGetNamespace(relation)),
-								RelationGetRelationName(relation)),
+					 object_path_table(get_namespace_name(RelationGetNamespace(relation)),
+									   RelationGetRelationName(relation)),
 					 relation->rd_rel->relreplident, published->operations,
 					 published->columns != NULL, hash_of(published->filter));
 	for (int i = 0; i < desc->natts; i++)

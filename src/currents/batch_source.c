@@ -22,7 +22,7 @@
 #include "utils/relcache.h"
 
 #include "currents/batch_internal.h"
-#include "uploader/path.h"
+#include "base/object_path.h"
 
 /* How many relations with changes are remembered, so that those that come and go take no memory. */
 #define MAX_SOURCES 2000

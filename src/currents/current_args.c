@@ -19,7 +19,7 @@
 #include "tables/connector_args.h"
 #include "format/csv.h"
 #include "currents/current_args.h"
-#include "base/names.h"
+#include "aws/aws_names.h"
 
 #define MAX_EVENTS_PER_FILE 10000000
 
@@ -183,7 +183,7 @@ read_feed(FunctionCallInfo fcinfo, int number)
 	else if (strpbrk(feed, "/{}") != NULL)
 		wrong = "It is the name of one folder, and has neither slashes nor braces.";
 	else
-		wrong = names_check_key(feed);
+		wrong = aws_names_check_key(feed);
 	if (wrong != NULL)
 		invalid_value(ARG_FEED, feed, wrong);
 	return feed;

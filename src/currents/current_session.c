@@ -16,8 +16,8 @@
 #include "utils/memutils.h"
 
 #include "currents/current_internal.h"
-#include "tables/lease.h"
-#include "uploader/path.h"
+#include "tables/advisory_lock.h"
+#include "base/object_path.h"
 
 /* What is so when a connector says nothing about it. */
 #define DEFAULT_EVENTS_PER_FILE 15000
@@ -77,7 +77,7 @@ current_insert(Connector *connector, const CurrentSettings *settings)
 		settings->set_drop_after ? settings->drop_after : DEFAULT_DROP_AFTER, settings->feed,
 		settings->origin, !settings->set_header || settings->header, settings->null_print,
 		settings->force_quote, settings->set_heartbeat ? settings->heartbeat : -1,
-		path_encode(get_database_name(MyDatabaseId)));
+		object_path_encode(get_database_name(MyDatabaseId)));
 	catalog_leave(&scope);
 }
 
@@ -123,7 +123,7 @@ lock_current(Connector *connector)
 static void
 exclude_deliveries(const Connector *connector)
 {
-	if (!lease_lock_current(connector->connector_id))
+	if (!advisory_lock_current(connector->connector_id))
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
 						errmsg("connector \"%s\" is being delivered or launched", connector->name),
 						errhint("Try again when that has ended, or cancel it.")));

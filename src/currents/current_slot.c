@@ -18,7 +18,7 @@
 
 #include "base/compat.h"
 #include "currents/current_internal.h"
-#include "tables/pending.h"
+#include "tables/at_commit.h"
 
 CurrentSlot
 current_find_slot(int64 connector_id)
@@ -95,5 +95,5 @@ static PendingList doomed = {
 void
 current_drop_slot_at_commit(int64 connector_id)
 {
-	pending_add(&doomed, connector_id);
+	at_commit_add(&doomed, connector_id);
 }

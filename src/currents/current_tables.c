@@ -18,7 +18,7 @@
 #include "utils/syscache.h"
 
 #include "currents/current_internal.h"
-#include "uploader/path.h"
+#include "base/object_path.h"
 
 /* ---- rows ---- */
 
@@ -382,7 +382,7 @@ forget_interrupted_copies(const Current *current, StringInfo names, MemoryContex
 
 		appendStringInfo(names, "%s%s", names->len > 0 ? ", " : "",
 						 quote_qualified_identifier(schema, table));
-		tables = lappend(tables, path_table(schema, table));
+		tables = lappend(tables, object_path_table(schema, table));
 		MemoryContextSwitchTo(old);
 	}
 	if (tables == NIL)

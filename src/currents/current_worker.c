@@ -20,7 +20,7 @@
 #include "currents/current_worker.h"
 #include "base/guc.h"
 #include "ipc/pipe.h"
-#include "base/wire.h"
+#include "base/message.h"
 
 #define REQUEST_DELIVER 'd'
 #define REQUEST_LAUNCH 'l'
@@ -51,23 +51,23 @@ perform(const Request *request, DeliveryOutcome *outcome)
 	initStringInfo(&message);
 	appendStringInfoChar(&message, request->kind);
 	guc_serialize(&message);
-	wire_put_int64(&message, request->connector_id);
-	wire_put_int64(&message, request->copy_existing);
-	wire_put_int64(&message, request->relid);
-	wire_put_int64(&message, request->userid);
+	message_put_int64(&message, request->connector_id);
+	message_put_int64(&message, request->copy_existing);
+	message_put_int64(&message, request->relid);
+	message_put_int64(&message, request->userid);
 	pipe = pipe_open(PIPE_CURRENT, &message, 0);
 	pfree(message.data);
 
 	initStringInfo(&reply);
 	if (pipe_wait_reply(pipe, &reply) != REPLY_FINISHED)
 		elog(ERROR, "unexpected reply of the worker that delivers");
-	outcome->state = wire_get_string(&reply);
-	outcome->events = (uint64) wire_get_int64(&reply);
-	outcome->files = (int) wire_get_int64(&reply);
-	outcome->bytes = (uint64) wire_get_int64(&reply);
-	outcome->events_dropped = (uint64) wire_get_int64(&reply);
-	outcome->position = (XLogRecPtr) wire_get_int64(&reply);
-	outcome->batch = wire_get_string(&reply);
+	outcome->state = message_get_string(&reply);
+	outcome->events = (uint64) message_get_int64(&reply);
+	outcome->files = (int) message_get_int64(&reply);
+	outcome->bytes = (uint64) message_get_int64(&reply);
+	outcome->events_dropped = (uint64) message_get_int64(&reply);
+	outcome->position = (XLogRecPtr) message_get_int64(&reply);
+	outcome->batch = message_get_string(&reply);
 	pfree(reply.data);
 	pipe_close(pipe);
 }
@@ -130,13 +130,13 @@ reply_outcome(Pipe *pipe, const DeliveryOutcome *outcome)
 	StringInfoData reply;
 
 	initStringInfo(&reply);
-	wire_put_string(&reply, outcome->state);
-	wire_put_int64(&reply, (int64) outcome->events);
-	wire_put_int64(&reply, outcome->files);
-	wire_put_int64(&reply, (int64) outcome->bytes);
-	wire_put_int64(&reply, (int64) outcome->events_dropped);
-	wire_put_int64(&reply, (int64) outcome->position);
-	wire_put_string(&reply, outcome->batch);
+	message_put_string(&reply, outcome->state);
+	message_put_int64(&reply, (int64) outcome->events);
+	message_put_int64(&reply, outcome->files);
+	message_put_int64(&reply, (int64) outcome->bytes);
+	message_put_int64(&reply, (int64) outcome->events_dropped);
+	message_put_int64(&reply, (int64) outcome->position);
+	message_put_string(&reply, outcome->batch);
 	pipe_reply(pipe, REPLY_FINISHED, &reply);
 }
 
@@ -145,10 +145,10 @@ read_request(Request *request, StringInfo message)
 {
 	request->kind = (char) pq_getmsgbyte(message);
 	guc_restore(message);
-	request->connector_id = wire_get_int64(message);
-	request->copy_existing = wire_get_int64(message) != 0;
-	request->relid = (Oid) wire_get_int64(message);
-	request->userid = (Oid) wire_get_int64(message);
+	request->connector_id = message_get_int64(message);
+	request->copy_existing = message_get_int64(message) != 0;
+	request->relid = (Oid) message_get_int64(message);
+	request->userid = (Oid) message_get_int64(message);
 }
 
 /*

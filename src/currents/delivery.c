@@ -21,10 +21,10 @@
 
 #include "currents/batch.h"
 #include "format/compress.h"
-#include "currents/decode.h"
+#include "currents/decoder.h"
 #include "currents/delivery_internal.h"
 #include "uploader/files.h"
-#include "tables/lease.h"
+#include "tables/advisory_lock.h"
 
 /* So much WAL that has not been sent, in bytes, is a backlog: its files have more events. */
 #define BACKLOG (UINT64CONST(64) * 1024 * 1024)
@@ -140,7 +140,7 @@ open_decoder(Delivery *delivery)
 		return;
 	/* It outlives the batch. */
 	old = MemoryContextSwitchTo(MemoryContextGetParent(delivery->context));
-	delivery->decoder = decode_open(delivery->current->delivered, make_sink(delivery));
+	delivery->decoder = decoder_open(delivery->current->delivered, make_sink(delivery));
 	MemoryContextSwitchTo(old);
 }
 
@@ -148,7 +148,7 @@ static void
 close_decoder(Delivery *delivery)
 {
 	if (delivery->decoder != NULL)
-		decode_close(delivery->decoder);
+		decoder_close(delivery->decoder);
 	delivery->decoder = NULL;
 }
 
@@ -189,14 +189,14 @@ tell_withheld(Delivery *delivery)
 static void
 move(Delivery *delivery, Filling *filling)
 {
-	filling->moved = decode_position(delivery->decoder);
+	filling->moved = decoder_position(delivery->decoder);
 	filling->since = GetCurrentTimestamp();
 	if (filling->moved <= delivery->current->delivered)
 		return;
 	current_moved(delivery->current, filling->moved);
-	decode_confirm(filling->moved);
+	decoder_confirm(filling->moved);
 	delivery->outcome->position = filling->moved;
-	decode_forget_catalogs();
+	decoder_forget_catalogs();
 	batch_forget_sources(delivery->batch);
 }
 
@@ -212,7 +212,7 @@ note_event(Filling *filling, uint64 events, XLogRecPtr position)
 static bool
 is_filled(Delivery *delivery, Filling *filling)
 {
-	XLogRecPtr position = decode_position(delivery->decoder);
+	XLogRecPtr position = decoder_position(delivery->decoder);
 	uint64     events = batch_events(delivery->batch);
 
 	if (events != filling->events)
@@ -234,12 +234,12 @@ static void
 fill_batch(Delivery *delivery, const CurrentBatch *again)
 {
 	XLogRecPtr end = again != NULL ? again->end : delivery->target;
-	XLogRecPtr start = Max(decode_position(delivery->decoder), delivery->current->delivered);
+	XLogRecPtr start = Max(decoder_position(delivery->decoder), delivery->current->delivered);
 	Filling    filling = {.looked = start, .moved = start, .since = GetCurrentTimestamp()};
 
-	while (decode_position(delivery->decoder) < end)
+	while (decoder_position(delivery->decoder) < end)
 	{
-		decode_next(delivery->decoder);
+		decoder_next(delivery->decoder);
 		if (again == NULL && is_filled(delivery, &filling))
 			break;
 	}
@@ -250,7 +250,7 @@ send_batch(Delivery *delivery, CurrentBatch *settings, bool again)
 {
 	Current        *current = delivery->current;
 	Batch          *batch = delivery->batch;
-	CurrentProgress progress = {.position = decode_position(delivery->decoder)};
+	CurrentProgress progress = {.position = decoder_position(delivery->decoder)};
 
 	if (!again)
 	{
@@ -261,7 +261,7 @@ send_batch(Delivery *delivery, CurrentBatch *settings, bool again)
 		settings->committed_at = batch_committed_at(batch);
 		current_begin_batch(current, settings, batch_take_gaps(batch), delivery->context);
 	}
-	batch_seal(batch, progress.position, decode_timeline(delivery->decoder, progress.position));
+	batch_seal(batch, progress.position, decoder_timeline(delivery->decoder, progress.position));
 	batch_finish(batch, &progress);
 	current_delivered(current, &progress);
 	delivery->outcome->events += progress.events;
@@ -307,8 +307,8 @@ run_batch(Delivery *delivery)
 	bool         sends;
 
 	open_decoder(delivery);
-	decode_forget_catalogs();
-	start = Max(decode_position(delivery->decoder), current->delivered);
+	decoder_forget_catalogs();
+	start = Max(decoder_position(delivery->decoder), current->delivered);
 	if (!again)
 		delivery_choose_settings(current, delivery->target > start ? delivery->target - start : 0,
 								 &settings);
@@ -321,9 +321,9 @@ run_batch(Delivery *delivery)
 	sends = again || !batch_is_empty(delivery->batch) || owes_batch(current);
 	if (sends)
 		send_batch(delivery, &settings, again);
-	delivery->outcome->position = decode_position(delivery->decoder);
+	delivery->outcome->position = decoder_position(delivery->decoder);
 	if (sends)
-		decode_confirm(delivery->outcome->position);
+		decoder_confirm(delivery->outcome->position);
 	batch_close(delivery->batch);
 	delivery->batch = NULL;
 }
@@ -363,12 +363,12 @@ drop_events(Delivery *delivery)
 	delivery_choose_settings(current, 0, &settings);
 	delivery->batch = batch_open_to_count(current, &settings, position);
 	open_decoder(delivery);
-	while (decode_position(delivery->decoder) < delivery->target)
+	while (decoder_position(delivery->decoder) < delivery->target)
 	{
-		decode_next(delivery->decoder);
+		decoder_next(delivery->decoder);
 		if (delivery->beyond)
 			break;
-		position = decode_position(delivery->decoder);
+		position = decoder_position(delivery->decoder);
 		if (position - forgotten < QUIET_BYTES)
 			continue;
 		batch_forget_sources(delivery->batch);
@@ -393,7 +393,7 @@ drop_events(Delivery *delivery)
 	}
 	else
 		current_moved(current, position);
-	decode_confirm(position);
+	decoder_confirm(position);
 }
 
 /*
@@ -413,7 +413,7 @@ look_at_clock(Delivery *delivery)
 		current_warn(current);
 		return;
 	}
-	delivery->target = decode_wal_end();
+	delivery->target = decoder_wal_end();
 	delivery->cutoff = GetCurrentTimestamp() - current->drop_after * 1000;
 	if (current->batch.end != InvalidXLogRecPtr)
 		drop_batch(delivery);
@@ -426,7 +426,7 @@ look_at_clock(Delivery *delivery)
 void
 delivery_exclude_others(int64 connector_id)
 {
-	if (!lease_try_current(connector_id))
+	if (!advisory_lock_try_current(connector_id))
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
 						errmsg("connector \"%s\" is being delivered or launched",
 							   delivery_load(connector_id)->connector->name),
@@ -462,16 +462,16 @@ static void
 check_position(Delivery *delivery)
 {
 	const Current *current = delivery->current;
-	XLogRecPtr     confirmed = decode_confirmed();
+	XLogRecPtr     confirmed = decoder_confirmed();
 
 	if (current->elsewhere)
 	{
 		current_upgraded(current, confirmed);
 		return;
 	}
-	if (confirmed <= current->delivered || decode_is_own(current->delivered, confirmed))
+	if (confirmed <= current->delivered || decoder_is_own(current->delivered, confirmed))
 		return;
-	decode_release();
+	decoder_release();
 	lose(delivery, false,
 		 psprintf("Replication slot \"%s\" has been advanced from %X/%X to %X/%X by somebody else; "
 				  "the changes in between were not delivered.",
@@ -484,7 +484,7 @@ acquire(Delivery *delivery)
 {
 	const Current *current = delivery->current;
 
-	switch (decode_acquire(current_slot_name(current->connector->connector_id)))
+	switch (decoder_acquire(current_slot_name(current->connector->connector_id)))
 	{
 		case DECODE_SLOT_ACQUIRED:
 			check_position(delivery);
@@ -523,13 +523,13 @@ settle(Delivery *delivery, TimestampTz since)
 	if (delivery->outcome->events == 0 && current->failures == 0 &&
 		current->last_delivery_at != 0 &&
 		!TimestampDifferenceExceeds(current->caught_up_at, since, SETTLED_TIME) &&
-		decode_is_own(current->delivered, position))
+		decoder_is_own(current->delivered, position))
 	{
-		decode_confirm(position);
+		decoder_confirm(position);
 		return;
 	}
 	current_caught_up(current, position, since);
-	decode_confirm(decode_is_own(position, XactLastCommitEnd) ? XactLastCommitEnd : position);
+	decoder_confirm(decoder_is_own(position, XactLastCommitEnd) ? XactLastCommitEnd : position);
 }
 
 /* What a person has not launched, has paused or stopped: false.  Raises an error about the others. */
@@ -563,7 +563,7 @@ deliver_changes(Delivery *delivery)
 	TimestampTz since = GetCurrentTimestamp();
 
 	current_end_waits(delivery->current);
-	delivery->target = decode_wal_end();
+	delivery->target = decoder_wal_end();
 	delivery->current = delivery_load(delivery->connector_id);
 	delivery->outcome->position = delivery->current->delivered;
 	if (delivery->current->state == CURRENT_SUSPENDED && !current_may_try(delivery->current))
@@ -573,7 +573,7 @@ deliver_changes(Delivery *delivery)
 	{
 		/* So that no two batches end at one place, which names those without events. */
 		if (delivery->outcome->position >= delivery->target)
-			delivery->target = decode_wal_end();
+			delivery->target = decoder_wal_end();
 		current_check(delivery->current, false);
 		run_batch(delivery);
 		delivery->current = NULL;
@@ -607,7 +607,7 @@ delivery_catch_up(Delivery *delivery)
 	acquire(delivery);
 	deliver_changes(delivery);
 	current_moved(delivery->current, delivery->outcome->position);
-	decode_release();
+	decoder_release();
 	delivery->current = delivery_load(delivery->connector_id);
 }
 
@@ -671,9 +671,9 @@ delivery_attempt(Delivery *delivery, void (*work)(Delivery *delivery),
 		delivery->decoder = NULL;
 		undo(delivery, error);
 	}
-	decode_release();
+	decoder_release();
 	/* Whoever hears how this ended may begin another at once. */
-	lease_release_current(delivery->connector_id);
+	advisory_lock_release_current(delivery->connector_id);
 	if (error != NULL)
 		ReThrowError(error);
 	delivery->outcome->state = pstrdup(current_state_name(delivery->current->state));

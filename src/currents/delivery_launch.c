@@ -33,7 +33,7 @@
 #include "utils/snapmgr.h"
 
 #include "tables/catalog.h"
-#include "currents/decode.h"
+#include "currents/decoder.h"
 #include "currents/delivery_internal.h"
 
 /* Takes the rows of one table. */
@@ -187,7 +187,7 @@ create_slot_and_copy(Delivery *delivery, const char *slot, Oid joined)
 	StartTransactionCommand();
 	XactIsoLevel = XACT_REPEATABLE_READ;
 	XactReadOnly = true;
-	start = decode_create_slot(slot, true);
+	start = decoder_create_slot(slot, true);
 	MemoryContextSwitchTo(context);
 	transaction = copy_as_transaction(OidIsValid(joined) ? current->delivered : start);
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -263,7 +263,7 @@ launch(Delivery *delivery)
 	current->slot = current_slot_name(delivery->connector_id);
 	current_check(current, true);
 	warn_of_no_tables(current);
-	decode_discard(current->slot);
+	decoder_discard(current->slot);
 	wait_for_locks(true);
 	if (delivery->copies)
 	{
@@ -272,7 +272,7 @@ launch(Delivery *delivery)
 		position = create_slot_and_copy(delivery, current->slot, InvalidOid);
 	}
 	else
-		position = decode_create_slot(current->slot, false);
+		position = decoder_create_slot(current->slot, false);
 
 	sends = delivery->copies && batch_events(delivery->batch) > 0;
 	if (sends)
@@ -283,7 +283,7 @@ launch(Delivery *delivery)
 	current->delivered = position;
 	current_launching(current, position, delivery->copies, sends);
 	delivery->begun = true;
-	decode_keep_slot();
+	decoder_keep_slot();
 	if (sends)
 	{
 		finish_copy(delivery, &progress);
@@ -298,7 +298,7 @@ launch(Delivery *delivery)
 static void
 explain_cancel(ErrorData *error)
 {
-	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED || !decode_needs_too_much())
+	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED || !decoder_needs_too_much())
 		return;
 	error->sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
 	error->message = pstrdup("the launch needs more WAL than the server may keep");
@@ -310,7 +310,7 @@ static void
 undo_launch(Delivery *delivery, ErrorData *error)
 {
 	explain_cancel(error);
-	decode_drop_slot();
+	decoder_drop_slot();
 	wait_for_locks(false);
 	if (!delivery->begun)
 		return;
@@ -396,7 +396,7 @@ add_table(Delivery *delivery)
 	wait_for_locks(true);
 	open_copy(delivery, &settings);
 	position = create_slot_and_copy(delivery, name_copy_slot(delivery), delivery->relid);
-	decode_release();
+	decoder_release();
 	current_take_versions(current, batch_versions(delivery->batch));
 	current_table_copying(current, delivery->relid, delivery->added, position);
 	if (batch_events(delivery->batch) > 0)
@@ -419,7 +419,7 @@ undo_add_table(Delivery *delivery, ErrorData *error)
 {
 	const Current *current = delivery->current;
 
-	decode_release();
+	decoder_release();
 	wait_for_locks(false);
 	if (current == NULL)
 		return;

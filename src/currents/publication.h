@@ -16,7 +16,7 @@
 #include "nodes/nodes.h"
 #include "utils/relcache.h"
 
-#include "currents/decode.h"
+#include "currents/decoder.h"
 
 /* Sets of operations: bits of DecodeOperation. */
 #define OPERATION_BIT(operation) (1 << (operation))

@@ -27,8 +27,8 @@
 #include "export/copy_args.h"
 #include "base/guc.h"
 #include "tables/job.h"
-#include "base/names.h"
-#include "uploader/path.h"
+#include "aws/aws_names.h"
+#include "base/object_path.h"
 
 /* Of max_file_size: blocks become so small below it that they compress badly. */
 #define MIN_FILE_SIZE (1024 * 1024)
@@ -190,7 +190,7 @@ refuse_path(const char *path, const char *detail, const char *hint)
 static void
 refuse_foreign_format(const char *path)
 {
-	const char *format = path_foreign_format(path);
+	const char *format = object_path_foreign_format(path);
 
 	if (format != NULL)
 		refuse_path(path, psprintf("Files named .%s are no CSV, and s3export writes CSV.", format),
@@ -212,14 +212,14 @@ path_argument(FunctionCallInfo fcinfo, const Connector *connector)
 
 	if (path == NULL)
 		return NULL;
-	wrong = path_check(path);
+	wrong = object_path_check(path);
 	if (wrong != NULL)
 		refuse_path(path, wrong, PATH_PLACEHOLDERS);
 	refuse_foreign_format(path);
-	key = path_expand(path, &fields);
+	key = object_path_expand(path, &fields);
 	if (connector->folder_path[0])
 		key = psprintf("%s/%s", connector->folder_path, key);
-	wrong = names_check_key(key);
+	wrong = aws_names_check_key(key);
 	if (wrong != NULL)
 		refuse_path(path, wrong,
 					"The path is the object's name below the connector's folder, such as "

@@ -10,7 +10,7 @@
 
 #include "fmgr.h"
 
-#include "export/output.h"
+#include "export/row_sender.h"
 #include "uploader/transfer.h"
 
 typedef struct CopyArguments

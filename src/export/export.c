@@ -258,7 +258,7 @@ plan_query(SPIPlanPtr prepared, int workers, int *senders)
 static void
 execute_alone(PlannedStmt *plan, const char *text, Output *output)
 {
-	DestReceiver *receiver = output_receiver(output);
+	DestReceiver *receiver = row_sender_receiver(output);
 	QueryDesc    *execution =
 		CreateQueryDesc(plan, text, GetActiveSnapshot(), InvalidSnapshot, receiver, NULL, NULL, 0);
 
@@ -279,12 +279,12 @@ execute(SPIPlanPtr prepared, PlannedStmt *plan, int senders, OutputFormat *forma
 
 	pg_atomic_write_u64(&pipe_progress(pipe)->expected_rows, (uint64) plan->planTree->plan_rows);
 	format->alone = senders == 0;
-	output = output_open(format, pipe);
+	output = row_sender_open(format, pipe);
 	if (senders > 0)
 		parallel_execute(plan, text, format, pipe, output);
 	else
 		execute_alone(plan, text, output);
-	output_close(output);
+	row_sender_close(output);
 }
 
 /*

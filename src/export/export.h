@@ -8,7 +8,7 @@
 #ifndef EXPORT_H
 #define EXPORT_H
 
-#include "export/output.h"
+#include "export/row_sender.h"
 #include "uploader/uploader.h"
 
 /*

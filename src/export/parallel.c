@@ -251,10 +251,10 @@ static void
 send_rows(Sink *sink)
 {
 	PlanState    *below = outerPlanState(sink);
-	DestReceiver *receiver = output_receiver(sink->output);
+	DestReceiver *receiver = row_sender_receiver(sink->output);
 
 	csv_receiver_watch(receiver, below);
-	while (!output_is_lost(sink->output))
+	while (!row_sender_is_lost(sink->output))
 	{
 		TupleTableSlot *slot;
 
@@ -278,14 +278,14 @@ work(Sink *sink)
 	Pipe         *pipe = pipe_join((uint32) private_int(data, PRIVATE_PIPE), ParallelWorkerNumber);
 	DestReceiver *receiver;
 
-	sink->output = output_open(private_format(data), pipe);
-	receiver = output_receiver(sink->output);
+	sink->output = row_sender_open(private_format(data), pipe);
+	receiver = row_sender_receiver(sink->output);
 	receiver->rStartup(receiver, CMD_SELECT, ExecGetResultType(&node->ss.ps));
 	send_rows(sink);
 	receiver->rShutdown(receiver);
 	ereport(DEBUG1, (errmsg_internal("parallel worker %d has sent " UINT64_FORMAT " rows",
-									 ParallelWorkerNumber, output_rows(sink->output))));
-	output_close(sink->output);
+									 ParallelWorkerNumber, row_sender_rows(sink->output))));
+	row_sender_close(sink->output);
 	pipe_leave(pipe);
 }
 
@@ -396,12 +396,12 @@ parallel_execute(PlannedStmt *plan, const char *text, const OutputFormat *format
 
 	/* The receiver sends the header before workers are started, and the last block. */
 	query = CreateQueryDesc(plan, text, GetActiveSnapshot(), InvalidSnapshot,
-							output_receiver(output), NULL, NULL, 0);
+							row_sender_receiver(output), NULL, NULL, 0);
 	ExecutorStart(query, 0);
 	((Sink *) outerPlanState(query->planstate))->output = output;
 	compat_executor_run(query);
-	ereport(DEBUG1,
-			(errmsg_internal("the leader has sent " UINT64_FORMAT " rows", output_rows(output))));
+	ereport(DEBUG1, (errmsg_internal("the leader has sent " UINT64_FORMAT " rows",
+									 row_sender_rows(output))));
 	ExecutorFinish(query);
 	ExecutorEnd(query);
 	FreeQueryDesc(query);

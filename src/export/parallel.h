@@ -15,7 +15,7 @@
 
 #include "nodes/plannodes.h"
 
-#include "export/output.h"
+#include "export/row_sender.h"
 
 /* For _PG_init: workers find the plan's node by its name. */
 extern void parallel_init(void);

@@ -62,7 +62,7 @@ s3_open(HttpClient *http, const S3Config *config, Credentials *credentials,
 
 	if (!s3_is_aws(session))
 	{
-		const char *wrong = names_parse_endpoint(config->endpoint_url, &session->endpoint);
+		const char *wrong = aws_names_parse_endpoint(config->endpoint_url, &session->endpoint);
 
 		if (wrong != NULL)
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -180,7 +180,7 @@ is_virtual_hosted(const S3Session *session)
 		case S3_ADDRESSING_AUTO:
 			break;
 	}
-	return s3_is_aws(session) && names_bucket_is_dns_label(session->config->bucket);
+	return s3_is_aws(session) && aws_names_bucket_is_dns_label(session->config->bucket);
 }
 
 static char *
@@ -192,7 +192,8 @@ host_name(const S3Session *session)
 	if (is_virtual_hosted(session))
 		appendStringInfo(&host, "%s.", session->config->bucket);
 	if (s3_is_aws(session))
-		appendStringInfo(&host, "s3.%s.%s", session->region, names_region_suffix(session->region));
+		appendStringInfo(&host, "s3.%s.%s", session->region,
+						 aws_names_region_suffix(session->region));
 	else
 	{
 		appendStringInfoString(&host, session->endpoint.host);

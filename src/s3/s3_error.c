@@ -13,7 +13,7 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 
-#include "base/names.h"
+#include "aws/aws_names.h"
 #include "s3/s3_error.h"
 #include "base/s3_xml.h"
 
@@ -157,7 +157,7 @@ set_region(S3Error *error, const HttpResponse *response)
 	if (region == NULL)
 		region = s3_xml_find(response->body, response->body_len, "Error/Region");
 	if (region != NULL && strlen(region) < sizeof(error->region) &&
-		names_check_region(region) == NULL)
+		aws_names_check_region(region) == NULL)
 		strlcpy(error->region, region, sizeof(error->region));
 }
 

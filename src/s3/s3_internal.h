@@ -8,7 +8,7 @@
 #ifndef S3_INTERNAL_H
 #define S3_INTERNAL_H
 
-#include "base/names.h"
+#include "aws/aws_names.h"
 #include "s3/s3.h"
 
 /* Tells an upload of ours from what others have put under the same key. */

@@ -31,7 +31,7 @@ typedef struct UploadLimits
 {
 	size_t memory;               /* bytes, all part buffers together */
 	size_t part_size;            /* bytes, of the first parts of an object */
-	int    max_concurrent_parts; /* the most; how many see pace.h */
+	int    max_concurrent_parts; /* the most; how many see concurrency.h */
 	int    max_open;             /* objects that are written at the same time: begun, not sealed */
 
 	/* S3 has acknowledged a part; must not raise errors.  NULL: not called. */

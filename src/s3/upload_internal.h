@@ -12,7 +12,7 @@
 #include "lib/ilist.h"
 #include "utils/timestamp.h"
 
-#include "s3/pace.h"
+#include "s3/concurrency.h"
 #include "s3/upload.h"
 
 typedef enum BufferState
@@ -97,7 +97,7 @@ struct UploadPool
 	PartBuffer *buffers;
 	int         nbuffers;
 	int         sending;
-	Pace        pace;
+	Concurrency pace;
 	uint64      turns;
 	size_t      allocated;  /* bytes in buffers */
 	size_t      unattended; /* bytes written since the client was driven */

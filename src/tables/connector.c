@@ -22,7 +22,7 @@
 
 #include "tables/catalog.h"
 #include "tables/connector_internal.h"
-#include "tables/lease.h"
+#include "tables/advisory_lock.h"
 #include "base/secret.h"
 
 static const char *const addressing_names[] = {"auto", "path", "virtual"};
@@ -426,7 +426,7 @@ lock_places(const Connector *connector)
 {
 	bool currents = strcmp(connector->kind, "currents") == 0;
 
-	lease_lock_bucket(connector->s3.endpoint_url, connector->s3.bucket, currents);
+	advisory_lock_bucket(connector->s3.endpoint_url, connector->s3.bucket, currents);
 }
 
 /* Within a scope: is its place another one than that in its row, or newly reserved? */

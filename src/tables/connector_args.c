@@ -16,9 +16,9 @@
 #include "utils/varlena.h"
 
 #include "tables/connector_args_internal.h"
-#include "tables/encoding.h"
+#include "tables/utf8.h"
 #include "base/guc.h"
-#include "base/names.h"
+#include "aws/aws_names.h"
 
 #define MAX_NAME_LENGTH (NAMEDATALEN - 1)
 #define MAX_CURRENTS_FOLDER 512
@@ -122,7 +122,7 @@ args_set_kind(Connector *connector, const char *value)
 void
 args_set_bucket(Connector *connector, const char *value)
 {
-	args_require("bucket", value, names_check_bucket(value));
+	args_require("bucket", value, aws_names_check_bucket(value));
 	connector->s3.bucket = pstrdup(value);
 }
 
@@ -134,7 +134,7 @@ require_room_for_files(const Connector *connector)
 
 	if (strcmp(connector->kind, "currents") != 0)
 		return;
-	len = strlen(encoding_to_utf8(connector->folder_path));
+	len = strlen(utf8_from_database(connector->folder_path));
 	if (len > MAX_CURRENTS_FOLDER)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -150,7 +150,7 @@ args_set_folder_path(Connector *connector, const char *value)
 {
 	char *normalized;
 
-	args_require("folder_path", value, names_normalize_folder(value, &normalized));
+	args_require("folder_path", value, aws_names_normalize_folder(value, &normalized));
 	connector->folder_path = normalized;
 	require_room_for_files(connector);
 }
@@ -162,7 +162,7 @@ args_set_folder_path(Connector *connector, const char *value)
 static void
 set_default_folder(Connector *connector)
 {
-	const char *wrong = connector->name ? names_check_key(connector->name) : NULL;
+	const char *wrong = connector->name ? aws_names_check_key(connector->name) : NULL;
 
 	if (strcmp(connector->kind, "currents") == 0)
 		connector->folder_path = pstrdup("currents");
@@ -182,7 +182,7 @@ args_set_region(Connector *connector, const char *value)
 		connector->s3.region = NULL;
 	else
 	{
-		args_require("region", value, names_check_region(value));
+		args_require("region", value, aws_names_check_region(value));
 		connector->s3.region = pstrdup(value);
 	}
 }
@@ -201,7 +201,7 @@ endpoint_is_allowed(const char *url, const char *list)
 	{
 		NamesEndpoint endpoint;
 
-		if (names_parse_endpoint((char *) lfirst(lc), &endpoint) == NULL &&
+		if (aws_names_parse_endpoint((char *) lfirst(lc), &endpoint) == NULL &&
 			strcmp(endpoint.url, url) == 0)
 			return true;
 	}
@@ -234,7 +234,7 @@ args_endpoint(const char *argument, const char *value)
 		return NULL;
 	/* What stands before an "@" could be a password. */
 	args_require(argument, strchr(value, '@') ? NULL : value,
-				 names_parse_endpoint(value, &endpoint));
+				 aws_names_parse_endpoint(value, &endpoint));
 	if (strcmp(argument, "sts_endpoint_url") == 0)
 		require_sts_endpoint(endpoint.url);
 	else if (!endpoint_is_allowed(endpoint.url, guc_allowed_endpoints))
@@ -280,7 +280,7 @@ static void
 set_expected_bucket_owner(Connector *connector, const char *value)
 {
 	if (*value != '\0')
-		args_require("expected_bucket_owner", value, names_check_account(value));
+		args_require("expected_bucket_owner", value, aws_names_check_account(value));
 	connector->s3.expected_bucket_owner = *value != '\0' ? pstrdup(value) : NULL;
 }
 
@@ -379,7 +379,7 @@ set_encryption(S3Config *s3, FunctionCallInfo fcinfo, int first)
 		set_server_side_encryption(s3, encryption);
 	if (kms_key_id != NULL)
 	{
-		s3->kms_key_id = optional_text("kms_key_id", kms_key_id, names_check_kms_key_id);
+		s3->kms_key_id = optional_text("kms_key_id", kms_key_id, aws_names_check_kms_key_id);
 		if (s3->kms_key_id != NULL)
 			require_kms(s3, "kms_key_id");
 	}
@@ -402,13 +402,14 @@ args_set_object(Connector *connector, FunctionCallInfo fcinfo, int first)
 
 	if (storage_class != NULL)
 		s3->storage_class =
-			optional_text("storage_class", storage_class, names_check_storage_class);
+			optional_text("storage_class", storage_class, aws_names_check_storage_class);
 	if (!PG_ARGISNULL(first + 4))
 		set_tags(connector, PG_GETARG_DATUM(first + 4));
 	if (acl != NULL)
-		s3->acl = optional_text("acl", acl, names_check_acl);
+		s3->acl = optional_text("acl", acl, aws_names_check_acl);
 	if (content_type != NULL)
-		s3->content_type = optional_text("content_type", content_type, names_check_content_type);
+		s3->content_type =
+			optional_text("content_type", content_type, aws_names_check_content_type);
 	return any || storage_class != NULL || !PG_ARGISNULL(first + 4) || acl != NULL ||
 		   content_type != NULL;
 }
@@ -421,9 +422,9 @@ args_set_rights(Connector *connector, FunctionCallInfo fcinfo, int first)
 	char     *acl = args_text(fcinfo, first + 1);
 
 	if (kms_key_id != NULL)
-		s3->kms_key_id = optional_text("kms_key_id", kms_key_id, names_check_kms_key_id);
+		s3->kms_key_id = optional_text("kms_key_id", kms_key_id, aws_names_check_kms_key_id);
 	if (acl != NULL)
-		s3->acl = optional_text("acl", acl, names_check_acl);
+		s3->acl = optional_text("acl", acl, aws_names_check_acl);
 	if (!PG_ARGISNULL(first + 2))
 		set_tags(connector, PG_GETARG_DATUM(first + 2));
 }

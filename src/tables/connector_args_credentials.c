@@ -19,7 +19,7 @@
 
 #include "tables/connector_args_internal.h"
 #include "base/guc.h"
-#include "base/names.h"
+#include "aws/aws_names.h"
 #include "base/secret.h"
 
 /* Room for a secret and a session token of the greatest length, and line ends. */
@@ -139,8 +139,8 @@ read_secret_file(CredentialArgs *args, const char *path)
 
 	if (*rest != '\0')
 		wrong = "It has more than two lines.";
-	else if ((wrong = names_check_secret(secret)) == NULL && *token != '\0')
-		wrong = names_check_session_token(token);
+	else if ((wrong = aws_names_check_secret(secret)) == NULL && *token != '\0')
+		wrong = aws_names_check_session_token(token);
 	if (wrong == NULL)
 	{
 		args->secret_access_key = secret_strdup(CurrentMemoryContext, secret);
@@ -197,10 +197,10 @@ read_secret(CredentialArgs *args, FunctionCallInfo fcinfo, int first)
 static void
 check_keys(const CredentialArgs *args)
 {
-	args_require("access_key_id", NULL, names_check_access_key_id(args->access_key_id));
-	args_require("secret_access_key", NULL, names_check_secret(args->secret_access_key));
+	args_require("access_key_id", NULL, aws_names_check_access_key_id(args->access_key_id));
+	args_require("secret_access_key", NULL, aws_names_check_secret(args->secret_access_key));
 	if (args->session_token != NULL)
-		args_require("session_token", NULL, names_check_session_token(args->session_token));
+		args_require("session_token", NULL, aws_names_check_session_token(args->session_token));
 }
 
 void
@@ -283,7 +283,7 @@ args_read_credentials(CredentialArgs *args, FunctionCallInfo fcinfo, int first)
 		return;
 	if (args->role_arn != NULL)
 	{
-		args_require("role_arn", args->role_arn, names_check_role_arn(args->role_arn));
+		args_require("role_arn", args->role_arn, aws_names_check_role_arn(args->role_arn));
 		return;
 	}
 	if (key == NULL)

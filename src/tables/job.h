@@ -10,7 +10,7 @@
  * functions do nothing then.
  *
  * Recovery relies on the order of what is committed.  A job is 'running' only
- * while somebody holds its lease (lease.h).  A file has its row, with its
+ * while somebody holds its lease (advisory_lock.h).  A file has its row, with its
  * upload's id, before its first part is sent; a file is 'completing' only when
  * its job is, and a job only when all of its rows have been taken, so that one
  * whose files are all in place has succeeded.

@@ -13,7 +13,7 @@
 
 #include "base/guc.h"
 #include "tables/row_mac.h"
-#include "base/wire.h"
+#include "base/message.h"
 
 /*
  * The columns that decide.  Roles are in them as OIDs: a role that is renamed is the
@@ -75,12 +75,12 @@ static void
 append_value(StringInfo content, Datum value, Form_pg_attribute attribute)
 {
 	if (attribute->attbyval)
-		wire_put_int64(content, (int64) value);
+		message_put_int64(content, (int64) value);
 	else if (attribute->attlen == -1)
 	{
 		struct varlena *plain = PG_DETOAST_DATUM_PACKED(value);
 
-		wire_put_bytes(content, VARDATA_ANY(plain), VARSIZE_ANY_EXHDR(plain));
+		message_put_bytes(content, VARDATA_ANY(plain), VARSIZE_ANY_EXHDR(plain));
 	}
 	else
 		elog(ERROR, "column \"%s\" has an unexpected type", NameStr(attribute->attname));
@@ -108,14 +108,14 @@ row_proof_of(RowProof *proof, const char *table, HeapTuple tuple, TupleDesc desc
 	proof->mac = null ? NULL : (bytea *) PG_DETOAST_DATUM_COPY(mac);
 	initStringInfo(&content);
 	appendStringInfoSpaces(&content, VARHDRSZ);
-	wire_put_int64(&content, MyDatabaseId);
-	wire_put_string(&content, table);
+	message_put_int64(&content, MyDatabaseId);
+	message_put_string(&content, table);
 	for (const char *const *column = columns_of(table); *column != NULL; column++)
 	{
 		int   number = column_number(desc, *column);
 		Datum value = heap_getattr(tuple, number, desc, &null);
 
-		wire_put_int64(&content, !null);
+		message_put_int64(&content, !null);
 		if (!null)
 			append_value(&content, value, TupleDescAttr(desc, number - 1));
 	}
@@ -192,13 +192,13 @@ row_require_proof(const RowProof *proof, bool writing)
 static void
 put_bytea(StringInfo buf, const bytea *value)
 {
-	wire_put_bytes(buf, value, value ? VARSIZE(value) : 0);
+	message_put_bytes(buf, value, value ? VARSIZE(value) : 0);
 }
 
 void
 row_proof_serialize(StringInfo buf, const RowProof *proof)
 {
-	wire_put_string(buf, proof->table);
+	message_put_string(buf, proof->table);
 	put_bytea(buf, proof->content);
 	put_bytea(buf, proof->mac);
 }
@@ -206,7 +206,7 @@ row_proof_serialize(StringInfo buf, const RowProof *proof)
 void
 row_proof_deserialize(StringInfo buf, RowProof *proof)
 {
-	proof->table = wire_get_string(buf);
-	proof->content = wire_get_bytes(buf);
-	proof->mac = wire_get_bytes(buf);
+	proof->table = message_get_string(buf);
+	proof->content = message_get_bytes(buf);
+	proof->mac = message_get_bytes(buf);
 }

@@ -17,11 +17,11 @@
 
 #include "common/hashfn.h"
 
-#include "tables/encoding.h"
+#include "tables/utf8.h"
 #include "uploader/files_internal.h"
 #include "base/guc.h"
-#include "base/names.h"
-#include "uploader/path.h"
+#include "aws/aws_names.h"
+#include "base/object_path.h"
 
 /* However much memory there is: buffers are searched. */
 #define MAX_OPEN 256
@@ -41,7 +41,7 @@ expand(const FilesOptions *options, int part)
 		.part = part,
 	};
 
-	return path_expand(options->path, &fields);
+	return object_path_expand(options->path, &fields);
 }
 
 static char *
@@ -49,7 +49,7 @@ checked_key(const FilesOptions *options, const char *path)
 {
 	const char *folder = options->connector->folder_path;
 	char       *key = folder[0] ? psprintf("%s/%s", folder, path) : pstrdup(path);
-	const char *wrong = names_check_key(key);
+	const char *wrong = aws_names_check_key(key);
 
 	if (wrong != NULL)
 		ereport(ERROR,
@@ -62,7 +62,7 @@ checked_key(const FilesOptions *options, const char *path)
 static char *
 named_key(const FilesOptions *options, const char *name)
 {
-	return checked_key(options, psprintf("%s%s", path_folder(expand(options, 1)), name));
+	return checked_key(options, psprintf("%s%s", object_path_folder(expand(options, 1)), name));
 }
 
 char *
@@ -71,7 +71,8 @@ files_key(const FilesOptions *options, const char *folder, int part)
 	if (folder != NULL && options->named)
 		return named_key(options, folder);
 	if (folder != NULL)
-		return checked_key(options, path_in_folder(expand(options, part), path_hive_place(folder)));
+		return checked_key(
+			options, object_path_in_folder(expand(options, part), object_path_hive_place(folder)));
 	return checked_key(options, expand(options, part));
 }
 
@@ -80,7 +81,7 @@ files_manifest_key(const FilesOptions *options)
 {
 	if (options->manifest_name != NULL)
 		return named_key(options, options->manifest_name);
-	return checked_key(options, path_of_manifest(expand(options, 1)));
+	return checked_key(options, object_path_of_manifest(expand(options, 1)));
 }
 
 /* ---- which file ---- */
@@ -155,7 +156,7 @@ static File *
 create_file(Files *files, int number, char *key, const char *content_type)
 {
 	UploadOptions options = {
-		.key = encoding_to_utf8(key),
+		.key = utf8_from_database(key),
 		.fail_if_exists = number >= 0 && !files_may_replace(&files->options, key),
 		.content_type = content_type,
 		.started = upload_has_id,
@@ -366,7 +367,7 @@ next_part(Files *files, Partition *partition)
 	const char *folder = partition->folder;
 
 	if (folder != NULL && !files->options.named)
-		partition = find_partition(files, path_hive_place(folder));
+		partition = find_partition(files, object_path_hive_place(folder));
 	return ++partition->files;
 }
 

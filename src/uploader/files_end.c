@@ -9,7 +9,7 @@
 
 #include "uploader/files_internal.h"
 #include "base/guc.h"
-#include "uploader/path.h"
+#include "base/object_path.h"
 
 /* ---- their order ---- */
 
@@ -19,7 +19,7 @@ compare_names(const ListCell *a, const ListCell *b)
 {
 	const char *left = ((const File *) lfirst(a))->partition->folder;
 	const char *right = ((const File *) lfirst(b))->partition->folder;
-	int         order = strcmp(path_name(left), path_name(right));
+	int         order = strcmp(object_path_name(left), object_path_name(right));
 
 	return order != 0 ? order : strcmp(left, right);
 }
@@ -215,13 +215,13 @@ common_uri(const Files *files)
 	first = linitial(files->list);
 	if (list_length(files->list) == 1)
 		return pstrdup(first->uri);
-	len = strlen(path_folder(first->uri));
+	len = strlen(object_path_folder(first->uri));
 	for (int i = 1; i < list_length(files->list); i++)
 	{
 		const JobFile *file = list_nth(files->list, i);
 
 		while (strncmp(file->uri, first->uri, len) != 0)
-			len = strlen(path_folder(pnstrdup(first->uri, len - 1)));
+			len = strlen(object_path_folder(pnstrdup(first->uri, len - 1)));
 	}
 	return pnstrdup(first->uri, len);
 }

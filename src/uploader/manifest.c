@@ -26,10 +26,10 @@
 #include "utils/relcache.h"
 #include "utils/syscache.h"
 
-#include "tables/encoding.h"
+#include "tables/utf8.h"
 #include "base/json_member.h"
 #include "uploader/manifest.h"
-#include "uploader/path.h"
+#include "base/object_path.h"
 
 #define MANIFEST_VERSION 1
 #define NAMED_FORMAT 1
@@ -209,10 +209,10 @@ append_time(StringInfo buf, const char *name, pg_time_t time)
 static void
 append_partition(StringInfo buf, const char *folder)
 {
-	char *column = path_hive_value(psprintf("=%.*s", (int) strcspn(folder, "="), folder));
+	char *column = object_path_hive_value(psprintf("=%.*s", (int) strcspn(folder, "="), folder));
 
 	appendStringInfoString(buf, ", \"partition\": {");
-	json_member_append(buf, column, path_hive_value(folder));
+	json_member_append(buf, column, object_path_hive_value(folder));
 	appendStringInfoChar(buf, '}');
 }
 
@@ -293,7 +293,7 @@ manifest_make(const FilesOptions *options, const char *description, Files *files
 	appendStringInfo(&buf, "%s,\n", description);
 	append_files(&buf, files_in_order(files), append_file);
 	append_totals(&buf, files);
-	return encoding_to_utf8(buf.data);
+	return utf8_from_database(buf.data);
 }
 
 char *
@@ -308,5 +308,5 @@ manifest_make_named(const Files *files)
 		appendStringInfo(&buf, "  %s,\n", description);
 	append_files(&buf, files_in_order(files), append_named_file);
 	append_totals(&buf, files);
-	return encoding_to_utf8(buf.data);
+	return utf8_from_database(buf.data);
 }

@@ -18,12 +18,12 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
-#include "tables/encoding.h"
+#include "tables/utf8.h"
 #include "base/guc.h"
 #include "tables/job.h"
-#include "tables/lease.h"
+#include "tables/advisory_lock.h"
 #include "uploader/recovery.h"
-#include "uploader/store.h"
+#include "uploader/s3_client.h"
 
 /* One request, its retries, and what it takes to have credentials; ms */
 #define REQUEST_TIMEOUT 15000
@@ -115,7 +115,7 @@ static void
 settle(Recovery *recovery, JobRemnant *remnant)
 {
 	JobFile    *file = &remnant->file;
-	char       *key = encoding_to_utf8(file->key);
+	char       *key = utf8_from_database(file->key);
 	const char *found = NULL;
 	S3Error     error;
 
@@ -143,16 +143,16 @@ settle_in_session(Recovery *recovery, const JobRemains *remains, JobRemnant *rem
 {
 	Connector  *connector = recovery->connector;
 	JobFile    *file = &remnant->file;
-	S3Timeouts  limits = store_timeouts();
-	HttpClient *http = store_open_http(2, Min(guc_retry_timeout, STORE_CHECK_RETRY_TIMEOUT));
+	S3Timeouts  limits = s3_client_timeouts();
+	HttpClient *http = s3_client_open_http(2, Min(guc_retry_timeout, STORE_CHECK_RETRY_TIMEOUT));
 
 	http_set_watch(http, recovery->watch, recovery->arg);
 	connector_require_proof(connector, false);
 	connector_require_credentials(connector);
 	recovery->s3 =
 		s3_open(http, &connector->s3,
-				store_open_credentials(http, connector, psprintf(INT64_FORMAT, remains->job_id),
-									   encoding_to_utf8(file->key), false, false),
+				s3_client_open_credentials(http, connector, psprintf(INT64_FORMAT, remains->job_id),
+										   utf8_from_database(file->key), false, false),
 				&limits);
 	settle(recovery, remnant);
 }
@@ -339,7 +339,7 @@ recover_job(Recovery *recovery, int64 job_id)
 	ResourceOwner owner = CurrentResourceOwner;
 	MemoryContext job_context;
 
-	if (!lease_try_exclusive(job_id))
+	if (!advisory_lock_try_exclusive(job_id))
 		return;
 	job_context = AllocSetContextCreate(context, "s3export recovery", ALLOCSET_DEFAULT_SIZES);
 	PG_TRY();
@@ -354,7 +354,7 @@ recover_job(Recovery *recovery, int64 job_id)
 	}
 	PG_END_TRY();
 	MemoryContextDelete(job_context);
-	lease_release(job_id);
+	advisory_lock_release(job_id);
 }
 
 
@@ -444,9 +444,9 @@ recovery_is_due(const Connector *connector, int64 job_id)
 	{
 		int64 other = *(int64 *) lfirst(cell);
 
-		if (!lease_try_exclusive(other))
+		if (!advisory_lock_try_exclusive(other))
 			continue;
-		lease_release(other);
+		advisory_lock_release(other);
 		return true;
 	}
 	return false;

@@ -12,7 +12,7 @@
 #include "postmaster/interrupt.h"
 #include "utils/timestamp.h"
 
-#include "tables/encoding.h"
+#include "tables/utf8.h"
 #include "tables/job.h"
 #include "uploader/stale.h"
 
@@ -33,7 +33,7 @@ typedef enum Fate
 static Fate
 remove_file(S3Session *s3, const JobFile *file, S3Error *error)
 {
-	char  *key = encoding_to_utf8(file->key);
+	char  *key = utf8_from_database(file->key);
 	S3Call head = {.verb = S3_HEAD_OBJECT, .key = key};
 	S3Call removal = {.verb = S3_DELETE_OBJECT, .key = key};
 

@@ -25,19 +25,19 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
-#include "tables/encoding.h"
+#include "tables/utf8.h"
 #include "uploader/files.h"
 #include "base/guc.h"
 #include "tables/job.h"
-#include "tables/lease.h"
+#include "tables/advisory_lock.h"
 #include "uploader/manifest.h"
-#include "uploader/path.h"
-#include "tables/queue.h"
+#include "base/object_path.h"
+#include "tables/dispatcher.h"
 #include "uploader/recovery.h"
 #include "uploader/stale.h"
-#include "uploader/store.h"
+#include "uploader/s3_client.h"
 #include "uploader/transfer.h"
-#include "base/wire.h"
+#include "base/message.h"
 
 /* How long cleaning up may take: after an error, and when the server stops. */
 #define ABORT_TIMEOUT 5000
@@ -172,7 +172,7 @@ make_label(int64 job_id)
 static void
 claim_place(const TransferRequest *request)
 {
-	if (request->places == 0 || lease_try_place_of_role(request->owner, request->places))
+	if (request->places == 0 || advisory_lock_try_place_of_role(request->owner, request->places))
 		return;
 	ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					errmsg("too many exports of the role are running"),
@@ -203,13 +203,13 @@ begin_job(Transfer *transfer)
 	choose_files(transfer);
 	key = first_key(transfer);
 	if (transfer->options.partitioned)
-		key = path_folder(key);
+		key = object_path_folder(key);
 	request.first_key = first_key(transfer);
-	transfer->key = encoding_to_utf8(key);
+	transfer->key = utf8_from_database(key);
 	transfer->uri = connector_uri(transfer->connector, key);
 	if (transfer->job_id != JOB_UNRECORDED)
 	{
-		lease_join(transfer->job_id);
+		advisory_lock_join(transfer->job_id);
 		transfer->leased = true;
 	}
 	pg_atomic_write_u64(&transfer->progress->job_id, (uint64) transfer->job_id);
@@ -226,10 +226,10 @@ claim_path(Transfer *transfer)
 	int64       connector_id = transfer->connector->connector_id;
 	TimestampTz since = GetCurrentTimestamp();
 
-	while (!lease_try_path(connector_id, transfer->key))
+	while (!advisory_lock_try_path(connector_id, transfer->key))
 	{
 		if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(), PATH_PATIENCE) &&
-			!lease_path_is_marked(connector_id, transfer->key))
+			!advisory_lock_path_is_marked(connector_id, transfer->key))
 		{
 			int64 other = job_writing_to(connector_id, transfer->uri, transfer->job_id);
 
@@ -242,7 +242,7 @@ claim_path(Transfer *transfer)
 						 compat_wait_event(wait_event, "S3exportPath"));
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
-		store_watch_leader(transfer->pipe);
+		s3_client_watch_leader(transfer->pipe);
 	}
 	transfer->claimed = true;
 }
@@ -252,11 +252,11 @@ static void
 release(const Transfer *transfer)
 {
 	if (transfer->claimed)
-		lease_release_path(transfer->connector->connector_id, transfer->key);
+		advisory_lock_release_path(transfer->connector->connector_id, transfer->key);
 	if (transfer->marked)
-		lease_unmark_path(transfer->connector->connector_id, transfer->key);
+		advisory_lock_unmark_path(transfer->connector->connector_id, transfer->key);
 	if (transfer->leased)
-		lease_leave(transfer->job_id);
+		advisory_lock_leave(transfer->job_id);
 }
 
 /* What the keys of all files, and of the manifest, begin with. */
@@ -269,7 +269,7 @@ common_prefix(const Transfer *transfer)
 					  manifest ? files_manifest_key(&transfer->options) : prefix};
 
 	if (transfer->options.partitioned)
-		return path_folder(prefix);
+		return object_path_folder(prefix);
 	for (size_t i = 0; i < lengthof(others); i++)
 	{
 		size_t same = 0;
@@ -302,14 +302,14 @@ watch_transfer(void *arg)
 {
 	Transfer *transfer = arg;
 
-	store_watch_leader(transfer->pipe);
+	s3_client_watch_leader(transfer->pipe);
 	refresh_keys(transfer);
 }
 
 static void
 watch_completion(void *arg)
 {
-	store_watch_shutdown(NULL);
+	s3_client_watch_shutdown(NULL);
 	refresh_keys(arg);
 }
 
@@ -335,14 +335,14 @@ report_wait(void *arg, const HttpWait *wait)
 static void
 open_store(Transfer *transfer)
 {
-	S3Timeouts limits = store_timeouts();
+	S3Timeouts limits = s3_client_timeouts();
 	bool       is_prefix = may_have_several(transfer);
 	char      *key = is_prefix ? common_prefix(transfer) : first_key(transfer);
 
-	transfer->http = store_open_http(guc_max_concurrent_parts + 2, guc_retry_timeout);
+	transfer->http = s3_client_open_http(guc_max_concurrent_parts + 2, guc_retry_timeout);
 	transfer->credentials =
-		store_open_credentials(transfer->http, transfer->connector, transfer->label,
-							   encoding_to_utf8(key), is_prefix, replaces_whole(transfer));
+		s3_client_open_credentials(transfer->http, transfer->connector, transfer->label,
+								   utf8_from_database(key), is_prefix, replaces_whole(transfer));
 	/* A look takes half a millisecond: the first requests go with the keys that came. */
 	transfer->refreshed_at = GetCurrentTimestamp();
 	http_set_watch(transfer->http, watch_transfer, transfer);
@@ -393,7 +393,7 @@ begin_look(Transfer *transfer, char *key, bool may_exist)
 	Look *look = palloc0(sizeof(Look));
 
 	look->get.verb = S3_GET_OBJECT;
-	look->get.key = encoding_to_utf8(key);
+	look->get.key = utf8_from_database(key);
 	look->key = key;
 	look->may_exist = may_exist;
 	s3_submit(transfer->s3, &look->get);
@@ -431,7 +431,7 @@ end_looks(Transfer *transfer)
 			http_drive(transfer->http, -1);
 	}
 	if (due)
-		recovery_in_passing(transfer->connector, transfer->job_id, store_watch_leader,
+		recovery_in_passing(transfer->connector, transfer->job_id, s3_client_watch_leader,
 							transfer->pipe);
 	foreach (cell, transfer->looks)
 		judge(transfer, lfirst(cell));
@@ -571,7 +571,7 @@ perform(Transfer *transfer, void (*begun)(Pipe *pipe))
 	begin_job(transfer);
 	claim_path(transfer);
 	if (transfer->again)
-		recovery_of_attempt(transfer->job_id, store_watch_leader, transfer->pipe);
+		recovery_of_attempt(transfer->job_id, s3_client_watch_leader, transfer->pipe);
 	open_store(transfer);
 	begin_looks(transfer);
 	end_looks(transfer);
@@ -683,7 +683,7 @@ is_cancelled(const Transfer *transfer)
 {
 	const ErrorData *leader_error;
 
-	return store_cancel_requested() ||
+	return s3_client_cancel_requested() ||
 		   (pipe_leader_gone(transfer->pipe, &leader_error) && leader_error != NULL &&
 			leader_error->sqlerrcode == ERRCODE_QUERY_CANCELED);
 }
@@ -721,7 +721,7 @@ record_failure(Transfer *transfer, const ErrorData *error, bool passing)
 			ereport(LOG, (errmsg("export job " INT64_FORMAT " is queued again after an error",
 								 transfer->job_id)));
 			/* A leader that was terminated does not. */
-			queue_wake();
+			dispatcher_wake();
 		}
 	}
 	PG_CATCH();
@@ -810,7 +810,8 @@ transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
 		CurrentResourceOwner = owner;
 
 		if (transfer->claimed)
-			transfer->marked = lease_mark_path(transfer->connector->connector_id, transfer->key);
+			transfer->marked =
+				advisory_lock_mark_path(transfer->connector->connector_id, transfer->key);
 		abort_files(transfer, error);
 		record_failure(transfer, error, passing);
 		if (is_unrecorded(transfer))
@@ -830,53 +831,53 @@ transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
 void
 transfer_serialize(StringInfo buf, const TransferRequest *request)
 {
-	wire_put_int64(buf, request->job_id);
-	wire_put_int64(buf, request->owner);
-	wire_put_string(buf, request->exporter);
-	wire_put_int64(buf, request->places);
-	wire_put_string(buf, request->source);
-	wire_put_string(buf, request->path);
-	wire_put_string(buf, request->stem);
-	wire_put_string(buf, request->suffix);
-	wire_put_int64(buf, request->compression);
-	wire_put_int64(buf, request->overwrite);
-	wire_put_int64(buf, request->own_only);
-	wire_put_int64(buf, request->on_empty);
-	wire_put_int64(buf, request->header_once);
-	wire_put_int64(buf, request->partitioned);
-	wire_put_int64(buf, request->named);
-	wire_put_int64(buf, request->proven);
-	wire_put_int64(buf, request->max_open);
-	wire_put_int64(buf, (int64) request->max_file_size);
-	wire_put_int64(buf, (int64) request->rows_per_file);
-	wire_put_int64(buf, request->manifest);
-	wire_put_string(buf, request->description);
-	wire_put_string(buf, request->manifest_name);
+	message_put_int64(buf, request->job_id);
+	message_put_int64(buf, request->owner);
+	message_put_string(buf, request->exporter);
+	message_put_int64(buf, request->places);
+	message_put_string(buf, request->source);
+	message_put_string(buf, request->path);
+	message_put_string(buf, request->stem);
+	message_put_string(buf, request->suffix);
+	message_put_int64(buf, request->compression);
+	message_put_int64(buf, request->overwrite);
+	message_put_int64(buf, request->own_only);
+	message_put_int64(buf, request->on_empty);
+	message_put_int64(buf, request->header_once);
+	message_put_int64(buf, request->partitioned);
+	message_put_int64(buf, request->named);
+	message_put_int64(buf, request->proven);
+	message_put_int64(buf, request->max_open);
+	message_put_int64(buf, (int64) request->max_file_size);
+	message_put_int64(buf, (int64) request->rows_per_file);
+	message_put_int64(buf, request->manifest);
+	message_put_string(buf, request->description);
+	message_put_string(buf, request->manifest_name);
 }
 
 void
 transfer_deserialize(StringInfo buf, TransferRequest *request)
 {
-	request->job_id = wire_get_int64(buf);
-	request->owner = (Oid) wire_get_int64(buf);
-	request->exporter = wire_get_string(buf);
-	request->places = (int) wire_get_int64(buf);
-	request->source = wire_get_string(buf);
-	request->path = wire_get_string(buf);
-	request->stem = wire_get_string(buf);
-	request->suffix = wire_get_string(buf);
-	request->compression = (CompressMethod) wire_get_int64(buf);
-	request->overwrite = wire_get_int64(buf) != 0;
-	request->own_only = wire_get_int64(buf) != 0;
-	request->on_empty = (TransferOnEmpty) wire_get_int64(buf);
-	request->header_once = wire_get_int64(buf) != 0;
-	request->partitioned = wire_get_int64(buf) != 0;
-	request->named = wire_get_int64(buf) != 0;
-	request->proven = wire_get_int64(buf) != 0;
-	request->max_open = (int) wire_get_int64(buf);
-	request->max_file_size = (uint64) wire_get_int64(buf);
-	request->rows_per_file = (uint64) wire_get_int64(buf);
-	request->manifest = wire_get_int64(buf) != 0;
-	request->description = wire_get_string(buf);
-	request->manifest_name = wire_get_string(buf);
+	request->job_id = message_get_int64(buf);
+	request->owner = (Oid) message_get_int64(buf);
+	request->exporter = message_get_string(buf);
+	request->places = (int) message_get_int64(buf);
+	request->source = message_get_string(buf);
+	request->path = message_get_string(buf);
+	request->stem = message_get_string(buf);
+	request->suffix = message_get_string(buf);
+	request->compression = (CompressMethod) message_get_int64(buf);
+	request->overwrite = message_get_int64(buf) != 0;
+	request->own_only = message_get_int64(buf) != 0;
+	request->on_empty = (TransferOnEmpty) message_get_int64(buf);
+	request->header_once = message_get_int64(buf) != 0;
+	request->partitioned = message_get_int64(buf) != 0;
+	request->named = message_get_int64(buf) != 0;
+	request->proven = message_get_int64(buf) != 0;
+	request->max_open = (int) message_get_int64(buf);
+	request->max_file_size = (uint64) message_get_int64(buf);
+	request->rows_per_file = (uint64) message_get_int64(buf);
+	request->manifest = message_get_int64(buf) != 0;
+	request->description = message_get_string(buf);
+	request->manifest_name = message_get_string(buf);
 }

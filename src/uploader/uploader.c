@@ -20,13 +20,13 @@
 #include "utils/memutils.h"
 
 #include "tables/catalog.h"
-#include "tables/encoding.h"
+#include "tables/utf8.h"
 #include "base/guc.h"
 #include "tables/job.h"
-#include "uploader/probe.h"
-#include "uploader/store.h"
+#include "uploader/permission_check.h"
+#include "uploader/s3_client.h"
 #include "uploader/uploader.h"
-#include "base/wire.h"
+#include "base/message.h"
 
 #define REQUEST_EXPORT 'e'
 #define REQUEST_CHECK 'c'
@@ -127,12 +127,12 @@ uploader_finish_export(Pipe *pipe, TransferTotals *totals)
 
 	initStringInfo(&reply);
 	expect_reply(pipe, REPLY_FINISHED, &reply);
-	totals->job_id = wire_get_int64(&reply);
-	totals->uri = wire_get_string(&reply);
-	totals->rows = (uint64) wire_get_int64(&reply);
-	totals->bytes = (uint64) wire_get_int64(&reply);
-	totals->files = (int) wire_get_int64(&reply);
-	totals->manifest_uri = wire_get_string(&reply);
+	totals->job_id = message_get_int64(&reply);
+	totals->uri = message_get_string(&reply);
+	totals->rows = (uint64) message_get_int64(&reply);
+	totals->bytes = (uint64) message_get_int64(&reply);
+	totals->files = (int) message_get_int64(&reply);
+	totals->manifest_uri = message_get_string(&reply);
 	pfree(reply.data);
 	pipe_close(pipe);
 }
@@ -147,28 +147,28 @@ uploader_check(const Connector *connector, int wait, char **region)
 	char           letter;
 
 	begin_request(&request, REQUEST_CHECK, connector);
-	wire_put_int64(&request, wait);
+	message_put_int64(&request, wait);
 	pipe = send_request(&request, 0);
 	initStringInfo(&reply);
 	while ((letter = pipe_wait_reply(pipe, &reply)) == REPLY_CHECK)
 	{
-		ProbeResult *result = palloc(sizeof(ProbeResult));
+		PermissionResult *result = palloc(sizeof(PermissionResult));
 
-		result->check = wire_get_string(&reply);
-		result->ok = wire_get_int64(&reply) != 0;
-		result->advisory = wire_get_int64(&reply) != 0;
-		result->skipped = wire_get_int64(&reply) != 0;
-		result->action = wire_get_string(&reply);
-		result->sqlstate = (int) wire_get_int64(&reply);
-		result->code = wire_get_string(&reply);
-		result->request_id = wire_get_string(&reply);
-		result->message = wire_get_string(&reply);
-		result->hint = wire_get_string(&reply);
+		result->check = message_get_string(&reply);
+		result->ok = message_get_int64(&reply) != 0;
+		result->advisory = message_get_int64(&reply) != 0;
+		result->skipped = message_get_int64(&reply) != 0;
+		result->action = message_get_string(&reply);
+		result->sqlstate = (int) message_get_int64(&reply);
+		result->code = message_get_string(&reply);
+		result->request_id = message_get_string(&reply);
+		result->message = message_get_string(&reply);
+		result->hint = message_get_string(&reply);
 		results = lappend(results, result);
 	}
 	if (letter != REPLY_FINISHED)
 		elog(ERROR, "unexpected reply \"%c\" of the uploader", letter);
-	*region = wire_get_string(&reply);
+	*region = message_get_string(&reply);
 	pfree(reply.data);
 	pipe_close(pipe);
 	return results;
@@ -186,11 +186,11 @@ uploader_identity(const Connector *connector)
 	pipe = send_request(&request, 0);
 	initStringInfo(&reply);
 	expect_reply(pipe, REPLY_FINISHED, &reply);
-	identity->account = wire_get_string(&reply);
-	identity->arn = wire_get_string(&reply);
-	identity->sqlerrcode = (int) wire_get_int64(&reply);
-	identity->detail = wire_get_string(&reply);
-	identity->hint = wire_get_string(&reply);
+	identity->account = message_get_string(&reply);
+	identity->arn = message_get_string(&reply);
+	identity->sqlerrcode = (int) message_get_int64(&reply);
+	identity->detail = message_get_string(&reply);
+	identity->hint = message_get_string(&reply);
 	pfree(reply.data);
 	pipe_close(pipe);
 	return identity;
@@ -208,7 +208,7 @@ uploader_find_object(const Connector *connector)
 	pipe = send_request(&request, 0);
 	initStringInfo(&reply);
 	expect_reply(pipe, REPLY_FINISHED, &reply);
-	key = wire_get_string(&reply);
+	key = message_get_string(&reply);
 	pfree(reply.data);
 	pipe_close(pipe);
 	return key;
@@ -224,17 +224,17 @@ uploader_recover(Oid role)
 	char           letter;
 
 	begin_request(&request, REQUEST_RECOVER, NULL);
-	wire_put_int64(&request, role);
+	message_put_int64(&request, role);
 	pipe = send_request(&request, 0);
 	initStringInfo(&reply);
 	while ((letter = pipe_wait_reply(pipe, &reply)) == REPLY_RECOVERED)
 	{
 		RecoveryRow *row = palloc(sizeof(RecoveryRow));
 
-		row->job_id = wire_get_int64(&reply);
-		row->uri = wire_get_string(&reply);
-		row->action = wire_get_string(&reply);
-		row->detail = wire_get_string(&reply);
+		row->job_id = message_get_int64(&reply);
+		row->uri = message_get_string(&reply);
+		row->action = message_get_string(&reply);
+		row->detail = message_get_string(&reply);
 		rows = lappend(rows, row);
 	}
 	if (letter != REPLY_FINISHED)
@@ -247,21 +247,21 @@ uploader_recover(Oid role)
 /* ---- the uploader's side: checks ---- */
 
 static void
-reply_check(void *arg, const ProbeResult *result)
+reply_check(void *arg, const PermissionResult *result)
 {
 	StringInfoData reply;
 
 	initStringInfo(&reply);
-	wire_put_string(&reply, result->check);
-	wire_put_int64(&reply, result->ok);
-	wire_put_int64(&reply, result->advisory);
-	wire_put_int64(&reply, result->skipped);
-	wire_put_string(&reply, result->action);
-	wire_put_int64(&reply, result->sqlstate);
-	wire_put_string(&reply, result->code);
-	wire_put_string(&reply, result->request_id);
-	wire_put_string(&reply, result->message);
-	wire_put_string(&reply, result->hint);
+	message_put_string(&reply, result->check);
+	message_put_int64(&reply, result->ok);
+	message_put_int64(&reply, result->advisory);
+	message_put_int64(&reply, result->skipped);
+	message_put_string(&reply, result->action);
+	message_put_int64(&reply, result->sqlstate);
+	message_put_string(&reply, result->code);
+	message_put_string(&reply, result->request_id);
+	message_put_string(&reply, result->message);
+	message_put_string(&reply, result->hint);
 	pipe_reply((Pipe *) arg, REPLY_CHECK, &reply);
 	pfree(reply.data);
 }
@@ -270,7 +270,7 @@ reply_check(void *arg, const ProbeResult *result)
 static char *
 folder_prefix(const Connector *connector)
 {
-	return connector->folder_path[0] ? encoding_to_utf8(psprintf("%s/", connector->folder_path))
+	return connector->folder_path[0] ? utf8_from_database(psprintf("%s/", connector->folder_path))
 									 : "";
 }
 
@@ -278,18 +278,18 @@ static void
 run_find(Pipe *pipe, StringInfo request)
 {
 	Connector     *connector = connector_deserialize(request);
-	HttpClient    *http = store_open_http(1, Min(guc_retry_timeout, STORE_CHECK_RETRY_TIMEOUT));
-	S3Timeouts     limits = store_timeouts();
+	HttpClient    *http = s3_client_open_http(1, Min(guc_retry_timeout, STORE_CHECK_RETRY_TIMEOUT));
+	S3Timeouts     limits = s3_client_timeouts();
 	S3Call         list = {.verb = S3_LIST_OBJECTS, .prefix = folder_prefix(connector)};
 	S3Session     *s3;
 	StringInfoData reply;
 
-	http_set_watch(http, store_watch_leader, pipe);
+	http_set_watch(http, s3_client_watch_leader, pipe);
 	s3 = s3_open(http, &connector->s3, credentials_open(http, &connector->credentials, NULL, NULL),
 				 &limits);
 	(void) s3_perform(s3, &list);
 	initStringInfo(&reply);
-	wire_put_string(&reply, list.found_key != NULL ? s3_uri(s3, list.found_key) : NULL);
+	message_put_string(&reply, list.found_key != NULL ? s3_uri(s3, list.found_key) : NULL);
 	pipe_reply(pipe, REPLY_FINISHED, &reply);
 }
 
@@ -297,19 +297,19 @@ static void
 run_check(Pipe *pipe, StringInfo request)
 {
 	Connector     *connector = connector_deserialize(request);
-	HttpClient    *http = store_open_http(2, Min(guc_retry_timeout, STORE_CHECK_RETRY_TIMEOUT));
-	S3Timeouts     limits = store_timeouts();
-	int            wait = (int) wire_get_int64(request);
+	HttpClient    *http = s3_client_open_http(2, Min(guc_retry_timeout, STORE_CHECK_RETRY_TIMEOUT));
+	S3Timeouts     limits = s3_client_timeouts();
+	int            wait = (int) message_get_int64(request);
 	char          *region;
 	StringInfoData reply;
 
-	http_set_watch(http, store_watch_leader, pipe);
-	probe_permissions(http, &connector->s3, &connector->credentials, &limits, wait,
-					  folder_prefix(connector), strcmp(connector->kind, "data_export") == 0,
-					  reply_check, pipe, &region);
+	http_set_watch(http, s3_client_watch_leader, pipe);
+	permission_check_all(http, &connector->s3, &connector->credentials, &limits, wait,
+						 folder_prefix(connector), strcmp(connector->kind, "data_export") == 0,
+						 reply_check, pipe, &region);
 
 	initStringInfo(&reply);
-	wire_put_string(&reply, region);
+	message_put_string(&reply, region);
 	pipe_reply(pipe, REPLY_FINISHED, &reply);
 }
 
@@ -317,34 +317,34 @@ static void
 run_identity(Pipe *pipe, StringInfo request)
 {
 	Connector   *connector = connector_deserialize(request);
-	HttpClient  *http = store_open_http(1, Min(guc_retry_timeout, STORE_CHECK_RETRY_TIMEOUT));
+	HttpClient  *http = s3_client_open_http(1, Min(guc_retry_timeout, STORE_CHECK_RETRY_TIMEOUT));
 	Credentials *credentials;
 	const CredentialFailure *failure;
 	char                    *account;
 	char                    *arn;
 	StringInfoData           reply;
 
-	http_set_watch(http, store_watch_leader, pipe);
+	http_set_watch(http, s3_client_watch_leader, pipe);
 	credentials = credentials_open(http, &connector->credentials, NULL, NULL);
 	initStringInfo(&reply);
 	if (credentials_caller_identity(credentials, &account, &arn, &failure))
 	{
-		wire_put_string(&reply, account);
-		wire_put_string(&reply, arn);
-		wire_put_int64(&reply, 0);
-		wire_put_string(&reply, NULL);
-		wire_put_string(&reply, NULL);
+		message_put_string(&reply, account);
+		message_put_string(&reply, arn);
+		message_put_int64(&reply, 0);
+		message_put_string(&reply, NULL);
+		message_put_string(&reply, NULL);
 	}
 	else
 	{
 		S3Error error;
 
 		s3_error_set_credentials(&error, failure, "");
-		wire_put_string(&reply, NULL);
-		wire_put_string(&reply, NULL);
-		wire_put_int64(&reply, s3_error_sqlstate(&error));
-		wire_put_string(&reply, s3_error_detail(&error));
-		wire_put_string(&reply, s3_error_hint(&error));
+		message_put_string(&reply, NULL);
+		message_put_string(&reply, NULL);
+		message_put_int64(&reply, s3_error_sqlstate(&error));
+		message_put_string(&reply, s3_error_detail(&error));
+		message_put_string(&reply, s3_error_hint(&error));
 	}
 	pipe_reply(pipe, REPLY_FINISHED, &reply);
 }
@@ -366,10 +366,10 @@ reply_recovered(void *arg, const RecoveryRow *row)
 	StringInfoData reply;
 
 	initStringInfo(&reply);
-	wire_put_int64(&reply, row->job_id);
-	wire_put_string(&reply, row->uri);
-	wire_put_string(&reply, row->action);
-	wire_put_string(&reply, row->detail);
+	message_put_int64(&reply, row->job_id);
+	message_put_string(&reply, row->uri);
+	message_put_string(&reply, row->action);
+	message_put_string(&reply, row->detail);
 	pipe_reply((Pipe *) arg, REPLY_RECOVERED, &reply);
 	pfree(reply.data);
 }
@@ -377,7 +377,7 @@ reply_recovered(void *arg, const RecoveryRow *row)
 static void
 run_recovery(Pipe *pipe, StringInfo request)
 {
-	recovery_run((Oid) wire_get_int64(request), reply_recovered, store_watch_leader, pipe);
+	recovery_run((Oid) message_get_int64(request), reply_recovered, s3_client_watch_leader, pipe);
 	reply_nothing(pipe, REPLY_FINISHED);
 }
 
@@ -401,12 +401,12 @@ run_export(Pipe *pipe, StringInfo request)
 	if (!transfer_run(pipe, connector, &export, reply_begun, &totals))
 		return;
 	initStringInfo(&reply);
-	wire_put_int64(&reply, totals.job_id);
-	wire_put_string(&reply, totals.uri);
-	wire_put_int64(&reply, (int64) totals.rows);
-	wire_put_int64(&reply, (int64) totals.bytes);
-	wire_put_int64(&reply, totals.files);
-	wire_put_string(&reply, totals.manifest_uri);
+	message_put_int64(&reply, totals.job_id);
+	message_put_string(&reply, totals.uri);
+	message_put_int64(&reply, (int64) totals.rows);
+	message_put_int64(&reply, (int64) totals.bytes);
+	message_put_int64(&reply, totals.files);
+	message_put_string(&reply, totals.manifest_uri);
 	pipe_reply(pipe, REPLY_FINISHED, &reply);
 	/* Nobody waits for this. */
 	if (totals.job_id != JOB_UNRECORDED)
@@ -423,7 +423,7 @@ s3export_uploader_main(Datum arg)
 	char           kind;
 
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
-	pqsignal(SIGINT, store_handle_cancel);
+	pqsignal(SIGINT, s3_client_handle_cancel);
 	BackgroundWorkerUnblockSignals();
 
 	MemoryContextSwitchTo(

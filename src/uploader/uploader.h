@@ -32,7 +32,7 @@ extern void uploader_finish_export(Pipe *pipe, TransferTotals *totals);
 
 /*
  * Checks a connector, saved or not, in an uploader started for that.  Returns
- * a list of ProbeResult, palloc'd; "wait" and *region as probe_permissions says.
+ * a list of PermissionResult, palloc'd; "wait" and *region as permission_check_all says.
  */
 extern List *uploader_check(const Connector *connector, int wait, char **region);
 

@@ -62,7 +62,7 @@ check_error(const S3Error *error)
 	FUZZ_CHECK(detail[strlen(detail) - 1] == '.');
 	if (hint != NULL)
 		check_text(hint, 4096);
-	FUZZ_CHECK(error->region[0] == '\0' || names_check_region(error->region) == NULL);
+	FUZZ_CHECK(error->region[0] == '\0' || aws_names_check_region(error->region) == NULL);
 	FUZZ_CHECK(s3_error_sqlstate(error) != 0);
 }
 
@@ -91,7 +91,7 @@ check_call(const S3Call *call, const HttpResponse *response)
 	check_kept(call->etag);
 	check_kept(call->found.etag);
 	check_kept(call->found.token);
-	FUZZ_CHECK(names_check_region(call->state->session->region) == NULL);
+	FUZZ_CHECK(aws_names_check_region(call->state->session->region) == NULL);
 	if (!call->ok)
 	{
 		check_error(&call->error);

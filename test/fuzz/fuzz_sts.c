@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * fuzz_sts.c
- *	  Answers of STS (sts.c, session.c): a session has keys that fit into headers,
+ *	  Answers of STS (sts.c, aws_session.c): a session has keys that fit into headers,
  *	  and an end; what is told of a failure is one line of ASCII.
  *
  *-------------------------------------------------------------------------
@@ -24,13 +24,13 @@ check_text(const char *text, bool needed)
 	FUZZ_CHECK(text == NULL || (fuzz_is_printable(text) && strlen(text) < MAX_TEXT));
 }
 
-/* What session.h says of it. */
+/* What aws_session.h says of it. */
 static void
 check_session(const Session *session)
 {
-	FUZZ_CHECK(names_check_access_key_id(session->keys.access_key_id) == NULL);
-	FUZZ_CHECK(names_check_secret(session->keys.secret_access_key) == NULL);
-	FUZZ_CHECK(names_check_session_token(session->keys.session_token) == NULL);
+	FUZZ_CHECK(aws_names_check_access_key_id(session->keys.access_key_id) == NULL);
+	FUZZ_CHECK(aws_names_check_secret(session->keys.secret_access_key) == NULL);
+	FUZZ_CHECK(aws_names_check_session_token(session->keys.session_token) == NULL);
 	FUZZ_CHECK(session->until > session->since);
 	check_text(session->arn, false);
 }
@@ -41,7 +41,7 @@ check_outcome(void *arg pg_attribute_unused(), Session *session, const Credentia
 	if (session != NULL)
 	{
 		check_session(session);
-		session_free(session);
+		aws_session_free(session);
 		return;
 	}
 	check_text(failure->service, true);

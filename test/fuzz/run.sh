@@ -3,7 +3,7 @@
 #
 # usage: run.sh SECONDS [TARGET...]
 #
-# Each target (s3_answer, names, ...; all by default) begins with the seeds in corpus/ and
+# Each target (s3_answer, aws_names, ...; all by default) begins with the seeds in corpus/ and
 # runs for so many seconds, from one random seed, so that a run of the same length finds
 # much the same.  Prints TAP.  What made a target fail is left in FUZZ_DIR/NAME-*, to be
 # given to bin/fuzz_NAME.
