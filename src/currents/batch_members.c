@@ -55,6 +55,80 @@ exists(Oid relid)
 	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid));
 }
 
+/* ---- rows of the catalogs ---- */
+
+/* All versions of rows of a catalog with an OID that the slot keeps. */
+typedef struct Versions
+{
+	Relation    relation;
+	SysScanDesc scan;
+} Versions;
+
+static void
+begin_versions(Versions *versions, Oid catalog, Oid index, AttrNumber attnum, Oid oid)
+{
+	ScanKeyData key;
+
+	ScanKeyInit(&key, attnum, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(oid));
+	versions->relation = table_open(catalog, AccessShareLock);
+	versions->scan = systable_beginscan(versions->relation, index, true, SnapshotAny, 1, &key);
+}
+
+static void
+end_versions(Versions *versions)
+{
+	systable_endscan(versions->scan);
+	table_close(versions->relation, AccessShareLock);
+}
+
+/* Has the transaction written or deleted the version? */
+static bool
+is_of(const DecodeTransaction *transaction, HeapTuple tuple)
+{
+	return decoder_is_of(transaction, HeapTupleHeaderGetXmin(tuple->t_data)) ||
+		   decoder_is_of(transaction, HeapTupleHeaderGetUpdateXid(tuple->t_data));
+}
+
+/* Has the transaction written or deleted rows of a catalog with the OID? */
+static bool
+is_touched(const DecodeTransaction *transaction, Oid catalog, Oid index, AttrNumber attnum, Oid oid)
+{
+	Versions  versions;
+	HeapTuple tuple;
+	bool      found = false;
+
+	begin_versions(&versions, catalog, index, attnum, oid);
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(versions.scan)))
+		found = is_of(transaction, tuple);
+	end_versions(&versions);
+	return found;
+}
+
+/*
+ * Does the transaction give it another schema, which may be published, or make it logged or
+ * unlogged?  At its beginning, and at its end.
+ */
+static bool
+is_moved(const DecodeTransaction *transaction, Oid relid)
+{
+	Oid       schema = get_rel_namespace(relid);
+	char      persistence = get_rel_persistence(relid);
+	Versions  versions;
+	HeapTuple tuple;
+	bool      found = false;
+
+	begin_versions(&versions, RelationRelationId, ClassOidIndexId, Anum_pg_class_oid, relid);
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(versions.scan)))
+	{
+		Form_pg_class row = (Form_pg_class) GETSTRUCT(tuple);
+
+		found = (row->relnamespace != schema || row->relpersistence != persistence) &&
+				is_of(transaction, tuple);
+	}
+	end_versions(&versions);
+	return found;
+}
+
 /* ---- before ---- */
 
 static List *
@@ -86,22 +160,53 @@ list_changed(const DecodeTransaction *transaction)
 	return relids;
 }
 
+/* Adds partitions whose rows in pg_inherits the transaction writes or deletes, with theirs. */
+static List *
+add_attached(List *relids, const DecodeTransaction *transaction, Oid parent)
+{
+	Versions  versions;
+	HeapTuple tuple;
+	List     *attached = NIL;
+	ListCell *cell;
+
+	begin_versions(&versions, InheritsRelationId, InheritsParentIndexId, Anum_pg_inherits_inhparent,
+				   parent);
+	while (HeapTupleIsValid(tuple = systable_getnext(versions.scan)))
+	{
+		if (is_of(transaction, tuple))
+			attached = lappend_oid(attached, ((Form_pg_inherits) GETSTRUCT(tuple))->inhrelid);
+	}
+	end_versions(&versions);
+	foreach (cell, attached)
+	{
+		if (exists(lfirst_oid(cell)))
+			relids = list_concat(relids, find_all_inheritors(lfirst_oid(cell), NoLock, NULL));
+	}
+	return relids;
+}
+
 /*
- * What befalls a partitioned table befalls its partitions: another schema, say, may be published.
- * The server does not say so of them, nor of one whose DETACH CONCURRENTLY is half done.
+ * The server does not say of a partition that its table moves to another schema, that one above
+ * it is attached or detached, or that its own DETACH CONCURRENTLY is half done.
  */
 static List *
-add_partitions(Batch *batch, List *relids, bool outsiders)
+add_partitions(Batch *batch, const DecodeTransaction *transaction, List *relids, bool outsiders)
 {
 	List     *all = list_copy(relids);
 	ListCell *cell;
 
 	foreach (cell, relids)
 	{
+		Oid relid = lfirst_oid(cell);
+
 		CHECK_FOR_INTERRUPTS();
-		if ((outsiders || !batch_is_outsider(batch, lfirst_oid(cell))) &&
-			get_rel_relkind(lfirst_oid(cell)) == RELKIND_PARTITIONED_TABLE)
-			all = list_concat(all, find_all_inheritors(lfirst_oid(cell), NoLock, NULL));
+		if ((!outsiders && batch_is_outsider(batch, relid)) ||
+			get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE)
+			continue;
+		if (is_moved(transaction, relid))
+			all = list_concat(all, find_all_inheritors(relid, NoLock, NULL));
+		else
+			all = add_attached(all, transaction, relid);
 	}
 	list_sort(all, list_oid_cmp);
 	list_deduplicate_oid(all);
@@ -143,7 +248,7 @@ void
 batch_begin_members(Batch *batch, const DecodeTransaction *transaction)
 {
 	MemoryContext caller = MemoryContextSwitchTo(batch->event_context);
-	List         *relids = add_partitions(batch, list_changed(transaction), false);
+	List         *relids = add_partitions(batch, transaction, list_changed(transaction), false);
 	ListCell     *cell;
 
 	MemoryContextReset(batch->members_context);
@@ -184,30 +289,6 @@ find_member(const Batch *batch, Oid relid)
 }
 
 /* ---- rows that are no events ---- */
-
-/* All versions of rows of a catalog with an OID that the slot keeps. */
-typedef struct Versions
-{
-	Relation    relation;
-	SysScanDesc scan;
-} Versions;
-
-static void
-begin_versions(Versions *versions, Oid catalog, Oid index, AttrNumber attnum, Oid oid)
-{
-	ScanKeyData key;
-
-	ScanKeyInit(&key, attnum, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(oid));
-	versions->relation = table_open(catalog, AccessShareLock);
-	versions->scan = systable_beginscan(versions->relation, index, true, SnapshotAny, 1, &key);
-}
-
-static void
-end_versions(Versions *versions)
-{
-	systable_endscan(versions->scan);
-	table_close(versions->relation, AccessShareLock);
-}
 
 /* Has the transaction made the relation?  Then it has not found the row of somebody else. */
 static bool
@@ -298,47 +379,6 @@ tell_gone(Batch *batch, const Change *change)
 												: "partition %s was dropped",
 						  change->before->name);
 	batch_note_gap(batch, table, reason, !is_unlogged(change->relid));
-}
-
-/* Has the transaction written or deleted rows of a catalog with the OID? */
-static bool
-is_touched(const DecodeTransaction *transaction, Oid catalog, Oid index, AttrNumber attnum, Oid oid)
-{
-	Versions  versions;
-	HeapTuple tuple;
-	bool      found = false;
-
-	begin_versions(&versions, catalog, index, attnum, oid);
-	while (!found && HeapTupleIsValid(tuple = systable_getnext(versions.scan)))
-		found = decoder_is_of(transaction, HeapTupleHeaderGetXmin(tuple->t_data)) ||
-				decoder_is_of(transaction, HeapTupleHeaderGetUpdateXid(tuple->t_data));
-	end_versions(&versions);
-	return found;
-}
-
-/*
- * Has the transaction given it another schema, which may be published, or made it logged or
- * unlogged?
- */
-static bool
-is_moved(const DecodeTransaction *transaction, Oid relid)
-{
-	Oid       schema = get_rel_namespace(relid);
-	char      persistence = get_rel_persistence(relid);
-	Versions  versions;
-	HeapTuple tuple;
-	bool      found = false;
-
-	begin_versions(&versions, RelationRelationId, ClassOidIndexId, Anum_pg_class_oid, relid);
-	while (!found && HeapTupleIsValid(tuple = systable_getnext(versions.scan)))
-	{
-		Form_pg_class row = (Form_pg_class) GETSTRUCT(tuple);
-
-		found = (row->relnamespace != schema || row->relpersistence != persistence) &&
-				decoder_is_of(transaction, HeapTupleHeaderGetUpdateXid(tuple->t_data));
-	}
-	end_versions(&versions);
-	return found;
 }
 
 static bool
@@ -460,7 +500,7 @@ list_looked_at(Batch *batch, const DecodeTransaction *transaction, bool looks)
 
 	foreach (cell, batch->members)
 		relids = lappend_oid(relids, ((const Member *) lfirst(cell))->relid);
-	return add_partitions(batch, relids, looks);
+	return add_partitions(batch, transaction, relids, looks);
 }
 
 static List *

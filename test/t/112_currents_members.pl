@@ -109,13 +109,19 @@ foreach my $case (
 	[ partition('e2'), '', 'ALTER TABLE r ATTACH PARTITION e2 FOR VALUES FROM (40) TO (50)' ],
 	[ 'public.r: partition public.e2 was detached', '', 'ALTER TABLE r DETACH PARTITION e2 CONCURRENTLY', 'INSERT INTO e2 VALUES (43)' ],
 
+	[ partition('t1'), '', 'CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (60) TO (70); INSERT INTO t VALUES (61)', 'ALTER TABLE r ATTACH PARTITION t FOR VALUES FROM (60) TO (70)' ],
+	[ 'public.r: partition public.t1 was detached', '', 'ALTER TABLE r DETACH PARTITION t' ],
+	[ partition('t1'), '', 'ALTER TABLE r ATTACH PARTITION t FOR VALUES FROM (60) TO (70)' ],
+	[ 'public.r: partition public.t1 was detached', '', 'ALTER TABLE r DETACH PARTITION t CONCURRENTLY' ],
 	# what is published otherwise, with a row in the same transaction
 	[ 'public.h: the row filter has changed', 'h insert 201', 'ALTER PUBLICATION pub SET TABLE h, r, s', 'forget', 'BEGIN; ALTER PUBLICATION pub SET TABLE h WHERE (id > 200), r, s; INSERT INTO h VALUES (201); COMMIT' ],
 	[ 'public.h: the row filter has changed', 'h insert 202', 'BEGIN; ALTER PUBLICATION pub SET TABLE h, r, s; INSERT INTO h VALUES (202); COMMIT' ],
 
 	# whoever does not see it when it begins
 	[ 'pubs.w1: the table has joined the publication without the rows that it had', '', 'ALTER PUBLICATION pub ADD TABLES IN SCHEMA pubs', 'deliver', '1 BEGIN', '1 INSERT INTO h VALUES (203)', '1 ROLLBACK', '1 BEGIN', '1 INSERT INTO y VALUES (1)', 'CREATE TABLE pubs.b (id int PRIMARY KEY)', 'CREATE TABLE w1 (id int PRIMARY KEY)', 'INSERT INTO w1 VALUES (1)', '1 ALTER TABLE w1 SET SCHEMA pubs', '1 COMMIT' ],
-	[ 'later.w2: the table has joined the publication without the rows that it had', '', '1 BEGIN', '1 ALTER PUBLICATION pub ADD TABLES IN SCHEMA later', '2 CREATE TABLE later.w2 (id int PRIMARY KEY); INSERT INTO later.w2 VALUES (1)', '1 COMMIT' ])
+	[ 'later.w2: the table has joined the publication without the rows that it had', '', '1 BEGIN', '1 ALTER PUBLICATION pub ADD TABLES IN SCHEMA later', '2 CREATE TABLE later.w2 (id int PRIMARY KEY); INSERT INTO later.w2 VALUES (1)', '1 COMMIT' ],
+	[ 'pubs.z: the table has joined the publication without the rows that it had', '', 'CREATE TABLE z (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE z1 PARTITION OF z FOR VALUES FROM (0) TO (10); INSERT INTO z VALUES (1)', 'ALTER TABLE z SET SCHEMA pubs' ],
+	[ 'pubs.z: the table has left the publication', 'pubs.z insert 2', 'INSERT INTO pubs.z VALUES (2)', 'ALTER TABLE pubs.z SET SCHEMA public', 'INSERT INTO z VALUES (3)' ])
 {
 	my ($gaps, $events, @steps) = @$case;
 
