@@ -91,6 +91,18 @@
 #define compat_rel_locator(rel) ((rel)->rd_node)
 #endif
 
+/*
+ * Until 16, a heap scan's state says which block comes next, and any block can
+ * be made the current one; then blocks come from a stream.
+ */
+#if PG_VERSION_NUM >= 170000
+#define COMPAT_HEAP_SCANS_BLOCKS false
+#define compat_heapgetpage(scan, block) pg_unreachable()
+#else
+#define COMPAT_HEAP_SCANS_BLOCKS true
+#define compat_heapgetpage(scan, block) heapgetpage((scan), (block))
+#endif
+
 /* old_snapshot_threshold, until 16: what a snapshot sees may be gone. */
 #if PG_VERSION_NUM >= 170000
 #define compat_snapshots_become_too_old false

@@ -3,7 +3,7 @@
  * csv_scan.c
  *	  Rows of a sequential scan, a page at a time.
  *
- * The scan is the executor's own: begun, moved to each page and ended by it.  When
+ * The scan is the executor's own: begun, moved to a page and ended by it.  When
  * heapam reads a page it decides on all rows of it at once, and keeps a list of
  * those that are visible.  It has pruned the page by then, checked it for
  * serialization conflicts (the whole table was locked for them when the scan
@@ -15,13 +15,16 @@
 #include "postgres.h"
 
 #include "access/heapam.h"
+#include "access/syncscan.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/bufmgr.h"
 #include "utils/rel.h"
 
+#include "base/compat.h"
 #include "format/csv_layout.h"
 #include "format/csv_scan.h"
 
@@ -40,6 +43,9 @@
  */
 #define PATIENCE 64
 
+/* How many pages to give before the executor is asked again: it notices what ends a query. */
+#define PAGES 64
+
 struct CsvScan
 {
 	DestReceiver *receiver;
@@ -47,7 +53,9 @@ struct CsvScan
 	MemoryContext context;
 	SeqScanState *node;   /* that the last row came from; NULL: none yet */
 	CsvLayout    *layout; /* of its rows; NULL: they have to be computed */
+	bool          moves;  /* to pages that follow, itself */
 	Buffer        next;   /* that should have the next page; InvalidBuffer: not known */
+	int           stride; /* from one page's buffer to the next one's; 0: not known */
 	const char   *ahead;  /* of the next page, what has not been asked for */
 	size_t        left;   /* bytes of it */
 	size_t        step;   /* with each row */
@@ -103,6 +111,19 @@ has_list(const SeqScanState *node)
 		   (heap->rs_flags & SO_ALLOW_PAGEMODE) != 0 && heap->rs_nkeys == 0;
 }
 
+/*
+ * In a serializable transaction, in recovery, and where rows are removed that a snapshot
+ * still sees, heapam has more to look at than whether all rows of a page are visible.
+ */
+static bool
+may_move(HeapScanDesc heap)
+{
+	return COMPAT_HEAP_SCANS_BLOCKS && !IsolationIsSerializable() &&
+		   !compat_snapshots_become_too_old && !heap->rs_base.rs_snapshot->takenDuringRecovery &&
+		   !RelationUsesLocalBuffers(heap->rs_base.rs_rd) &&
+		   heap->rs_numblocks == InvalidBlockNumber;
+}
+
 static void
 enter(CsvScan *scan, SeqScanState *node)
 {
@@ -110,6 +131,8 @@ enter(CsvScan *scan, SeqScanState *node)
 		pfree(scan->layout);
 	scan->node = node;
 	scan->patience = 0;
+	scan->stride = 0;
+	scan->moves = may_move((HeapScanDesc) node->ss.ss_currentScanDesc);
 	scan->layout = csv_layout_of_targets(RelationGetDescr(node->ss.ss_currentRelation),
 										 node->ss.ps.plan->targetlist, scan->context);
 }
@@ -141,14 +164,22 @@ give_row(CsvScan *scan, HeapScanDesc heap)
 	return true;
 }
 
-/* The buffer that should have the next page. */
+/*
+ * The buffer that should have the next page.  A table that was read in order is
+ * in buffers one after the other, upwards or, where those of a dropped table were
+ * used again, downwards, which saves the search for them.
+ */
 static Buffer
 find_next(CsvScan *scan, HeapScanDesc heap)
 {
+	Buffer after = heap->rs_cbuf + scan->stride;
 	Buffer next;
 
 	if (heap->rs_cblock + 1 >= heap->rs_nblocks)
 		return InvalidBuffer;
+	/* only read_block finds out where that is not so */
+	if (scan->moves && scan->stride != 0 && after > 0 && after <= NBuffers)
+		return after;
 	if (scan->patience > 0)
 	{
 		scan->patience--;
@@ -157,6 +188,7 @@ find_next(CsvScan *scan, HeapScanDesc heap)
 	next = PrefetchBuffer(heap->rs_base.rs_rd, MAIN_FORKNUM, heap->rs_cblock + 1).recent_buffer;
 	if (!BufferIsValid(next))
 		scan->patience = PATIENCE;
+	scan->stride = BufferIsValid(next) ? csv_stride(heap->rs_cbuf, next) : 0;
 	return next;
 }
 
@@ -214,6 +246,91 @@ give_rest(CsvScan *scan, HeapScanDesc heap)
 	return rows;
 }
 
+/* The block that heapam would go to; InvalidBlockNumber if it would end the scan. */
+static BlockNumber
+next_block(HeapScanDesc heap)
+{
+	Relation    rel = heap->rs_base.rs_rd;
+	BlockNumber block;
+
+	if (heap->rs_base.rs_parallel != NULL)
+		return table_block_parallelscan_nextpage(
+			rel, heap->rs_parallelworkerdata,
+			(ParallelBlockTableScanDesc) heap->rs_base.rs_parallel);
+	block = heap->rs_cblock + 1 < heap->rs_nblocks ? heap->rs_cblock + 1 : 0;
+	if (block == heap->rs_startblock)
+		return InvalidBlockNumber;
+	if ((heap->rs_base.rs_flags & SO_ALLOW_SYNC) != 0)
+		ss_report_location(rel, block);
+	return block;
+}
+
+static Buffer
+read_block(CsvScan *scan, HeapScanDesc heap, BlockNumber block)
+{
+	Relation rel = heap->rs_base.rs_rd;
+
+	if (BufferIsValid(scan->next) &&
+		ReadRecentBuffer(compat_rel_locator(rel), MAIN_FORKNUM, block, scan->next))
+	{
+		pgstat_count_buffer_read(rel);
+		pgstat_count_buffer_hit(rel);
+		return scan->next;
+	}
+	scan->stride = 0;
+	return ReadBufferExtended(rel, MAIN_FORKNUM, block, RBM_NORMAL, heap->rs_strategy);
+}
+
+/* Lists the rows of a page if all are visible. */
+static bool
+list_rows(HeapScanDesc heap, Buffer buffer)
+{
+	Page page = BufferGetPage(buffer);
+	bool all_visible;
+	int  count = 0;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	all_visible = PageIsAllVisible(page);
+	if (all_visible)
+	{
+		OffsetNumber last = PageGetMaxOffsetNumber(page);
+
+		for (OffsetNumber number = FirstOffsetNumber; number <= last; number++)
+		{
+			heap->rs_vistuples[count] = number;
+			count += ItemIdIsNormal(PageGetItemId(page, number));
+		}
+	}
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+	heap->rs_ntuples = count;
+	return all_visible;
+}
+
+/* Moves the scan before the first row of the next page; false at its end. */
+static bool
+move(CsvScan *scan, HeapScanDesc heap)
+{
+	BlockNumber block = next_block(heap);
+	Buffer      buffer;
+
+	if (block == InvalidBlockNumber)
+		return false;
+	buffer = read_block(scan, heap, block);
+	if (list_rows(heap, buffer))
+	{
+		ReleaseBuffer(heap->rs_cbuf);
+		heap->rs_cbuf = buffer;
+		heap->rs_cblock = block;
+	}
+	else
+	{
+		ReleaseBuffer(buffer);
+		compat_heapgetpage(&heap->rs_base, block);
+	}
+	heap->rs_cindex = -1;
+	return true;
+}
+
 /* As if each node had returned the rows. */
 static void
 count(PlanState *plan, uint64 rows)
@@ -237,6 +354,7 @@ csv_scan_page(CsvScan *scan, TupleTableSlot *slot)
 {
 	SeqScanState *node = node_of(scan->plan, slot);
 	HeapScanDesc  heap;
+	uint64        rows;
 
 	if (node == NULL || !has_list(node))
 	{
@@ -249,5 +367,11 @@ csv_scan_page(CsvScan *scan, TupleTableSlot *slot)
 	look_ahead(scan, heap, heap->rs_ntuples - heap->rs_cindex);
 	fetch_ahead(scan);
 	csv_receive_slot(scan->receiver, slot);
-	count(scan->plan, give_rest(scan, heap));
+	rows = give_rest(scan, heap);
+	for (int pages = 1; scan->moves && pages < PAGES && move(scan, heap); pages++)
+	{
+		look_ahead(scan, heap, heap->rs_ntuples);
+		rows += give_rest(scan, heap);
+	}
+	count(scan->plan, rows);
 }

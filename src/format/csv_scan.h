@@ -9,6 +9,7 @@
 #define CSV_SCAN_H
 
 #include "nodes/execnodes.h"
+#include "storage/buf.h"
 #include "tcop/dest.h"
 
 typedef struct CsvScan CsvScan;
@@ -24,5 +25,12 @@ extern void csv_scan_page(CsvScan *scan, TupleTableSlot *slot);
 
 /* What the receiver does with one row. */
 extern void csv_receive_slot(DestReceiver *self, TupleTableSlot *slot);
+
+/* From one buffer to the next, if that is a step up or down; else 0. */
+static inline int
+csv_stride(Buffer buffer, Buffer next)
+{
+	return next - buffer == 1 || next - buffer == -1 ? next - buffer : 0;
+}
 
 #endif /* CSV_SCAN_H */

@@ -33,6 +33,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
+#include "format/csv_scan.h"
 #include "format/csv_text.h"
 #include "format/csv_toast.h"
 
@@ -208,13 +209,6 @@ pin_block(Relation rel, Table *table, BlockNumber block, Buffer guess)
 	return has_block(rel, table, block) ? ReadBuffer(rel, block) : InvalidBuffer;
 }
 
-/* From one buffer to the next, if that is a step up or down; else 0. */
-static int
-stride_to(Buffer buffer, Buffer next)
-{
-	return next - buffer == 1 || next - buffer == -1 ? next - buffer : 0;
-}
-
 /* The buffer that should have the next page: in a table that was read in order, the one beside. */
 static Buffer
 find_next(Relation rel, Table *table, const Spot *spot)
@@ -227,7 +221,7 @@ find_next(Relation rel, Table *table, const Spot *spot)
 	if (RelationUsesLocalBuffers(rel) || !has_block(rel, table, spot->block + 1))
 		return InvalidBuffer;
 	next = PrefetchBuffer(rel, MAIN_FORKNUM, spot->block + 1).recent_buffer;
-	table->stride = BufferIsValid(next) ? stride_to(spot->buffer, next) : 0;
+	table->stride = BufferIsValid(next) ? csv_stride(spot->buffer, next) : 0;
 	return next;
 }
 

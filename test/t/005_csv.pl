@@ -206,12 +206,12 @@ compare('utf8', 'methods', 'plain');
 
 like(slots('SELECT * FROM patterns'), qr/^[1-9]\d{0,2}\|4096$/, 'a table is read a page at a time');
 $node->safe_psql('utf8', 'CREATE TABLE vacuumed AS SELECT * FROM patterns; DELETE FROM vacuumed WHERE i4 % 5 = 0; VACUUM vacuumed');
-like(slots('SELECT * FROM vacuumed'), qr/^\d{2,3}\|3686$/, 'and where no row is to be looked at');
+like(slots('SELECT * FROM vacuumed'), qr/^[1-3]\|3686$/, 'and all pages at once, where no row is to be looked at');
 same('SELECT * FROM vacuumed', 'its rows');
 $node->safe_psql('utf8', 'DELETE FROM vacuumed WHERE i4 % 1000 = 1; INSERT INTO vacuumed SELECT * FROM patterns WHERE i4 % 400 = 0');
-like(slots('SELECT * FROM vacuumed'), qr/^\d{2,3}\|3690$/, 'and where some are');
+like(slots('SELECT * FROM vacuumed'), qr/^[1-3]\|3690$/, 'and where it is for some pages');
 same('SELECT * FROM vacuumed', 'the rows of both');
-like(slots('SELECT * FROM vacuumed', before => 'BEGIN ISOLATION LEVEL SERIALIZABLE'), qr/^\d{2,3}\|3690$/, 'and in a serializable transaction');
+like(slots('SELECT * FROM vacuumed', before => 'BEGIN ISOLATION LEVEL SERIALIZABLE'), qr/^\d{2,3}\|3690$/, 'but not in a serializable transaction');
 like(slots('SELECT i2, s FROM patterns'), qr/^[1-9]\d{0,2}\|4096$/, 'some of its columns');
 like(slots('SELECT i4 + 1 FROM patterns'), qr/^[1-9]\d{0,2}\|4096$/, 'expressions');
 like(slots('SELECT * FROM patterns WHERE i4 % 3 = 0'), qr/^[1-9]\d{0,2}\|683$/, 'with a filter');
