@@ -15,11 +15,11 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
-#include "format/compress.h"
 #include "base/guc.h"
-#include "http/http.h"
-#include "export/parallel.h"
 #include "base/message.h"
+#include "export/parallel.h"
+#include "format/compress.h"
+#include "http/http.h"
 
 PG_MODULE_MAGIC;
 

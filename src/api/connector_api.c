@@ -14,10 +14,10 @@
 #include "utils/builtins.h"
 
 #include "base/compat.h"
+#include "base/guc.h"
+#include "currents/current_args.h"
 #include "tables/connector.h"
 #include "tables/connector_args.h"
-#include "currents/current_args.h"
-#include "base/guc.h"
 #include "uploader/permission_check.h"
 #include "uploader/uploader.h"
 

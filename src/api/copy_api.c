@@ -18,12 +18,12 @@
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 
-#include "tables/job_settings.h"
 #include "base/compat.h"
 #include "export/copy_args.h"
 #include "export/export.h"
-#include "tables/job.h"
 #include "tables/dispatcher.h"
+#include "tables/job.h"
+#include "tables/job_settings.h"
 
 SQL_FUNCTION(s3export_copy_to);
 

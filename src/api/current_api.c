@@ -22,12 +22,12 @@
 #include "utils/pg_lsn.h"
 #include "utils/resowner.h"
 
-#include "tables/catalog.h"
 #include "base/compat.h"
-#include "tables/connector_args.h"
+#include "base/object_path.h"
 #include "currents/current.h"
 #include "currents/current_worker.h"
-#include "base/object_path.h"
+#include "tables/catalog.h"
+#include "tables/connector_args.h"
 #include "uploader/uploader.h"
 
 SQL_FUNCTION(s3export_launch);

@@ -23,9 +23,9 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
-#include "tables/job.h"
 #include "tables/advisory_lock.h"
 #include "tables/dispatcher.h"
+#include "tables/job.h"
 
 SQL_FUNCTION(s3export_wait);
 SQL_FUNCTION(s3export_wait_all);

@@ -13,8 +13,8 @@
 #include "utils/builtins.h"
 
 #include "base/compat.h"
-#include "tables/job.h"
 #include "tables/dispatcher.h"
+#include "tables/job.h"
 #include "uploader/uploader.h"
 
 SQL_FUNCTION(s3export_recover);

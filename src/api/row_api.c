@@ -14,8 +14,8 @@
 #include "utils/builtins.h"
 #include "utils/rel.h"
 
-#include "tables/catalog.h"
 #include "base/compat.h"
+#include "tables/catalog.h"
 #include "tables/connector.h"
 #include "tables/row_mac.h"
 

@@ -14,10 +14,10 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
-#include "base/compat.h"
-#include "tables/connector_args.h"
 #include "aws/aws_names.h"
 #include "aws/iam_policy.h"
+#include "base/compat.h"
+#include "tables/connector_args.h"
 #include "uploader/uploader.h"
 
 SQL_FUNCTION(s3export_identity);

@@ -13,8 +13,8 @@
 #include "utils/memutils.h"
 
 #include "aws/aws_names.h"
-#include "base/secret.h"
 #include "aws/aws_session.h"
+#include "base/secret.h"
 
 #define MAX_TEXT 1024
 

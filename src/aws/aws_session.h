@@ -8,9 +8,9 @@
 #ifndef AWS_SESSION_H
 #define AWS_SESSION_H
 
-#include "http/http.h"
 #include "aws/refusal.h"
 #include "aws/sigv4.h"
+#include "http/http.h"
 
 /* Keys with an end far away, further than any that a service gives. */
 #define SESSION_NO_END ((time_t) PG_INT64_MAX)

@@ -21,10 +21,10 @@
 
 #include "aws/ambient_credentials.h"
 #include "aws/credentials.h"
-#include "base/guc.h"
 #include "aws/instance_metadata.h"
-#include "base/secret.h"
 #include "aws/sts.h"
+#include "base/guc.h"
+#include "base/secret.h"
 
 /*
  * Renewal is tried in the last quarter, and waited for in the last tenth.  The

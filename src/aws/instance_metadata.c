@@ -12,9 +12,9 @@
 
 #include "utils/memutils.h"
 
-#include "base/json_text.h"
-#include "aws/instance_metadata.h"
 #include "aws/aws_names.h"
+#include "aws/instance_metadata.h"
+#include "base/json_text.h"
 #include "base/secret.h"
 #include "base/text_file.h"
 

@@ -12,11 +12,11 @@
 
 #include "utils/memutils.h"
 
-#include "base/guc.h"
 #include "aws/aws_names.h"
+#include "aws/sts.h"
+#include "base/guc.h"
 #include "base/s3_xml.h"
 #include "base/secret.h"
-#include "aws/sts.h"
 #include "base/text_file.h"
 
 #define DEFAULT_REGION "us-east-1"

@@ -14,8 +14,8 @@
 #include "utils/rel.h"
 #include "utils/relcache.h"
 
-#include "currents/batch_internal.h"
 #include "base/object_path.h"
+#include "currents/batch_internal.h"
 #include "currents/publication.h"
 #include "uploader/uploader.h"
 

@@ -24,8 +24,8 @@
 #include "utils/relcache.h"
 #include "utils/snapmgr.h"
 
-#include "currents/batch_internal.h"
 #include "base/compat.h"
+#include "currents/batch_internal.h"
 
 /*
  * A value that takes more than this may be too large for CSV, where each byte can take two, and

@@ -18,9 +18,9 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/json_member.h"
 #include "currents/batch_internal.h"
 #include "tables/utf8.h"
-#include "base/json_member.h"
 #include "uploader/uploader.h"
 
 /* A transaction may have any number of events: its files become larger instead of many more. */

@@ -31,8 +31,8 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
-#include "currents/batch_internal.h"
 #include "base/object_path.h"
+#include "currents/batch_internal.h"
 #include "currents/publication.h"
 
 /* A relation that was there before the transaction. */

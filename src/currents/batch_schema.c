@@ -25,9 +25,9 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
-#include "currents/batch_internal.h"
 #include "base/json_member.h"
 #include "base/object_path.h"
+#include "currents/batch_internal.h"
 
 bool
 batch_has_column(const PublishedTable *published, Form_pg_attribute attribute)

@@ -21,8 +21,8 @@
 #include "utils/rel.h"
 #include "utils/relcache.h"
 
-#include "currents/batch_internal.h"
 #include "base/object_path.h"
+#include "currents/batch_internal.h"
 
 /* How many relations with changes are remembered, so that those that come and go take no memory. */
 #define MAX_SOURCES 2000

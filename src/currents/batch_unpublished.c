@@ -3,8 +3,8 @@
  * batch_unpublished.c
  *	  What is remembered of relations that the publication does not have.
  *
- * They may come to it later.  Then readers miss the rows that they had before: has there
- * been one?
+ * Such a relation may join the publication later.  Readers then miss the rows that it had
+ * before: here is remembered whether it had any.
  *
  *-------------------------------------------------------------------------
  */

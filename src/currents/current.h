@@ -27,9 +27,9 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "currents/publication.h"
 #include "format/compress.h"
 #include "tables/connector.h"
-#include "currents/publication.h"
 
 typedef enum CurrentState
 {

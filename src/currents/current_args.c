@@ -16,10 +16,10 @@
 #include "utils/rel.h"
 #include "utils/varlena.h"
 
-#include "tables/connector_args.h"
-#include "format/csv.h"
-#include "currents/current_args.h"
 #include "aws/aws_names.h"
+#include "currents/current_args.h"
+#include "format/csv.h"
+#include "tables/connector_args.h"
 
 #define MAX_EVENTS_PER_FILE 10000000
 

@@ -12,8 +12,8 @@
 
 #include "lib/stringinfo.h"
 
-#include "tables/catalog.h"
 #include "currents/current.h"
+#include "tables/catalog.h"
 
 extern CurrentState current_parse_state(const char *name);
 

@@ -15,9 +15,9 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
+#include "base/object_path.h"
 #include "currents/current_internal.h"
 #include "tables/advisory_lock.h"
-#include "base/object_path.h"
 
 /* What is so when a connector says nothing about it. */
 #define DEFAULT_EVENTS_PER_FILE 15000

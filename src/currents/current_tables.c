@@ -17,8 +17,8 @@
 #include "utils/json.h"
 #include "utils/syscache.h"
 
-#include "currents/current_internal.h"
 #include "base/object_path.h"
+#include "currents/current_internal.h"
 
 /* ---- rows ---- */
 

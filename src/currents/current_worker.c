@@ -16,11 +16,11 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
-#include "tables/catalog.h"
-#include "currents/current_worker.h"
 #include "base/guc.h"
-#include "ipc/pipe.h"
 #include "base/message.h"
+#include "currents/current_worker.h"
+#include "ipc/pipe.h"
+#include "tables/catalog.h"
 
 #define REQUEST_DELIVER 'd'
 #define REQUEST_LAUNCH 'l'

@@ -36,9 +36,9 @@
 #include "lib/qunique.h"
 #include "storage/sinval.h"
 
-#include "tables/catalog.h"
 #include "base/compat.h"
 #include "currents/decoder.h"
+#include "tables/catalog.h"
 
 /* So much WAL may be read twice; bytes */
 #define RESTART_DISTANCE (16 * 1024 * 1024)

@@ -20,11 +20,11 @@
 #include "utils/resowner.h"
 
 #include "currents/batch.h"
-#include "format/compress.h"
 #include "currents/decoder.h"
 #include "currents/delivery_internal.h"
-#include "uploader/files.h"
+#include "format/compress.h"
 #include "tables/advisory_lock.h"
+#include "uploader/files.h"
 
 /* So much WAL that has not been sent, in bytes, is a backlog: its files have more events. */
 #define BACKLOG (UINT64CONST(64) * 1024 * 1024)

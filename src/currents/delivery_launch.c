@@ -32,9 +32,9 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
-#include "tables/catalog.h"
 #include "currents/decoder.h"
 #include "currents/delivery_internal.h"
+#include "tables/catalog.h"
 
 /* Takes the rows of one table. */
 typedef struct CopyReceiver

@@ -23,12 +23,12 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
-#include "tables/connector_args.h"
-#include "export/copy_args.h"
-#include "base/guc.h"
-#include "tables/job.h"
 #include "aws/aws_names.h"
+#include "base/guc.h"
 #include "base/object_path.h"
+#include "export/copy_args.h"
+#include "tables/connector_args.h"
+#include "tables/job.h"
 
 /* Of max_file_size: blocks become so small below it that they compress badly. */
 #define MIN_FILE_SIZE (1024 * 1024)

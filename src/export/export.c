@@ -31,8 +31,8 @@
 
 #include "base/compat.h"
 #include "export/export.h"
-#include "uploader/manifest.h"
 #include "export/parallel.h"
+#include "uploader/manifest.h"
 
 /*
  * No query is a list of identifiers joined by dots, and every table's name

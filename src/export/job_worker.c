@@ -33,14 +33,14 @@
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
-#include "tables/job_settings.h"
-#include "tables/catalog.h"
 #include "base/compat.h"
 #include "export/copy_args.h"
 #include "export/export.h"
-#include "tables/job.h"
 #include "tables/advisory_lock.h"
+#include "tables/catalog.h"
 #include "tables/dispatcher.h"
+#include "tables/job.h"
+#include "tables/job_settings.h"
 #include "uploader/uploader.h"
 
 extern PGDLLEXPORT void s3export_leader_main(Datum arg);

@@ -7,8 +7,8 @@
  */
 #include "postgres.h"
 
-#include "export/row_sender.h"
 #include "base/object_path.h"
+#include "export/row_sender.h"
 
 /* For each of the partitions that are open, of which there may be many. */
 #define PARTITION_BLOCK_SIZE (64 * 1024)

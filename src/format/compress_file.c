@@ -9,8 +9,8 @@
 
 #include "utils/pg_crc.h"
 
-#include "format/compress_internal.h"
 #include "base/crc32c.h"
+#include "format/compress_internal.h"
 
 /* ---- integers as all three formats have them: the least byte first ---- */
 

@@ -23,6 +23,7 @@
 #include "utils/memutils.h"
 
 #include "base/compat.h"
+#include "base/guc.h"
 #include "format/csv.h"
 #include "format/csv_array.h"
 #include "format/csv_block.h"
@@ -37,7 +38,6 @@
 #include "format/csv_time.h"
 #include "format/csv_toast.h"
 #include "format/csv_types.h"
-#include "base/guc.h"
 
 /* How the values of a column are written. */
 typedef enum Method

@@ -9,8 +9,8 @@
 
 #include "utils/memutils.h"
 
-#include "s3/s3_internal.h"
 #include "base/s3_xml.h"
+#include "s3/s3_internal.h"
 
 /* A session token that is renewed this often by one call is not the trouble. */
 #define MAX_RENEWALS 2

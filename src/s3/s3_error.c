@@ -14,8 +14,8 @@
 #include "mb/pg_wchar.h"
 
 #include "aws/aws_names.h"
-#include "s3/s3_error.h"
 #include "base/s3_xml.h"
+#include "s3/s3_error.h"
 
 /* What S3 would have said where an answer has no body, or none that is S3's. */
 static const struct

@@ -29,8 +29,8 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
-#include "tables/catalog.h"
 #include "base/compat.h"
+#include "tables/catalog.h"
 
 #define MAX_PARAMETERS 40
 

@@ -20,10 +20,10 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "base/secret.h"
+#include "tables/advisory_lock.h"
 #include "tables/catalog.h"
 #include "tables/connector_internal.h"
-#include "tables/advisory_lock.h"
-#include "base/secret.h"
 
 static const char *const addressing_names[] = {"auto", "path", "virtual"};
 static const char *const payload_signing_names[] = {"auto", "signed", "unsigned"};

@@ -8,8 +8,8 @@
 #ifndef CONNECTOR_H
 #define CONNECTOR_H
 
-#include "tables/row_mac.h"
 #include "s3/s3.h"
+#include "tables/row_mac.h"
 
 /* The rows that a connector was made of. */
 enum

@@ -15,10 +15,10 @@
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 
+#include "aws/aws_names.h"
+#include "base/guc.h"
 #include "tables/connector_args_internal.h"
 #include "tables/utf8.h"
-#include "base/guc.h"
-#include "aws/aws_names.h"
 
 #define MAX_NAME_LENGTH (NAMEDATALEN - 1)
 #define MAX_CURRENTS_FOLDER 512

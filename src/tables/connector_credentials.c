@@ -15,10 +15,10 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
-#include "tables/catalog.h"
-#include "tables/connector_internal.h"
 #include "base/guc.h"
 #include "base/secret.h"
+#include "tables/catalog.h"
+#include "tables/connector_internal.h"
 
 /* --------------------------------------------------------------- reading */
 

@@ -31,14 +31,14 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "tables/catalog.h"
 #include "base/compat.h"
 #include "base/guc.h"
-#include "tables/job.h"
-#include "tables/advisory_lock.h"
 #include "base/object_path.h"
+#include "tables/advisory_lock.h"
 #include "tables/at_commit.h"
+#include "tables/catalog.h"
 #include "tables/dispatcher.h"
+#include "tables/job.h"
 
 /* How often the queue is looked at while jobs wait; ms */
 #define LOOK_INTERVAL 500

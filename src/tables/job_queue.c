@@ -13,8 +13,8 @@
 #include "utils/builtins.h"
 #include "utils/json.h"
 
-#include "tables/catalog.h"
 #include "base/guc.h"
+#include "tables/catalog.h"
 #include "tables/job.h"
 
 /* Of a job's arguments and settings; bytes */

@@ -7,8 +7,8 @@
  */
 #include "postgres.h"
 
-#include "tables/catalog.h"
 #include "base/guc.h"
+#include "tables/catalog.h"
 #include "tables/job.h"
 
 /* Rows that one call removes, so that no export waits for it. */

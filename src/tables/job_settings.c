@@ -10,9 +10,9 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 
-#include "tables/job_settings.h"
 #include "base/guc.h"
 #include "tables/job.h"
+#include "tables/job_settings.h"
 
 #define OWN_PREFIX "s3export."
 

@@ -12,8 +12,8 @@
 #include "utils/typcache.h"
 
 #include "base/guc.h"
-#include "tables/row_mac.h"
 #include "base/message.h"
+#include "tables/row_mac.h"
 
 /*
  * The columns that decide.  Roles are in them as OIDs: a role that is renamed is the

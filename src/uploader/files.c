@@ -17,11 +17,11 @@
 
 #include "common/hashfn.h"
 
+#include "aws/aws_names.h"
+#include "base/guc.h"
+#include "base/object_path.h"
 #include "tables/utf8.h"
 #include "uploader/files_internal.h"
-#include "base/guc.h"
-#include "aws/aws_names.h"
-#include "base/object_path.h"
 
 /* However much memory there is: buffers are searched. */
 #define MAX_OPEN 256

@@ -14,9 +14,9 @@
 #include <time.h>
 
 #include "format/compress.h"
+#include "ipc/pipe.h"
 #include "tables/connector.h"
 #include "tables/job.h"
-#include "ipc/pipe.h"
 
 /* More would take too long to appear together, and nobody wants as many. */
 #define FILES_MAX 10000

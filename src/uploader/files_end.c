@@ -7,9 +7,9 @@
  */
 #include "postgres.h"
 
-#include "uploader/files_internal.h"
 #include "base/guc.h"
 #include "base/object_path.h"
+#include "uploader/files_internal.h"
 
 /* ---- their order ---- */
 

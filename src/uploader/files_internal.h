@@ -11,9 +11,9 @@
 #include "lib/ilist.h"
 #include "utils/hsearch.h"
 
-#include "uploader/files.h"
 #include "aws/sigv4.h"
 #include "s3/upload.h"
+#include "uploader/files.h"
 
 typedef struct Partition Partition;
 typedef struct File      File;

@@ -26,10 +26,10 @@
 #include "utils/relcache.h"
 #include "utils/syscache.h"
 
-#include "tables/utf8.h"
 #include "base/json_member.h"
-#include "uploader/manifest.h"
 #include "base/object_path.h"
+#include "tables/utf8.h"
+#include "uploader/manifest.h"
 
 #define MANIFEST_VERSION 1
 #define NAMED_FORMAT 1

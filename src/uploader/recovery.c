@@ -18,10 +18,10 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
-#include "tables/utf8.h"
 #include "base/guc.h"
-#include "tables/job.h"
 #include "tables/advisory_lock.h"
+#include "tables/job.h"
+#include "tables/utf8.h"
 #include "uploader/recovery.h"
 #include "uploader/s3_client.h"
 

@@ -15,9 +15,9 @@
 #include "tcop/tcopprot.h"
 #include "utils/timeout.h"
 
+#include "aws/iam_policy.h"
 #include "base/guc.h"
 #include "ipc/pipe.h"
-#include "aws/iam_policy.h"
 #include "uploader/s3_client.h"
 
 static volatile sig_atomic_t cancel_requested = false;

@@ -12,8 +12,8 @@
 #include "postmaster/interrupt.h"
 #include "utils/timestamp.h"
 
-#include "tables/utf8.h"
 #include "tables/job.h"
+#include "tables/utf8.h"
 #include "uploader/stale.h"
 
 /* The export has succeeded, so that its caller waits for no more than this; ms */

@@ -25,19 +25,19 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/guc.h"
+#include "base/message.h"
+#include "base/object_path.h"
+#include "tables/advisory_lock.h"
+#include "tables/dispatcher.h"
+#include "tables/job.h"
 #include "tables/utf8.h"
 #include "uploader/files.h"
-#include "base/guc.h"
-#include "tables/job.h"
-#include "tables/advisory_lock.h"
 #include "uploader/manifest.h"
-#include "base/object_path.h"
-#include "tables/dispatcher.h"
 #include "uploader/recovery.h"
-#include "uploader/stale.h"
 #include "uploader/s3_client.h"
+#include "uploader/stale.h"
 #include "uploader/transfer.h"
-#include "base/message.h"
 
 /* How long cleaning up may take: after an error, and when the server stops. */
 #define ABORT_TIMEOUT 5000

@@ -9,8 +9,8 @@
 #define TRANSFER_H
 
 #include "format/compress.h"
-#include "tables/connector.h"
 #include "ipc/pipe.h"
+#include "tables/connector.h"
 
 typedef enum TransferOnEmpty
 {

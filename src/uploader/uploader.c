@@ -19,14 +19,14 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
-#include "tables/catalog.h"
-#include "tables/utf8.h"
 #include "base/guc.h"
+#include "base/message.h"
+#include "tables/catalog.h"
 #include "tables/job.h"
+#include "tables/utf8.h"
 #include "uploader/permission_check.h"
 #include "uploader/s3_client.h"
 #include "uploader/uploader.h"
-#include "base/message.h"
 
 #define REQUEST_EXPORT 'e'
 #define REQUEST_CHECK 'c'
