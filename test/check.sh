@@ -154,6 +154,7 @@ count_tap() {
     local status=$1 log=$2
 
     grep -vE '^ok [0-9]' "$log" || true
+    grep -A 8 '^not ok' "$log" >>"$WORK/failures" || true
     awk -v status="$status" '
         /^ok [0-9]/ { passed++ }
         /^not ok [0-9]/ { failed++ }
@@ -261,6 +262,18 @@ show_tap_logs() {
     done
 }
 
+# What failed is told again below the summary: a long log may be kept only by its end.
+tell_failures() {
+    local file log
+
+    for file in "$@"; do
+        log=$WORK/tap/tmp_check/log/regress_log_$(basename "$file" .pl)
+        say "${file##*/}"
+        # What the test says, not what it runs; a test that died says why in its last lines.
+        grep -A 6 ') not ok ' "$log" || tail -n 12 "$log"
+    done >>"$WORK/failures"
+}
+
 # prove JOBS FILE...: runs tests, counts them, and shows the logs of those that failed.
 prove() {
     local status=0 jobs=$1 failed
@@ -272,6 +285,7 @@ prove() {
     head -n 1 "$WORK/tap/totals" >"$COUNT"
     mapfile -t failed < <(tail -n +2 "$WORK/tap/totals")
     show_tap_logs "${failed[@]}"
+    tell_failures "${failed[@]}"
     cp "$WORK"/tap/tmp_check/log/*.log "$WORK/logs/" 2>/dev/null || true
     return "$status"
 }
@@ -405,5 +419,6 @@ fi
 
 say "=== summary"
 printf '%s\n' "${SUMMARY[@]}"
+[ ! -s "$WORK/failures" ] || { say "--- what failed"; cat "$WORK/failures"; }
 say "$PASSED passed, $FAILED failed"
 [ "$FAILED" -eq 0 ]
