@@ -92,7 +92,7 @@ check_queueing(void)
 }
 
 static int64
-enqueue(FunctionCallInfo fcinfo, CopyArguments *arguments, TimestampTz retry_until)
+enqueue_export(FunctionCallInfo fcinfo, CopyArguments *arguments, TimestampTz retry_until)
 {
 	const Connector *connector = arguments->connector;
 	JobOrder         order = {
@@ -137,6 +137,6 @@ s3export_copy_to(PG_FUNCTION_ARGS)
 		dispatcher_start();
 	}
 	else
-		totals.job_id = enqueue(fcinfo, &arguments, retry_until);
+		totals.job_id = enqueue_export(fcinfo, &arguments, retry_until);
 	PG_RETURN_DATUM(totals_row(fcinfo, &totals, !wait));
 }

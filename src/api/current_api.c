@@ -271,7 +271,7 @@ refuse_suspended(const Current *current)
 }
 
 static void
-deliver(Connector *connector, bool alone, DeliveryOutcome *outcome)
+deliver_current(Connector *connector, bool alone, DeliveryOutcome *outcome)
 {
 	const Current *current;
 
@@ -296,7 +296,7 @@ is_interruption(int sqlerrcode)
 }
 
 static void
-warn(const char *name, const ErrorData *error)
+warn_of_failure(const char *name, const ErrorData *error)
 {
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
@@ -322,7 +322,7 @@ try_deliver(const char *name, DeliveryOutcome *outcome)
 	{
 		connector = connector_load(name, CONNECTOR_OWNER);
 		dropped = current_get(connector, false)->events_dropped;
-		deliver(connector, false, outcome);
+		deliver_current(connector, false, outcome);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -368,7 +368,7 @@ add_undelivered(Undelivered *undelivered, const char *name, int sqlerrcode, cons
 
 /* It failed before, and is left alone for a while. */
 static void
-skip(FunctionCallInfo fcinfo, const CurrentDue *current, Undelivered *undelivered)
+report_not_tried(FunctionCallInfo fcinfo, const CurrentDue *current, Undelivered *undelivered)
 {
 	DeliveryOutcome outcome = {.state = current->state};
 	const char     *message = psprintf("it is not tried again yet after: %s",
@@ -385,14 +385,14 @@ skip(FunctionCallInfo fcinfo, const CurrentDue *current, Undelivered *undelivere
 
 /* Of a connector that is being delivered already nobody needs to be warned. */
 static void
-serve(FunctionCallInfo fcinfo, const char *name, Undelivered *undelivered)
+deliver_and_report(FunctionCallInfo fcinfo, const char *name, Undelivered *undelivered)
 {
 	DeliveryOutcome  outcome = {0};
 	const ErrorData *error = try_deliver(name, &outcome);
 
 	if (error != NULL && error->sqlerrcode != ERRCODE_OBJECT_IN_USE)
 	{
-		warn(name, error);
+		warn_of_failure(name, error);
 		add_undelivered(undelivered, name, error->sqlerrcode, error->message);
 	}
 	return_outcome(fcinfo, name, &outcome, error ? error->message : NULL);
@@ -417,9 +417,9 @@ deliver_all(FunctionCallInfo fcinfo, Undelivered *undelivered)
 		CHECK_FOR_INTERRUPTS();
 		undelivered->connectors++;
 		if (current->due || current_find_slot(current->connector_id) != CURRENT_SLOT_USABLE)
-			serve(fcinfo, current->name, undelivered);
+			deliver_and_report(fcinfo, current->name, undelivered);
 		else
-			skip(fcinfo, current, undelivered);
+			report_not_tried(fcinfo, current, undelivered);
 	}
 }
 
@@ -453,10 +453,10 @@ s3export_deliver(PG_FUNCTION_ARGS)
 	if (name == NULL)
 		deliver_all(fcinfo, &undelivered);
 	else if (!raises)
-		serve(fcinfo, name, &undelivered);
+		deliver_and_report(fcinfo, name, &undelivered);
 	else
 	{
-		deliver(connector_load(name, CONNECTOR_OWNER), true, &outcome);
+		deliver_current(connector_load(name, CONNECTOR_OWNER), true, &outcome);
 		return_outcome(fcinfo, name, &outcome, NULL);
 	}
 	if (raises && undelivered.failed > 0)

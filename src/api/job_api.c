@@ -320,7 +320,7 @@ s3export_wait_all(PG_FUNCTION_ARGS)
  * it has nothing to do with the job.
  */
 static bool
-interrupt(int64 job_id, int pid)
+interrupt_process(int64 job_id, int pid)
 {
 	if (!advisory_lock_is_held_by(job_id, pid))
 		return false;
@@ -351,8 +351,8 @@ s3export_cancel(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(false);
 
 	/* The uploader first: it records why, and the leader may send nothing for long. */
-	interrupted = interrupt(job_id, status.uploader_pid);
-	interrupted |= interrupt(job_id, status.leader_pid);
+	interrupted = interrupt_process(job_id, status.uploader_pid);
+	interrupted |= interrupt_process(job_id, status.leader_pid);
 
 	/* It may have failed right now, and be queued again. */
 	PG_RETURN_BOOL(job_cancel_queued(job_id) || interrupted);

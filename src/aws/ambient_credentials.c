@@ -38,7 +38,7 @@ typedef struct ConfigFiles
 
 /* What is wrong is a sentence, without a secret in it. */
 static void
-refuse(const char *found_in, const char *wrong)
+raise_unusable(const char *found_in, const char *wrong)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIG_FILE_ERROR),
@@ -47,7 +47,7 @@ refuse(const char *found_in, const char *wrong)
 
 /* Empty ones count as not set, as with AWS's own tools. */
 static char *
-environment(const char *name)
+get_environment(const char *name)
 {
 	const char *value = getenv(name);
 
@@ -57,9 +57,9 @@ environment(const char *name)
 static char *
 environment_of_two(const char *first, const char *second)
 {
-	char *value = environment(first);
+	char *value = get_environment(first);
 
-	return value != NULL ? value : environment(second);
+	return value != NULL ? value : get_environment(second);
 }
 
 static void
@@ -70,7 +70,7 @@ check_role(const char *found_in, const AmbientRole *role)
 	if (wrong == NULL && role->external_id != NULL)
 		wrong = aws_names_check_external_id(role->external_id);
 	if (wrong != NULL)
-		refuse(found_in, wrong);
+		raise_unusable(found_in, wrong);
 }
 
 
@@ -82,33 +82,34 @@ check_role(const char *found_in, const AmbientRole *role)
 static bool
 find_keys(Ambient *ambient)
 {
-	char *access_key_id = environment("AWS_ACCESS_KEY_ID");
-	char *secret = environment("AWS_SECRET_ACCESS_KEY");
+	char *access_key_id = get_environment("AWS_ACCESS_KEY_ID");
+	char *secret = get_environment("AWS_SECRET_ACCESS_KEY");
 
 	if (access_key_id == NULL && secret == NULL)
 		return false;
 	ambient->found_in = "the environment";
 	if (access_key_id == NULL || secret == NULL)
-		refuse(ambient->found_in, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together.");
+		raise_unusable(ambient->found_in,
+					   "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together.");
 	ambient->kind = AMBIENT_KEYS;
 	ambient->keys.access_key_id = access_key_id;
 	ambient->keys.secret_access_key = secret;
-	ambient->keys.session_token = environment("AWS_SESSION_TOKEN");
+	ambient->keys.session_token = get_environment("AWS_SESSION_TOKEN");
 	return true;
 }
 
 static bool
 find_web_identity(Ambient *ambient)
 {
-	ambient->web_identity.role_arn = environment("AWS_ROLE_ARN");
-	ambient->web_identity.session_name = environment("AWS_ROLE_SESSION_NAME");
-	ambient->token_file = environment("AWS_WEB_IDENTITY_TOKEN_FILE");
+	ambient->web_identity.role_arn = get_environment("AWS_ROLE_ARN");
+	ambient->web_identity.session_name = get_environment("AWS_ROLE_SESSION_NAME");
+	ambient->token_file = get_environment("AWS_WEB_IDENTITY_TOKEN_FILE");
 	if (ambient->token_file == NULL)
 		return false;
-	ambient->found_in = "the environment (web identity)";
+	ambient->found_in = "the get_environment (web identity)";
 	ambient->kind = AMBIENT_WEB_IDENTITY;
 	if (ambient->web_identity.role_arn == NULL)
-		refuse(ambient->found_in, "AWS_WEB_IDENTITY_TOKEN_FILE requires AWS_ROLE_ARN.");
+		raise_unusable(ambient->found_in, "AWS_WEB_IDENTITY_TOKEN_FILE requires AWS_ROLE_ARN.");
 	check_role(ambient->found_in, &ambient->web_identity);
 	return true;
 }
@@ -116,18 +117,19 @@ find_web_identity(Ambient *ambient)
 static bool
 find_container(Ambient *ambient)
 {
-	char *path = environment("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
-	char *url = environment("AWS_CONTAINER_CREDENTIALS_FULL_URI");
+	char *path = get_environment("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
+	char *url = get_environment("AWS_CONTAINER_CREDENTIALS_FULL_URI");
 
 	if (path == NULL && url == NULL)
 		return false;
-	ambient->found_in = "the environment (container)";
+	ambient->found_in = "the get_environment (container)";
 	ambient->kind = AMBIENT_CONTAINER;
 	if (path != NULL && path[0] != '/')
-		refuse(ambient->found_in, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI begins with a slash.");
+		raise_unusable(ambient->found_in,
+					   "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI begins with a slash.");
 	ambient->url = path != NULL ? psprintf("%s%s", CONTAINER_HOST, path) : url;
-	ambient->token_file = environment("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE");
-	ambient->token = environment("AWS_CONTAINER_AUTHORIZATION_TOKEN");
+	ambient->token_file = get_environment("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE");
+	ambient->token = get_environment("AWS_CONTAINER_AUTHORIZATION_TOKEN");
 	return true;
 }
 
@@ -135,14 +137,14 @@ find_container(Ambient *ambient)
 static bool
 find_instance(Ambient *ambient)
 {
-	char *disabled = environment("AWS_EC2_METADATA_DISABLED");
-	char *mode = environment("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE");
+	char *disabled = get_environment("AWS_EC2_METADATA_DISABLED");
+	char *mode = get_environment("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE");
 
 	if (disabled != NULL && pg_strcasecmp(disabled, "true") == 0)
 		return false;
 	ambient->found_in = "the instance metadata service";
 	ambient->kind = AMBIENT_INSTANCE;
-	ambient->url = environment("AWS_EC2_METADATA_SERVICE_ENDPOINT");
+	ambient->url = get_environment("AWS_EC2_METADATA_SERVICE_ENDPOINT");
 	if (ambient->url == NULL)
 		ambient->url = pstrdup(mode != NULL && pg_strcasecmp(mode, "IPv6") == 0 ? INSTANCE_HOST_IPV6
 																				: INSTANCE_HOST);
@@ -159,7 +161,7 @@ find_instance(Ambient *ambient)
 static char *
 home_directory(void)
 {
-	char          *home = environment("HOME");
+	char          *home = get_environment("HOME");
 	struct passwd  entry;
 	struct passwd *found;
 	char           buf[BUFSIZ];
@@ -175,7 +177,7 @@ home_directory(void)
 static char *
 read_config_file(const char *variable, const char *name)
 {
-	char *path = environment(variable);
+	char *path = get_environment(variable);
 	char *home = home_directory();
 	bool  named = path != NULL;
 	char *text;
@@ -197,11 +199,12 @@ static void
 use_keys(Ambient *ambient, const AwsProfile *profile)
 {
 	if (profile->access_key_id == NULL || profile->secret_access_key == NULL)
-		refuse(ambient->found_in,
-			   profile->unsupported != NULL
-				   ? psprintf("Setting \"%s\" of a profile is not supported.", profile->unsupported)
-				   : "A profile has aws_access_key_id and aws_secret_access_key, or a role_arn "
-					 "with what is needed to assume it.");
+		raise_unusable(
+			ambient->found_in,
+			profile->unsupported != NULL
+				? psprintf("Setting \"%s\" of a profile is not supported.", profile->unsupported)
+				: "A profile has aws_access_key_id and aws_secret_access_key, or a role_arn "
+				  "with what is needed to assume it.");
 	ambient->kind = AMBIENT_KEYS;
 	ambient->keys.access_key_id = profile->access_key_id;
 	ambient->keys.secret_access_key = profile->secret_access_key;
@@ -223,14 +226,14 @@ use_credential_source(Ambient *ambient, const char *credential_source)
 		found = find_instance(ambient);
 	else
 	{
-		refuse(found_in, "A credential_source is \"Environment\", \"EcsContainer\" or "
-						 "\"Ec2InstanceMetadata\".");
+		raise_unusable(found_in, "A credential_source is \"Environment\", \"EcsContainer\" or "
+								 "\"Ec2InstanceMetadata\".");
 		found = false;
 	}
 	ambient->found_in = found_in;
 	if (!found)
-		refuse(found_in,
-			   psprintf("Its credential_source \"%s\" has no credentials.", credential_source));
+		raise_unusable(found_in, psprintf("Its credential_source \"%s\" has no credentials.",
+										  credential_source));
 }
 
 static int
@@ -244,8 +247,8 @@ parse_duration(const char *found_in, const char *value)
 	errno = 0;
 	seconds = strtol(value, &end, 10);
 	if (errno != 0 || *end != '\0' || seconds < MIN_DURATION || seconds > MAX_DURATION)
-		refuse(found_in, psprintf("A profile's duration_seconds is from %d to %d.", MIN_DURATION,
-								  MAX_DURATION));
+		raise_unusable(found_in, psprintf("A profile's duration_seconds is from %d to %d.",
+										  MIN_DURATION, MAX_DURATION));
 	return (int) seconds;
 }
 
@@ -263,13 +266,13 @@ use_role(Ambient *ambient, const char *name, const AwsProfile *profile, const Co
 
 	check_role(ambient->found_in, &role);
 	if (profile->unsupported != NULL)
-		refuse(ambient->found_in,
-			   psprintf("Setting \"%s\" of a profile is not supported.", profile->unsupported));
+		raise_unusable(ambient->found_in, psprintf("Setting \"%s\" of a profile is not supported.",
+												   profile->unsupported));
 	if ((profile->source_profile != NULL) + (profile->credential_source != NULL) +
 			(profile->web_identity_token_file != NULL) !=
 		1)
-		refuse(ambient->found_in, "A profile with a role_arn has one of source_profile, "
-								  "credential_source and web_identity_token_file.");
+		raise_unusable(ambient->found_in, "A profile with a role_arn has one of source_profile, "
+										  "credential_source and web_identity_token_file.");
 	if (profile->web_identity_token_file != NULL)
 	{
 		ambient->kind = AMBIENT_WEB_IDENTITY;
@@ -285,7 +288,7 @@ use_role(Ambient *ambient, const char *name, const AwsProfile *profile, const Co
 	}
 	wrong = aws_config_source(files->config, files->credentials, name, profile, &source);
 	if (wrong != NULL)
-		refuse(ambient->found_in, wrong);
+		raise_unusable(ambient->found_in, wrong);
 	use_keys(ambient, &source);
 }
 
@@ -310,7 +313,8 @@ find_profile(Ambient *ambient)
 	aws_config_read(files.config, files.credentials, name, &profile);
 	ambient->found_in = psprintf("profile \"%s\"", name);
 	if (chosen != NULL && !profile.exists)
-		refuse(ambient->found_in, "Neither the config file nor the credentials file has it.");
+		raise_unusable(ambient->found_in,
+					   "Neither the config file nor the credentials file has it.");
 	if (ambient->region == NULL)
 		ambient->region = profile.region;
 	if (profile.role_arn != NULL)
@@ -343,7 +347,7 @@ ambient_credentials_find(void)
 						   "with any, and AWS_EC2_METADATA_DISABLED says not to ask for "
 						   "those of an instance.")));
 	if (ambient->region != NULL && aws_names_check_region(ambient->region) != NULL)
-		refuse(ambient->found_in, psprintf("Region \"%s\" is not one.", ambient->region));
+		raise_unusable(ambient->found_in, psprintf("Region \"%s\" is not one.", ambient->region));
 	ereport(DEBUG1, (errmsg_internal("ambient credentials are those in %s", ambient->found_in)));
 	return ambient;
 }

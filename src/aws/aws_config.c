@@ -28,7 +28,7 @@ typedef struct Line
 } Line;
 
 static void
-trim(Line *line)
+trim_line(Line *line)
 {
 	while (line->len > 0 && strchr(SPACE, line->start[0]) != NULL)
 	{
@@ -50,7 +50,7 @@ next_line(const char *text, Line *line)
 	line->start = text;
 	line->len = len;
 	line->indent = (int) strspn(text, SPACE);
-	trim(line);
+	trim_line(line);
 	return text[len] == '\n' ? text + len + 1 : text + len;
 }
 
@@ -61,7 +61,7 @@ is_comment(const Line *line)
 }
 
 static bool
-equals(const Line *line, const char *text)
+line_equals(const Line *line, const char *text)
 {
 	return (size_t) line->len == strlen(text) && memcmp(line->start, text, line->len) == 0;
 }
@@ -81,13 +81,13 @@ begins_profile(Line header, const char *name, bool is_config)
 		return false;
 	header.start++;
 	header.len = (int) (end - header.start);
-	trim(&header);
+	trim_line(&header);
 	if (is_config && header.len > prefix_len && memcmp(header.start, prefix, prefix_len) == 0 &&
 		strchr(SPACE, header.start[prefix_len]) != NULL)
 	{
 		header.start += prefix_len;
 		header.len -= prefix_len;
-		trim(&header);
+		trim_line(&header);
 	}
 	else if (is_config && strcmp(name, "default") != 0)
 		return false;
@@ -97,12 +97,12 @@ begins_profile(Line header, const char *name, bool is_config)
 		header.start++;
 		header.len -= 2;
 	}
-	return equals(&header, name);
+	return line_equals(&header, name);
 }
 
 /* "name = value" into both; a comment may follow after white space. */
 static bool
-split(const Line *line, Line *name, Line *value)
+split_setting(const Line *line, Line *name, Line *value)
 {
 	const char *sign = memchr(line->start, '=', line->len);
 
@@ -110,16 +110,16 @@ split(const Line *line, Line *name, Line *value)
 		return false;
 	*name = (Line){.start = line->start, .len = (int) (sign - line->start)};
 	*value = (Line){.start = sign + 1, .len = (int) (line->start + line->len - sign - 1)};
-	trim(name);
+	trim_line(name);
 	for (int i = 0; i < value->len - 1; i++)
 		if (strchr(SPACE, value->start[i]) && strchr("#;", value->start[i + 1]))
 			value->len = i;
-	trim(value);
+	trim_line(value);
 	return true;
 }
 
 static void
-set(AwsProfile *profile, const Line *name, const Line *value)
+set_member(AwsProfile *profile, const Line *name, const Line *value)
 {
 	const struct
 	{
@@ -143,12 +143,12 @@ set(AwsProfile *profile, const Line *name, const Line *value)
 
 	for (size_t i = 0; i < lengthof(settings); i++)
 	{
-		if (equals(name, settings[i].name))
+		if (line_equals(name, settings[i].name))
 			*settings[i].value = value->len > 0 ? pnstrdup(value->start, value->len) : NULL;
 	}
 	for (size_t i = 0; i < lengthof(unsupported); i++)
 	{
-		if (equals(name, unsupported[i]))
+		if (line_equals(name, unsupported[i]))
 			profile->unsupported = pstrdup(unsupported[i]);
 	}
 }
@@ -175,11 +175,11 @@ read_file(const char *text, const char *name, bool is_config, AwsProfile *profil
 			profile->exists |= inside;
 			indent = -1;
 		}
-		else if (split(&line, &key, &value))
+		else if (split_setting(&line, &key, &value))
 		{
 			indent = line.indent;
 			if (inside)
-				set(profile, &key, &value);
+				set_member(profile, &key, &value);
 		}
 	}
 }

@@ -136,7 +136,7 @@ aws_names_check_region(const char *value)
 
 /* Takes "prefix" and then characters of "allowed", at least "min", off *rest. */
 static bool
-take(const char **rest, const char *prefix, const char *allowed, size_t min)
+take_characters(const char **rest, const char *prefix, const char *allowed, size_t min)
 {
 	size_t len;
 
@@ -159,9 +159,9 @@ aws_names_check_role_arn(const char *value)
 
 	if (strlen(value) > MAX_ROLE_ARN)
 		return "A role ARN has at most 2048 characters.";
-	if (!take(&rest, "arn:", LOWER DIGITS "-", 1) ||
-		!take(&rest, ":iam::", LOWER UPPER DIGITS "_-", 0) || !begins_with(rest, ":role/") ||
-		!is_printable(rest))
+	if (!take_characters(&rest, "arn:", LOWER DIGITS "-", 1) ||
+		!take_characters(&rest, ":iam::", LOWER UPPER DIGITS "_-", 0) ||
+		!begins_with(rest, ":role/") || !is_printable(rest))
 		return form;
 	name = strrchr(rest, '/') + 1;
 	if (!has_length(name, 1, MAX_ROLE_NAME) ||

@@ -329,7 +329,7 @@ open_base(HttpClient *http, const CredentialConfig *config, const char *session_
 }
 
 static char *
-copy(const char *value)
+copy_string(const char *value)
 {
 	return value != NULL ? pstrdup(value) : NULL;
 }
@@ -343,10 +343,10 @@ credentials_open(HttpClient *http, const CredentialConfig *config, const char *s
 	Credentials *credentials = palloc0(sizeof(Credentials));
 	StsSigner    signer = {.keys = signing_base, .arg = credentials};
 	StsRole      role = {
-			 .role_arn = copy(config->role_arn),
+			 .role_arn = copy_string(config->role_arn),
 			 .session_name = pstrdup(session_name != NULL ? session_name : DEFAULT_SESSION_NAME),
-			 .external_id = copy(config->external_id),
-			 .policy = copy(policy),
+			 .external_id = copy_string(config->external_id),
+			 .policy = copy_string(policy),
     };
 
 	credentials->context = CurrentMemoryContext;

@@ -110,7 +110,7 @@ add_authorization(MetadataSource *source, HttpAttempt *attempt, const char **rea
 }
 
 static HttpReadiness
-prepare(HttpRequest *request, HttpAttempt *attempt, const char **reason)
+prepare_request(HttpRequest *request, HttpAttempt *attempt, const char **reason)
 {
 	MetadataSource *source = request->arg;
 	MemoryContext   caller = MemoryContextSwitchTo(source->scratch);
@@ -207,7 +207,7 @@ take_role(MetadataSource *source, const HttpResponse *response)
 }
 
 static bool
-take(MetadataSource *source, const HttpResponse *response)
+take_answer(MetadataSource *source, const HttpResponse *response)
 {
 	switch (source->step)
 	{
@@ -221,7 +221,7 @@ take(MetadataSource *source, const HttpResponse *response)
 }
 
 static HttpVerdict
-judge(HttpRequest *request, const HttpResponse *response)
+judge_answer(HttpRequest *request, const HttpResponse *response)
 {
 	MetadataSource *source = request->arg;
 	MemoryContext   caller;
@@ -231,7 +231,7 @@ judge(HttpRequest *request, const HttpResponse *response)
 	if (response->status == 200 && !response->truncated)
 	{
 		caller = MemoryContextSwitchTo(source->scratch);
-		taken = take(source, response);
+		taken = take_answer(source, response);
 		MemoryContextSwitchTo(caller);
 	}
 	if (taken || response->transport_final)
@@ -325,7 +325,7 @@ record_failure(MetadataSource *source, const HttpResponse *response)
 
 /* Is there what the step was to bring? */
 static bool
-succeeded(const MetadataSource *source)
+step_succeeded(const MetadataSource *source)
 {
 	switch (source->step)
 	{
@@ -341,11 +341,11 @@ succeeded(const MetadataSource *source)
 static void begin_step(MetadataSource *source, Step step);
 
 static void
-done(HttpRequest *request, const HttpResponse *response)
+step_done(HttpRequest *request, const HttpResponse *response)
 {
 	MetadataSource *source = request->arg;
 
-	if (!succeeded(source))
+	if (!step_succeeded(source))
 		record_failure(source, response);
 	else if (source->step != GET_KEYS)
 	{
@@ -364,7 +364,7 @@ begin_step(MetadataSource *source, Step step)
 }
 
 static void
-fetch(SessionSource *session_source)
+fetch_session(SessionSource *session_source)
 {
 	MetadataSource *source = (MetadataSource *) session_source;
 
@@ -387,7 +387,7 @@ make_source(HttpClient *http, const char *service, const char *what, const char 
 
 	source->source.context = CurrentMemoryContext;
 	source->source.what = what;
-	source->source.fetch = fetch;
+	source->source.fetch = fetch_session;
 	source->http = http;
 	source->service = service;
 	source->origin = pstrdup(origin);
@@ -396,9 +396,9 @@ make_source(HttpClient *http, const char *service, const char *what, const char 
 	source->request = (HttpRequest){
 		.timeout = TIMEOUT,
 		.direct = true,
-		.prepare = prepare,
-		.judge = judge,
-		.done = done,
+		.prepare = prepare_request,
+		.judge = judge_answer,
+		.done = step_done,
 		.arg = source,
 	};
 	return source;

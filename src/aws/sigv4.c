@@ -43,7 +43,7 @@ struct SigV4Hash
  * be taken for the outcome of somebody else's next call.
  */
 static bool
-succeeded(bool ok)
+openssl_ok(bool ok)
 {
 	if (!ok)
 		ERR_clear_error();
@@ -52,7 +52,7 @@ succeeded(bool ok)
 
 /* Fetched once: OpenSSL 3 otherwise looks for an implementation in each call. */
 static const EVP_MD *
-sha256(void)
+sha256_method(void)
 {
 	static EVP_MD *md = NULL;
 
@@ -79,7 +79,8 @@ sigv4_sha256(const void *data, size_t len, char *hex)
 {
 	unsigned char digest[SHA256_LEN];
 
-	if (!succeeded(sha256() != NULL && EVP_Digest(data, len, digest, NULL, sha256(), NULL) == 1))
+	if (!openssl_ok(sha256_method() != NULL &&
+							 EVP_Digest(data, len, digest, NULL, sha256_method(), NULL) == 1))
 		return false;
 	to_hex(digest, hex);
 	return true;
@@ -93,7 +94,7 @@ sigv4_hash_create(void)
 	if (hash == NULL)
 		return NULL;
 	hash->context = EVP_MD_CTX_new();
-	if (!succeeded(hash->context != NULL))
+	if (!openssl_ok(hash->context != NULL))
 	{
 		free(hash);
 		return NULL;
@@ -104,13 +105,14 @@ sigv4_hash_create(void)
 bool
 sigv4_hash_init(SigV4Hash *hash)
 {
-	return succeeded(sha256() != NULL && EVP_DigestInit_ex(hash->context, sha256(), NULL) == 1);
+	return openssl_ok(sha256_method() != NULL &&
+							   EVP_DigestInit_ex(hash->context, sha256_method(), NULL) == 1);
 }
 
 bool
 sigv4_hash_update(SigV4Hash *hash, const void *data, size_t len)
 {
-	return succeeded(EVP_DigestUpdate(hash->context, data, len) == 1);
+	return openssl_ok(EVP_DigestUpdate(hash->context, data, len) == 1);
 }
 
 bool
@@ -118,7 +120,7 @@ sigv4_hash_final(SigV4Hash *hash, char *hex)
 {
 	unsigned char digest[SHA256_LEN];
 
-	if (!succeeded(EVP_DigestFinal_ex(hash->context, digest, NULL) == 1))
+	if (!openssl_ok(EVP_DigestFinal_ex(hash->context, digest, NULL) == 1))
 		return false;
 	to_hex(digest, hex);
 	return true;
@@ -382,17 +384,17 @@ hash_canonical_request(const SigV4Request *request, char *hex)
 }
 
 static bool
-hmac(const void *key, size_t key_len, const char *data, size_t len, unsigned char *digest)
+hmac_sha256(const void *key, size_t key_len, const char *data, size_t len, unsigned char *digest)
 {
-	return succeeded(sha256() != NULL &&
-					 HMAC(sha256(), key, (int) key_len, (const unsigned char *) data, len, digest,
-						  NULL) != NULL);
+	return openssl_ok(sha256_method() != NULL &&
+							   HMAC(sha256_method(), key, (int) key_len,
+									(const unsigned char *) data, len, digest, NULL) != NULL);
 }
 
 /* Signs "string" with the key derived from the secret for one day and service. */
 static bool
-sign(const SigV4Request *request, const char *secret, const char *date, const char *string,
-	 char *hex)
+sign_string(const SigV4Request *request, const char *secret, const char *date, const char *string,
+			char *hex)
 {
 	static const char prefix[] = "AWS4";
 	size_t            prefix_len = strlen(prefix);
@@ -404,11 +406,11 @@ sign(const SigV4Request *request, const char *secret, const char *date, const ch
 
 	memcpy(start, prefix, prefix_len);
 	memcpy(start + prefix_len, secret, secret_len);
-	ok = hmac(start, prefix_len + secret_len, date, DAY_LEN, key) &&
-		 hmac(key, SHA256_LEN, request->region, strlen(request->region), next) &&
-		 hmac(next, SHA256_LEN, request->service, strlen(request->service), key) &&
-		 hmac(key, SHA256_LEN, "aws4_request", strlen("aws4_request"), next) &&
-		 hmac(next, SHA256_LEN, string, strlen(string), key);
+	ok = hmac_sha256(start, prefix_len + secret_len, date, DAY_LEN, key) &&
+		 hmac_sha256(key, SHA256_LEN, request->region, strlen(request->region), next) &&
+		 hmac_sha256(next, SHA256_LEN, request->service, strlen(request->service), key) &&
+		 hmac_sha256(key, SHA256_LEN, "aws4_request", strlen("aws4_request"), next) &&
+		 hmac_sha256(next, SHA256_LEN, string, strlen(string), key);
 	if (ok)
 		to_hex(key, hex);
 
@@ -434,7 +436,7 @@ sigv4_authorization(StringInfo buf, const SigV4Request *request,
 
 	scope = psprintf("%.*s/%s/%s/aws4_request", DAY_LEN, date, request->region, request->service);
 	string_to_sign = psprintf("%s\n%s\n%s\n%s", ALGORITHM, date, scope, hex);
-	ok = sign(request, credentials->secret_access_key, date, string_to_sign, hex);
+	ok = sign_string(request, credentials->secret_access_key, date, string_to_sign, hex);
 	if (ok)
 	{
 		appendStringInfo(buf, "%s Credential=%s/%s, SignedHeaders=", ALGORITHM,

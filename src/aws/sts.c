@@ -119,7 +119,7 @@ build_body(StsCall *call)
 
 /* The headers and their signature; false when libcrypto fails. */
 static bool
-sign(StsCall *call, HttpAttempt *attempt, const SigV4Credentials *keys)
+sign_call(StsCall *call, HttpAttempt *attempt, const SigV4Credentials *keys)
 {
 	Sts          *sts = call->sts;
 	MemoryContext caller;
@@ -198,7 +198,7 @@ call_prepare(HttpRequest *request, HttpAttempt *attempt, const char **reason)
 	appendStringInfoString(&attempt->url, call->sts->url);
 	if (keys == NULL)
 		appendStringInfo(&attempt->headers, "content-type: %s\n", STS_CONTENT_TYPE);
-	else if (!sign(call, attempt, keys))
+	else if (!sign_call(call, attempt, keys))
 	{
 		*reason = "the request could not be signed";
 		return HTTP_GIVE_UP;

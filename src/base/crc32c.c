@@ -30,7 +30,7 @@
 #define X_TO_8 0x00800000
 
 static inline uint32
-multiply(uint32 a, uint32 b, uint32 polynomial)
+multiply_polynomials(uint32 a, uint32 b, uint32 polynomial)
 {
 	uint32 product = 0;
 
@@ -45,13 +45,14 @@ multiply(uint32 a, uint32 b, uint32 polynomial)
 
 /* "crc" times x to the power of eight times "len". */
 static inline uint32
-shift(uint32 crc, uint64 len, uint32 polynomial)
+shift_crc(uint32 crc, uint64 len, uint32 polynomial)
 {
 	/* x to the power of 8, 16, 32, ...: of each bit of len */
-	for (uint32 power = X_TO_8; len != 0; len >>= 1, power = multiply(power, power, polynomial))
+	for (uint32 power = X_TO_8; len != 0;
+		 len >>= 1, power = multiply_polynomials(power, power, polynomial))
 	{
 		if (len & 1)
-			crc = multiply(crc, power, polynomial);
+			crc = multiply_polynomials(crc, power, polynomial);
 	}
 	return crc;
 }
@@ -59,13 +60,13 @@ shift(uint32 crc, uint64 len, uint32 polynomial)
 uint32
 crc32c_join(uint32 first, uint32 second, uint64 len)
 {
-	return shift(first, len, CASTAGNOLI) ^ second;
+	return shift_crc(first, len, CASTAGNOLI) ^ second;
 }
 
 uint32
 crc32_join(uint32 first, uint32 second, uint64 len)
 {
-	return shift(first, len, GZIP) ^ second;
+	return shift_crc(first, len, GZIP) ^ second;
 }
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -107,14 +108,14 @@ append_long(pg_crc32c crc, const char **data, size_t *len)
 	if (*len < 3 * STRETCH || !__builtin_cpu_supports("sse4.2"))
 		return crc;
 	if (power == 0)
-		power = shift(0x80000000, STRETCH, CASTAGNOLI);
+		power = shift_crc(0x80000000, STRETCH, CASTAGNOLI);
 	for (; *len >= 3 * STRETCH; *data += 3 * STRETCH, *len -= 3 * STRETCH)
 	{
 		uint64 crcs[3] = {crc, 0, 0};
 
 		three_stretches(crcs, *data);
-		crc = multiply(crcs[0], power, CASTAGNOLI) ^ (uint32) crcs[1];
-		crc = multiply(crc, power, CASTAGNOLI) ^ (uint32) crcs[2];
+		crc = multiply_polynomials(crcs[0], power, CASTAGNOLI) ^ (uint32) crcs[1];
+		crc = multiply_polynomials(crc, power, CASTAGNOLI) ^ (uint32) crcs[2];
 	}
 	return crc;
 }

@@ -27,15 +27,15 @@ typedef struct Scanner
 } Scanner;
 
 static int
-peek(const Scanner *scanner)
+peek_char(const Scanner *scanner)
 {
 	return scanner->p < scanner->end ? (unsigned char) *scanner->p : -1;
 }
 
 static bool
-take(Scanner *scanner, char expected)
+take_char(Scanner *scanner, char expected)
 {
-	if (peek(scanner) != expected)
+	if (peek_char(scanner) != expected)
 		return false;
 	scanner->p++;
 	return true;
@@ -46,7 +46,7 @@ skip_space(Scanner *scanner)
 {
 	int c;
 
-	while ((c = peek(scanner)) == ' ' || c == '\t' || c == '\r' || c == '\n')
+	while ((c = peek_char(scanner)) == ' ' || c == '\t' || c == '\r' || c == '\n')
 		scanner->p++;
 }
 
@@ -55,7 +55,7 @@ static bool
 take_sign(Scanner *scanner, char expected)
 {
 	skip_space(scanner);
-	if (!take(scanner, expected))
+	if (!take_char(scanner, expected))
 		return false;
 	skip_space(scanner);
 	return true;
@@ -70,7 +70,7 @@ scan_hex(Scanner *scanner, pg_wchar *unit)
 	*unit = 0;
 	for (int i = 0; i < 4; i++)
 	{
-		int c = peek(scanner);
+		int c = peek_char(scanner);
 
 		if (c >= '0' && c <= '9')
 			c -= '0';
@@ -98,7 +98,7 @@ scan_unicode(Scanner *scanner, StringInfo text)
 		return false;
 	if (is_utf16_surrogate_first(c))
 	{
-		if (!take(scanner, '\\') || !take(scanner, 'u') || !scan_hex(scanner, &second) ||
+		if (!take_char(scanner, '\\') || !take_char(scanner, 'u') || !scan_hex(scanner, &second) ||
 			!is_utf16_surrogate_second(second))
 			return false;
 		c = surrogate_pair_to_codepoint(c, second);
@@ -112,7 +112,7 @@ scan_escape(Scanner *scanner, StringInfo text)
 {
 	static const char letters[] = "\"\\/bfnrt";
 	static const char meanings[] = "\"\\/\b\f\n\r\t";
-	int               c = peek(scanner);
+	int               c = peek_char(scanner);
 	const char       *letter = c > 0 ? strchr(letters, c) : NULL;
 
 	scanner->p++;
@@ -128,11 +128,11 @@ static bool
 scan_string(Scanner *scanner, StringInfo text)
 {
 	resetStringInfo(text);
-	if (!take(scanner, '"'))
+	if (!take_char(scanner, '"'))
 		return false;
 	for (;;)
 	{
-		int c = peek(scanner);
+		int c = peek_char(scanner);
 
 		/* -1, the end, is among these. */
 		if (c < ' ')
@@ -154,7 +154,7 @@ skip_digits(Scanner *scanner)
 {
 	const char *start = scanner->p;
 
-	while (peek(scanner) >= '0' && peek(scanner) <= '9')
+	while (peek_char(scanner) >= '0' && peek_char(scanner) <= '9')
 		scanner->p++;
 	return scanner->p > start;
 }
@@ -162,15 +162,15 @@ skip_digits(Scanner *scanner)
 static bool
 skip_number(Scanner *scanner)
 {
-	(void) take(scanner, '-');
-	if (!take(scanner, '0') && !skip_digits(scanner))
+	(void) take_char(scanner, '-');
+	if (!take_char(scanner, '0') && !skip_digits(scanner))
 		return false;
-	if (take(scanner, '.') && !skip_digits(scanner))
+	if (take_char(scanner, '.') && !skip_digits(scanner))
 		return false;
-	if (!take(scanner, 'e') && !take(scanner, 'E'))
+	if (!take_char(scanner, 'e') && !take_char(scanner, 'E'))
 		return true;
-	if (!take(scanner, '-'))
-		(void) take(scanner, '+');
+	if (!take_char(scanner, '-'))
+		(void) take_char(scanner, '+');
 	return skip_digits(scanner);
 }
 
@@ -178,7 +178,7 @@ static bool
 skip_word(Scanner *scanner, const char *word)
 {
 	while (*word != '\0')
-		if (!take(scanner, *word++))
+		if (!take_char(scanner, *word++))
 			return false;
 	return true;
 }
@@ -186,7 +186,7 @@ skip_word(Scanner *scanner, const char *word)
 static bool
 skip_scalar(Scanner *scanner, StringInfo scratch)
 {
-	switch (peek(scanner))
+	switch (peek_char(scanner))
 	{
 		case '"':
 			return scan_string(scanner, scratch);
@@ -216,16 +216,16 @@ skip_value(Scanner *scanner, StringInfo scratch)
 
 	for (;;)
 	{
-		bool object = peek(scanner) == '{';
+		bool object = peek_char(scanner) == '{';
 
-		if (object || peek(scanner) == '[')
+		if (object || peek_char(scanner) == '[')
 		{
 			if (depth == JSON_TEXT_MAX_DEPTH)
 				return false;
 			scanner->p++;
 			skip_space(scanner);
 			closing[depth++] = object ? '}' : ']';
-			if (peek(scanner) != closing[depth - 1])
+			if (peek_char(scanner) != closing[depth - 1])
 			{
 				if (object && !scan_name(scanner, scratch))
 					return false;
@@ -237,7 +237,7 @@ skip_value(Scanner *scanner, StringInfo scratch)
 
 		/* After a value, or an opening bracket that is closed at once. */
 		while (depth > 0 && !take_sign(scanner, ','))
-			if (!take(scanner, closing[--depth]))
+			if (!take_char(scanner, closing[--depth]))
 				return false;
 		if (depth == 0)
 			return true;
@@ -250,7 +250,7 @@ skip_value(Scanner *scanner, StringInfo scratch)
 static bool
 scan_members(Scanner *scanner, const char *name, StringInfo scratch, char **found)
 {
-	if (take(scanner, '}'))
+	if (take_char(scanner, '}'))
 		return true;
 	for (;;)
 	{
@@ -258,14 +258,14 @@ scan_members(Scanner *scanner, const char *name, StringInfo scratch, char **foun
 
 		if (!scan_name(scanner, scratch))
 			return false;
-		wanted = *found == NULL && strcmp(scratch->data, name) == 0 && peek(scanner) == '"';
+		wanted = *found == NULL && strcmp(scratch->data, name) == 0 && peek_char(scanner) == '"';
 		if (!skip_value(scanner, scratch))
 			return false;
 		if (wanted)
 			*found = pstrdup(scratch->data);
 		if (take_sign(scanner, ','))
 			continue;
-		return take(scanner, '}');
+		return take_char(scanner, '}');
 	}
 }
 

@@ -30,13 +30,14 @@
 #define MAC_LEN (PREFIX_LEN + DIGEST_LEN)
 
 static bool
-hmac(const unsigned char *key, size_t key_len, const void *data, size_t len, unsigned char *digest)
+hmac_sha256(const unsigned char *key, size_t key_len, const void *data, size_t len,
+			unsigned char *digest)
 {
 	return HMAC(EVP_sha256(), key, (int) key_len, data, len, digest, NULL) != NULL;
 }
 
 static void
-compute(const bytea *message, bool make_key, const bytea *stored, unsigned char *mac)
+compute_mac(const bytea *message, bool make_key, const bytea *stored, unsigned char *mac)
 {
 	static const char purpose[] = "s3export message authentication";
 	unsigned char     key[SECRET_KEY_LEN];
@@ -47,9 +48,9 @@ compute(const bytea *message, bool make_key, const bytea *stored, unsigned char 
 	mac[0] = MAC_VERSION;
 	ok = EVP_Digest(key, SECRET_KEY_LEN, digest, NULL, EVP_sha256(), NULL) == 1;
 	memcpy(mac + 1, digest, KEY_ID_LEN);
-	ok = ok && hmac(key, SECRET_KEY_LEN, purpose, strlen(purpose), digest) &&
-		 hmac(digest, DIGEST_LEN, VARDATA_ANY(message), VARSIZE_ANY_EXHDR(message),
-			  mac + PREFIX_LEN);
+	ok = ok && hmac_sha256(key, SECRET_KEY_LEN, purpose, strlen(purpose), digest) &&
+		 hmac_sha256(digest, DIGEST_LEN, VARDATA_ANY(message), VARSIZE_ANY_EXHDR(message),
+					 mac + PREFIX_LEN);
 	explicit_bzero(key, sizeof(key));
 	explicit_bzero(digest, sizeof(digest));
 	if (!ok)
@@ -62,7 +63,7 @@ mac_make(const bytea *message, const bytea *stored)
 	bytea *mac = palloc(VARHDRSZ + MAC_LEN);
 
 	SET_VARSIZE(mac, VARHDRSZ + MAC_LEN);
-	compute(message, true, stored, (unsigned char *) VARDATA(mac));
+	compute_mac(message, true, stored, (unsigned char *) VARDATA(mac));
 	return mac;
 }
 
@@ -76,7 +77,7 @@ mac_check(const bytea *message, const bytea *mac, bool missing_ok)
 		return MAC_WRONG;
 	if (missing_ok && !secret_has_key())
 		return MAC_OF_OTHER_KEY;
-	compute(message, false, mac, right);
+	compute_mac(message, false, mac, right);
 	given = (const unsigned char *) VARDATA_ANY(mac);
 	if (memcmp(given, right, PREFIX_LEN) != 0)
 		return MAC_OF_OTHER_KEY;

@@ -67,7 +67,7 @@ component_is(const char *component, const char *name)
 }
 
 static void
-stop(XmlSearch *search)
+stop_parser(XmlSearch *search)
 {
 	search->stopped = true;
 	XML_StopParser(search->parser, XML_FALSE);
@@ -81,7 +81,7 @@ on_start(void *arg, const XML_Char *name, const XML_Char **attributes)
 	(void) attributes;
 	if (++search->depth > S3_XML_MAX_DEPTH)
 	{
-		stop(search);
+		stop_parser(search);
 		return;
 	}
 	if (search->found || search->matched != search->depth - 1 ||
@@ -113,7 +113,7 @@ on_text(void *arg, const XML_Char *text, int len)
 		return;
 	if (search->text_len + len >= search->text_size)
 	{
-		stop(search);
+		stop_parser(search);
 		return;
 	}
 	memcpy(search->text + search->text_len, text, len);
@@ -128,7 +128,7 @@ on_doctype(void *arg, const XML_Char *name, const XML_Char *sysid, const XML_Cha
 	(void) sysid;
 	(void) pubid;
 	(void) has_internal_subset;
-	stop(arg);
+	stop_parser(arg);
 }
 
 static bool

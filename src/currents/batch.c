@@ -59,7 +59,7 @@ batch_note_gap(Batch *batch, const char *table, const char *reason, bool told)
 
 /* Readers know the changes of a partition as those of its table. */
 static void
-withhold(Batch *batch, const Source *source, Relation relation)
+withhold_changes(Batch *batch, const Source *source, Relation relation)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->context);
 	char     *name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(relation)),
@@ -287,7 +287,7 @@ put_change(Batch *batch, const Source *source, const DecodeChange *change)
 		source->target->rewrite_lsn = InvalidXLogRecPtr;
 	if (lacks_key(source, change))
 	{
-		withhold(batch, source, change->relation);
+		withhold_changes(batch, source, change->relation);
 		return;
 	}
 	switch (change->operation)
@@ -336,7 +336,7 @@ batch_put(Batch *batch, const DecodeChange *change)
 	else if (!source->withheld)
 		put_change(batch, source, change);
 	else if (is_published(source, change->operation))
-		withhold(batch, source, change->relation);
+		withhold_changes(batch, source, change->relation);
 	MemoryContextSwitchTo(caller);
 }
 

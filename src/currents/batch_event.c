@@ -173,7 +173,7 @@ event_lacks_values(const Target *target, const Source *source, const EventRow *r
 
 /* Has each character a place in UTF-8? */
 static bool
-converts(const char *text, int len)
+converts_to_utf8(const char *text, int len)
 {
 	int            encoding = GetDatabaseEncoding();
 	Oid            function = FindDefaultConversionProc(encoding, PG_UTF8);
@@ -199,7 +199,7 @@ is_utf8(const char *text)
 		return true;
 	if (GetDatabaseEncoding() == PG_SQL_ASCII)
 		return pg_verify_mbstr(PG_UTF8, text, len, true);
-	return converts(text, len);
+	return converts_to_utf8(text, len);
 }
 
 static void

@@ -50,7 +50,7 @@ name_of(Oid relid)
 }
 
 static bool
-exists(Oid relid)
+relation_exists(Oid relid)
 {
 	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid));
 }
@@ -179,7 +179,7 @@ add_attached(List *relids, const DecodeTransaction *transaction, Oid parent)
 	end_versions(&versions);
 	foreach (cell, attached)
 	{
-		if (exists(lfirst_oid(cell)))
+		if (relation_exists(lfirst_oid(cell)))
 			relids = list_concat(relids, find_all_inheritors(lfirst_oid(cell), NoLock, NULL));
 	}
 	return relids;
@@ -231,7 +231,7 @@ add_member(Batch *batch, Oid relid)
 
 	if (!batch_is_outsider(batch, relid))
 	{
-		if (!exists(relid))
+		if (!relation_exists(relid))
 			return;
 		member.table = find_table(batch, relid);
 		batch->looks |= get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE;
@@ -347,7 +347,7 @@ table_before(const Member *member)
 static bool
 is_unlogged(Oid relid)
 {
-	return exists(relid) && get_rel_persistence(relid) == RELPERSISTENCE_UNLOGGED;
+	return relation_exists(relid) && get_rel_persistence(relid) == RELPERSISTENCE_UNLOGGED;
 }
 
 /* Has the table come by s3export.add_table()?  Then its rows are copied. */
@@ -372,11 +372,11 @@ tell_gone(Batch *batch, const Change *change)
 	if (is_unlogged(change->relid))
 		reason = psprintf("%s is unlogged", change->before->name);
 	else if (!partition)
-		reason =
-			exists(change->relid) ? "the table has left the publication" : "the table was dropped";
+		reason = relation_exists(change->relid) ? "the table has left the publication"
+												: "the table was dropped";
 	else
-		reason = psprintf(exists(change->relid) ? "partition %s was detached"
-												: "partition %s was dropped",
+		reason = psprintf(relation_exists(change->relid) ? "partition %s was detached"
+														 : "partition %s was dropped",
 						  change->before->name);
 	batch_note_gap(batch, table, reason, !is_unlogged(change->relid));
 }
@@ -411,7 +411,7 @@ is_done_here(Batch *batch, const DecodeTransaction *transaction, const Change *c
 	List     *relids = list_make1_oid(change->relid);
 	ListCell *cell;
 
-	if (!exists(change->relid) || is_new(transaction, change->relid) ||
+	if (!relation_exists(change->relid) || is_new(transaction, change->relid) ||
 		is_publication_touched(transaction, batch->members_publication) ||
 		is_publication_touched(transaction, batch_find_publication(batch)))
 		return true;
@@ -473,7 +473,7 @@ tell_passed(Batch *batch, const DecodeTransaction *transaction)
 	foreach (cell, batch_list_passed(batch, batch->members_seen != publication_members()))
 	{
 		Oid relid = lfirst_oid(cell);
-		Oid table = exists(relid) ? find_table(batch, relid) : InvalidOid;
+		Oid table = relation_exists(relid) ? find_table(batch, relid) : InvalidOid;
 
 		CHECK_FOR_INTERRUPTS();
 		if (OidIsValid(table) &&
@@ -485,7 +485,7 @@ tell_passed(Batch *batch, const DecodeTransaction *transaction)
 static void
 note_unpublished(Batch *batch, const DecodeTransaction *transaction, Oid relid)
 {
-	if (exists(relid) && get_rel_relkind(relid) == RELKIND_RELATION &&
+	if (relation_exists(relid) && get_rel_relkind(relid) == RELKIND_RELATION &&
 		get_rel_persistence(relid) == RELPERSISTENCE_PERMANENT && is_new(transaction, relid))
 		batch_note_birth(batch, relid);
 	batch_note_outsider(batch, relid);

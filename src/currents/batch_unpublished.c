@@ -67,7 +67,7 @@ batch_begin_unpublished(Batch *batch)
 }
 
 static Unpublished *
-enter(Batch *batch, Oid relid)
+enter_unpublished(Batch *batch, Oid relid)
 {
 	bool         found;
 	Unpublished *entry = hash_search(batch->unpublished, &relid, HASH_ENTER, &found);
@@ -78,7 +78,7 @@ enter(Batch *batch, Oid relid)
 }
 
 static Unpublished *
-peek(const Batch *batch, Oid relid)
+find_unpublished(const Batch *batch, Oid relid)
 {
 	return hash_search(batch->unpublished, &relid, HASH_FIND, NULL);
 }
@@ -89,7 +89,7 @@ void
 batch_pass_over(Batch *batch, const DecodeChange *change)
 {
 	Oid          relid = RelationGetRelid(change->relation);
-	Unpublished *entry = enter(batch, relid);
+	Unpublished *entry = enter_unpublished(batch, relid);
 
 	if (entry->changed != change->transaction->lsn)
 	{
@@ -139,7 +139,7 @@ batch_list_passed(const Batch *batch, bool all)
 void
 batch_note_sent(Batch *batch, Oid relid)
 {
-	Unpublished *entry = peek(batch, relid);
+	Unpublished *entry = find_unpublished(batch, relid);
 
 	if (entry != NULL && entry->sent == InvalidXLogRecPtr)
 		entry->sent = batch->transaction.lsn;
@@ -148,7 +148,7 @@ batch_note_sent(Batch *batch, Oid relid)
 bool
 batch_has_missed(const Batch *batch, Oid relid)
 {
-	const Unpublished *entry = peek(batch, relid);
+	const Unpublished *entry = find_unpublished(batch, relid);
 
 	return entry != NULL && entry->missed;
 }
@@ -156,7 +156,7 @@ batch_has_missed(const Batch *batch, Oid relid)
 void
 batch_forget_missed(Batch *batch, Oid relid)
 {
-	Unpublished *entry = peek(batch, relid);
+	Unpublished *entry = find_unpublished(batch, relid);
 
 	if (entry != NULL)
 		entry->missed = false;
@@ -165,7 +165,7 @@ batch_forget_missed(Batch *batch, Oid relid)
 void
 batch_note_birth(Batch *batch, Oid relid)
 {
-	Unpublished *entry = enter(batch, relid);
+	Unpublished *entry = enter_unpublished(batch, relid);
 
 	entry->emptied = true;
 	entry->sent = InvalidXLogRecPtr;
@@ -184,13 +184,13 @@ batch_note_outsider(Batch *batch, Oid relid)
 		(kind == RELKIND_RELATION || kind == RELKIND_PARTITIONED_TABLE) &&
 		get_rel_persistence(relid) != RELPERSISTENCE_TEMP &&
 		publication_is_outsider(publication, relid))
-		enter(batch, relid)->outsider = publication_members();
+		enter_unpublished(batch, relid)->outsider = publication_members();
 }
 
 bool
 batch_is_outsider(const Batch *batch, Oid relid)
 {
-	const Unpublished *entry = peek(batch, relid);
+	const Unpublished *entry = find_unpublished(batch, relid);
 
 	return entry != NULL && entry->outsider == publication_members();
 }
@@ -198,7 +198,7 @@ batch_is_outsider(const Batch *batch, Oid relid)
 void
 batch_forget_outsider(Batch *batch, Oid relid)
 {
-	Unpublished *entry = peek(batch, relid);
+	Unpublished *entry = find_unpublished(batch, relid);
 
 	if (entry != NULL)
 		entry->outsider = 0;
@@ -249,7 +249,7 @@ has_pages(Oid relid)
 bool
 batch_may_have_rows(const Batch *batch, Oid relid, bool is_new)
 {
-	const Unpublished *entry = peek(batch, relid);
+	const Unpublished *entry = find_unpublished(batch, relid);
 
 	if (entry != NULL && entry->missed)
 		return true;

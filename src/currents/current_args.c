@@ -67,7 +67,7 @@ invalid_value(int argument, const char *value, const char *what_is_right)
 
 /* The elements (text *) of an array. */
 static List *
-elements(FunctionCallInfo fcinfo, int number, int argument)
+array_argument(FunctionCallInfo fcinfo, int number, int argument)
 {
 	List  *list = NIL;
 	Datum *values;
@@ -93,7 +93,7 @@ read_tables(FunctionCallInfo fcinfo, int number)
 	List     *relids = NIL;
 	ListCell *cell;
 
-	foreach (cell, elements(fcinfo, number, ARG_TABLES))
+	foreach (cell, array_argument(fcinfo, number, ARG_TABLES))
 	{
 		RangeVar *name = makeRangeVarFromNameList(textToQualifiedNameList(lfirst(cell)));
 
@@ -124,7 +124,7 @@ read_operations(FunctionCallInfo fcinfo, int number)
 	ListCell *cell;
 
 	StaticAssertStmt(DECODE_INSERT == 0 && DECODE_TRUNCATE == 3, "the order of operations");
-	foreach (cell, elements(fcinfo, number, ARG_OPERATIONS))
+	foreach (cell, array_argument(fcinfo, number, ARG_OPERATIONS))
 		operations |= read_operation(text_to_cstring(lfirst(cell)));
 	if (operations == 0)
 		invalid_value(ARG_OPERATIONS, "{}", "There must be at least one.");
@@ -211,7 +211,7 @@ read_null(FunctionCallInfo fcinfo, int number)
 static bool
 read_force_quote(FunctionCallInfo fcinfo, int number)
 {
-	List *columns = elements(fcinfo, number, ARG_FORCE_QUOTE);
+	List *columns = array_argument(fcinfo, number, ARG_FORCE_QUOTE);
 
 	if (columns == NIL)
 		return false;

@@ -74,7 +74,7 @@ current_say_lsn(StringInfo detail, const char *name, XLogRecPtr value)
 
 /* Every role can listen: what an error says is for those who may see the view. */
 static void
-notify(const Connector *connector, const char *event, CurrentState state)
+notify_listeners(const Connector *connector, const char *event, CurrentState state)
 {
 	StringInfoData payload;
 
@@ -129,5 +129,5 @@ current_record(const Connector *connector, const char *event, CurrentState state
 			"iztt", connector->connector_id, now, event, all.data);
 		forget_old_events(connector);
 	}
-	notify(connector, event, state);
+	notify_listeners(connector, event, state);
 }

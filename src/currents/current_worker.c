@@ -42,7 +42,7 @@ typedef struct Request
 /* ---- sessions ---- */
 
 static void
-perform(const Request *request, DeliveryOutcome *outcome)
+perform_in_worker(const Request *request, DeliveryOutcome *outcome)
 {
 	StringInfoData message;
 	StringInfoData reply;
@@ -75,26 +75,26 @@ perform(const Request *request, DeliveryOutcome *outcome)
 void
 current_worker_deliver(int64 connector_id, DeliveryOutcome *outcome)
 {
-	perform(&(Request){.kind = REQUEST_DELIVER, .connector_id = connector_id}, outcome);
+	perform_in_worker(&(Request){.kind = REQUEST_DELIVER, .connector_id = connector_id}, outcome);
 }
 
 void
 current_worker_launch(int64 connector_id, bool copy_existing, DeliveryOutcome *outcome)
 {
-	perform(&(Request){.kind = REQUEST_LAUNCH,
-					   .connector_id = connector_id,
-					   .copy_existing = copy_existing},
-			outcome);
+	perform_in_worker(&(Request){.kind = REQUEST_LAUNCH,
+								 .connector_id = connector_id,
+								 .copy_existing = copy_existing},
+					  outcome);
 }
 
 void
 current_worker_add_table(int64 connector_id, Oid relid, DeliveryOutcome *outcome)
 {
-	perform(&(Request){.kind = REQUEST_ADD_TABLE,
-					   .connector_id = connector_id,
-					   .relid = relid,
-					   .userid = GetUserId()},
-			outcome);
+	perform_in_worker(&(Request){.kind = REQUEST_ADD_TABLE,
+								 .connector_id = connector_id,
+								 .relid = relid,
+								 .userid = GetUserId()},
+					  outcome);
 }
 
 /* ---- the worker ---- */
@@ -156,7 +156,7 @@ read_request(Request *request, StringInfo message)
  * waits for it or by a shutdown, is undone first.
  */
 static void
-serve(const Request *request, DeliveryOutcome *outcome)
+serve_request(const Request *request, DeliveryOutcome *outcome)
 {
 	const char *what = "delivery of";
 
@@ -199,7 +199,7 @@ s3export_current_main(Datum arg)
 	settle_commits(synchronous);
 	settle_output();
 	read_request(&request, &message);
-	serve(&request, &outcome);
+	serve_request(&request, &outcome);
 	reply_outcome(pipe, &outcome);
 	pgstat_report_stat(true);
 }

@@ -187,7 +187,7 @@ tell_withheld(Delivery *delivery)
  * batch that is written again would begin here.
  */
 static void
-move(Delivery *delivery, Filling *filling)
+move_position(Delivery *delivery, Filling *filling)
 {
 	filling->moved = decoder_position(delivery->decoder);
 	filling->since = GetCurrentTimestamp();
@@ -225,7 +225,7 @@ is_filled(Delivery *delivery, Filling *filling)
 			   position - filling->event >= QUIET_BATCH_BYTES ||
 			   is_over(filling->event_at, QUIET_TIME);
 	if (position - filling->moved >= QUIET_BYTES || is_over(filling->since, QUIET_TIME))
-		move(delivery, filling);
+		move_position(delivery, filling);
 	return false;
 }
 
@@ -435,7 +435,7 @@ delivery_exclude_others(int64 connector_id)
 
 /* "reason": a sentence for people, which is recorded; "copy": this may be a copy of a server. */
 COMPAT_NORETURN static void
-lose(Delivery *delivery, bool copy, const char *reason)
+raise_lost(Delivery *delivery, bool copy, const char *reason)
 {
 	const Current *current = delivery->current;
 
@@ -472,15 +472,16 @@ check_position(Delivery *delivery)
 	if (confirmed <= current->delivered || decoder_is_own(current->delivered, confirmed))
 		return;
 	decoder_release();
-	lose(delivery, false,
-		 psprintf("Replication slot \"%s\" has been advanced from %X/%X to %X/%X by somebody else; "
-				  "the changes in between were not delivered.",
-				  current->slot, LSN_FORMAT_ARGS(current->delivered), LSN_FORMAT_ARGS(confirmed)));
+	raise_lost(
+		delivery, false,
+		psprintf("Replication slot \"%s\" has been advanced from %X/%X to %X/%X by somebody else; "
+				 "the changes in between were not delivered.",
+				 current->slot, LSN_FORMAT_ARGS(current->delivered), LSN_FORMAT_ARGS(confirmed)));
 }
 
 /* What is lost is recorded here, and is no failure besides. */
 static void
-acquire(Delivery *delivery)
+acquire_slot(Delivery *delivery)
 {
 	const Current *current = delivery->current;
 
@@ -490,11 +491,11 @@ acquire(Delivery *delivery)
 			check_position(delivery);
 			break;
 		case DECODE_SLOT_INVALID:
-			lose(delivery, false,
-				 psprintf("The server has removed WAL that had not been delivered, or has "
-						  "invalidated replication slot \"%s\" for another reason: see "
-						  "\"max_slot_wal_keep_size\" and pg_replication_slots.",
-						  current->slot));
+			raise_lost(delivery, false,
+						psprintf("The server has removed WAL that had not been delivered, or has "
+								 "invalidated replication slot \"%s\" for another reason: see "
+								 "\"max_slot_wal_keep_size\" and pg_replication_slots.",
+								 current->slot));
 		case DECODE_SLOT_MISSING:
 			if (current->elsewhere)
 			{
@@ -502,10 +503,11 @@ acquire(Delivery *delivery)
 				delivery->current = NULL;
 				current_refuse_delivery(current);
 			}
-			lose(delivery, true,
-				 psprintf("Replication slot \"%s\" does not exist on this server, or another has "
-						  "been put in its place.",
-						  current->slot));
+			raise_lost(
+				delivery, true,
+				psprintf("Replication slot \"%s\" does not exist on this server, or another has "
+						 "been put in its place.",
+						 current->slot));
 	}
 }
 
@@ -515,7 +517,7 @@ acquire(Delivery *delivery)
  * all WAL, which pg_upgrade requires.
  */
 static void
-settle(Delivery *delivery, TimestampTz since)
+settle_idle_position(Delivery *delivery, TimestampTz since)
 {
 	XLogRecPtr position = delivery->outcome->position;
 	Current   *current = delivery->current;
@@ -582,12 +584,12 @@ deliver_changes(Delivery *delivery)
 	}
 	close_decoder(delivery);
 	if (delivery->outcome->position >= delivery->target)
-		settle(delivery, since);
+		settle_idle_position(delivery, since);
 }
 
 /* What is wrong with state or slot is recorded here, and is no failure. */
 static void
-deliver(Delivery *delivery)
+check_and_deliver(Delivery *delivery)
 {
 	Current *current = delivery_load(delivery->connector_id);
 
@@ -597,14 +599,14 @@ deliver(Delivery *delivery)
 		return;
 	}
 	delivery->current = current;
-	acquire(delivery);
+	acquire_slot(delivery);
 	deliver_changes(delivery);
 }
 
 void
 delivery_catch_up(Delivery *delivery)
 {
-	acquire(delivery);
+	acquire_slot(delivery);
 	deliver_changes(delivery);
 	current_moved(delivery->current, delivery->outcome->position);
 	decoder_release();
@@ -685,5 +687,5 @@ delivery_run(int64 connector_id, DeliveryOutcome *outcome)
 	Delivery delivery = {.connector_id = connector_id, .outcome = outcome};
 
 	delivery_exclude_others(connector_id);
-	delivery_attempt(&delivery, deliver, record_failure);
+	delivery_attempt(&delivery, check_and_deliver, record_failure);
 }

@@ -53,13 +53,13 @@ receive_row(TupleTableSlot *slot, DestReceiver *self)
 }
 
 static void
-startup(DestReceiver *self pg_attribute_unused(), int operation pg_attribute_unused(),
-		TupleDesc desc pg_attribute_unused())
+copy_startup(DestReceiver *self pg_attribute_unused(), int operation pg_attribute_unused(),
+			 TupleDesc desc pg_attribute_unused())
 {
 }
 
 static void
-nothing(DestReceiver *self pg_attribute_unused())
+copy_shutdown(DestReceiver *self pg_attribute_unused())
 {
 }
 
@@ -81,9 +81,9 @@ static void
 copy_table(Batch *batch, const CurrentSourceTable *table)
 {
 	CopyReceiver      receiver = {.pub = {.receiveSlot = receive_row,
-										  .rStartup = startup,
-										  .rShutdown = nothing,
-										  .rDestroy = nothing,
+										  .rStartup = copy_startup,
+										  .rShutdown = copy_shutdown,
+										  .rDestroy = copy_shutdown,
 										  .mydest = DestNone},
 								  .batch = batch};
 	SPIExecuteOptions options = {.read_only = true, .dest = &receiver.pub};
@@ -250,7 +250,7 @@ warn_of_no_tables(const Current *current)
 }
 
 static void
-launch(Delivery *delivery)
+launch_current(Delivery *delivery)
 {
 	Current        *current;
 	CurrentProgress progress = {0};
@@ -330,7 +330,7 @@ delivery_launch(int64 connector_id, bool copy_existing, DeliveryOutcome *outcome
 	Delivery delivery = {.connector_id = connector_id, .outcome = outcome, .copies = copy_existing};
 
 	delivery_exclude_others(connector_id);
-	delivery_attempt(&delivery, launch, undo_launch);
+	delivery_attempt(&delivery, launch_current, undo_launch);
 }
 
 /* ---- a table that joins ---- */

@@ -93,7 +93,7 @@ publication_members(void)
 /* ---- the publication ---- */
 
 static bool
-exists(Oid oid)
+publication_exists(Oid oid)
 {
 	return OidIsValid(oid) && SearchSysCacheExists1(PUBLICATIONOID, ObjectIdGetDatum(oid));
 }
@@ -101,9 +101,9 @@ exists(Oid oid)
 Oid
 publication_resolve(Oid oid, Oid next, const char *name)
 {
-	if (exists(oid))
+	if (publication_exists(oid))
 		return oid;
-	if (exists(next))
+	if (publication_exists(next))
 		return next;
 	return get_publication_oid(name, true);
 }

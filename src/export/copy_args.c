@@ -389,7 +389,7 @@ copy_args_get(FunctionCallInfo fcinfo, int64 connector_id, CopyArguments *argume
 
 /* The declaration of copy_to; returns how many arguments it has. */
 static int
-declaration(Oid function, Oid **types, char ***names)
+lookup_declaration(Oid function, Oid **types, char ***names)
 {
 	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	char     *modes;
@@ -409,7 +409,7 @@ copy_args_to_pairs(FunctionCallInfo fcinfo)
 	List  *pairs = NIL;
 	Oid   *types;
 	char **names;
-	int    count = declaration(fcinfo->flinfo->fn_oid, &types, &names);
+	int    count = lookup_declaration(fcinfo->flinfo->fn_oid, &types, &names);
 
 	for (int i = 0; i < count; i++)
 	{
@@ -452,7 +452,7 @@ copy_args_from_pairs(List *pairs)
 	Oid              function = LookupFuncName(name, -1, &any, false);
 	Oid             *types;
 	char           **names;
-	int              count = declaration(function, &types, &names);
+	int              count = lookup_declaration(function, &types, &names);
 	FunctionCallInfo fcinfo = palloc(SizeForFunctionCallInfo(count));
 	FmgrInfo        *flinfo = palloc(sizeof(FmgrInfo));
 

@@ -128,7 +128,7 @@ make_stem(List *names)
 }
 
 static void
-refuse(const char *detail)
+refuse_source(const char *detail)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("cannot export this source"),
@@ -158,21 +158,21 @@ check_plan(SPIPlanPtr plan)
 	Query            *query;
 
 	if (sources == NIL)
-		refuse("It is empty.");
+		refuse_source("It is empty.");
 	if (list_length(sources) > 1)
-		refuse("It is more than one statement.");
+		refuse_source("It is more than one statement.");
 
 	source = linitial(sources);
 	if (source->raw_parse_tree == NULL || !IsA(source->raw_parse_tree->stmt, SelectStmt))
-		refuse("It is not a query.");
+		refuse_source("It is not a query.");
 
 	query = linitial_node(Query, source->query_list);
 	if (query->commandType != CMD_SELECT)
-		refuse("SELECT INTO makes a table.");
+		refuse_source("SELECT INTO makes a table.");
 	if (query->hasModifyingCTE)
-		refuse("A WITH clause in it modifies data.");
+		refuse_source("A WITH clause in it modifies data.");
 	if (locks_rows((Node *) query, NULL))
-		refuse("It locks rows with FOR UPDATE or FOR SHARE.");
+		refuse_source("It locks rows with FOR UPDATE or FOR SHARE.");
 }
 
 /* InvalidOid: it is a view, which the query does not have any more. */
@@ -187,7 +187,7 @@ exported_table(SPIPlanPtr plan)
 }
 
 static SPIPlanPtr
-prepare(const char *source, char **stem, Oid *relid)
+prepare_source(const char *source, char **stem, Oid *relid)
 {
 	List             *names = NIL;
 	bool              is_table = is_table_name(source, &names);
@@ -232,7 +232,7 @@ find_column(TupleDesc desc, const char *name)
 
 /* What is to be known of the query's columns. */
 static void
-describe(SPIPlanPtr plan, Oid relid, OutputFormat *format, TransferRequest *export)
+describe_columns(SPIPlanPtr plan, Oid relid, OutputFormat *format, TransferRequest *export)
 {
 	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
 	ManifestSource described = {.text = export->source, .relid = relid, .desc = source->resultDesc};
@@ -271,7 +271,7 @@ execute_alone(PlannedStmt *plan, const char *text, Output *output)
 }
 
 static void
-execute(SPIPlanPtr prepared, PlannedStmt *plan, int senders, OutputFormat *format, Pipe *pipe)
+execute_query(SPIPlanPtr prepared, PlannedStmt *plan, int senders, OutputFormat *format, Pipe *pipe)
 {
 	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(prepared));
 	const char       *text = source->query_string;
@@ -312,8 +312,8 @@ export_check(OutputFormat *format, TransferRequest *export)
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	plan = prepare(export->source, &stem, &relid);
-	describe(plan, relid, format, export);
+	plan = prepare_source(export->source, &stem, &relid);
+	describe_columns(plan, relid, format, export);
 	plan_source = linitial(SPI_plan_get_plan_sources(plan));
 	if (isQueryUsingTempRelation(linitial_node(Query, plan_source->query_list)))
 		ereport(ERROR,
@@ -334,8 +334,8 @@ export_run(const Connector *connector, OutputFormat *format, int workers, Transf
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	prepared = prepare(export->source, &export->stem, &relid);
-	describe(prepared, relid, format, export);
+	prepared = prepare_source(export->source, &export->stem, &relid);
+	describe_columns(prepared, relid, format, export);
 
 	PG_TRY();
 	{
@@ -343,7 +343,7 @@ export_run(const Connector *connector, OutputFormat *format, int workers, Transf
 		PlannedStmt *plan = plan_query(prepared, workers, &senders);
 
 		pipe = uploader_start_export(connector, export, senders, relid);
-		execute(prepared, plan, senders, format, pipe);
+		execute_query(prepared, plan, senders, format, pipe);
 		MemoryContextSwitchTo(context);
 		uploader_finish_export(pipe, totals);
 	}

@@ -173,7 +173,7 @@ record_error(int64 job_id, const ErrorData *error)
 }
 
 static void
-run(int64 job_id, const JobClaim *claim)
+run_job(int64 job_id, const JobClaim *claim)
 {
 	MemoryContext context = CurrentMemoryContext;
 
@@ -249,7 +249,7 @@ s3export_leader_main(Datum arg pg_attribute_unused())
 	dsm_detach(segment);
 	if (claimed_job == 0)
 		return;
-	run(order.job_id, &claim);
+	run_job(order.job_id, &claim);
 	advisory_lock_leave(order.job_id);
 	start_others();
 	pgstat_report_stat(true);

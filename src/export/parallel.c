@@ -271,7 +271,7 @@ send_rows(Sink *sink)
  * raises that error.
  */
 static void
-work(Sink *sink)
+scan_and_send(Sink *sink)
 {
 	CustomScanState *node = &sink->node;
 	List            *data = castNode(CustomScan, node->ss.ps.plan)->custom_private;
@@ -297,7 +297,7 @@ sink_execute(CustomScanState *node)
 	if (sink->output != NULL)
 		send_rows(sink);
 	else
-		work(sink);
+		scan_and_send(sink);
 	return NULL;
 }
 

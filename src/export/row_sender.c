@@ -34,7 +34,7 @@ struct Output
 };
 
 static void
-send(Output *output, const PipeBlock *block)
+send_to_pipe(Output *output, const PipeBlock *block)
 {
 	if (pipe_send(output->pipe, block))
 		output->rows += block->rows;
@@ -48,7 +48,7 @@ send_header(void *arg, const char *data, size_t len)
 {
 	PipeBlock block = {.kind = PIPE_HEADER, .data = data, .len = len};
 
-	send((Output *) arg, &block);
+	send_to_pipe((Output *) arg, &block);
 }
 
 static void
@@ -62,7 +62,7 @@ send_piece(Output *output)
 	if (output->whole_frames)
 		compress_restart(output->compressor);
 	output->rows_in_piece = 0;
-	send(output, &block);
+	send_to_pipe(output, &block);
 }
 
 /* May the block not be in one file with what the piece has? */
@@ -124,7 +124,7 @@ send_block(void *arg, const char *partition, const char *data, size_t len, uint6
 	if (output->compressor != NULL)
 		compress_rows(output, &block);
 	else
-		send(output, &block);
+		send_to_pipe(output, &block);
 }
 
 /*
@@ -198,5 +198,5 @@ row_sender_close(Output *output)
 	output->receiver->rDestroy(output->receiver);
 	if (output->compressor != NULL)
 		send_piece(output);
-	send(output, &block);
+	send_to_pipe(output, &block);
 }

@@ -577,7 +577,7 @@ prepare_encoding(CsvReceiver *r)
  * quotes, or look like NULL.
  */
 static bool
-suits(const CsvReceiver *r, const char *alphabet, bool force_quote)
+method_suits(const CsvReceiver *r, const char *alphabet, bool force_quote)
 {
 	const char *null_print = r->options->null_print;
 
@@ -630,14 +630,14 @@ choose_method(const CsvReceiver *r, Column *column, Form_pg_attribute attribute)
 	}
 	else if (output == nameout)
 		column->method = AS_NAME;
-	else if (output == byteaout && suits(r, "\\x0123456789abcdef", column->force_quote))
+	else if (output == byteaout && method_suits(r, "\\x0123456789abcdef", column->force_quote))
 		column->method = AS_HEX;
 	else if (output == jsonb_out && !r->convert &&
 			 csv_jsonb_suits(&r->marks, r->options->null_print))
 		column->method = AS_JSONB;
 	else if (column->array != NULL)
 		column->method = AS_ARRAY;
-	else if (type != NULL && suits(r, type->alphabet, column->force_quote))
+	else if (type != NULL && method_suits(r, type->alphabet, column->force_quote))
 	{
 		column->method =
 			column->force_quote ? BY_WRITER_IN_QUOTES : writer_method(output, attribute);

@@ -13,7 +13,7 @@
 #include "format/csv_layout.h"
 
 static CsvLayout *
-create(TupleDesc desc, MemoryContext context)
+create_layout(TupleDesc desc, MemoryContext context)
 {
 	CsvLayout *layout = MemoryContextAlloc(context, offsetof(CsvLayout, attributes) +
 														sizeof(CsvAttribute) * desc->natts);
@@ -35,7 +35,7 @@ create(TupleDesc desc, MemoryContext context)
 CsvLayout *
 csv_layout_of_desc(TupleDesc desc, MemoryContext context)
 {
-	CsvLayout *layout = create(desc, context);
+	CsvLayout *layout = create_layout(desc, context);
 
 	for (int i = 0; i < layout->natts; i++)
 		layout->attributes[i].column = i;
@@ -45,7 +45,7 @@ csv_layout_of_desc(TupleDesc desc, MemoryContext context)
 CsvLayout *
 csv_layout_of_targets(TupleDesc desc, const List *targets, MemoryContext context)
 {
-	CsvLayout *layout = create(desc, context);
+	CsvLayout *layout = create_layout(desc, context);
 	int        last = 0;
 	ListCell  *cell;
 

@@ -20,7 +20,7 @@ typedef struct Groups
 
 /* The group at an index from the first one, in which there may be no digits. */
 static inline uint32
-group(Groups *groups, int index)
+group_at(Groups *groups, int index)
 {
 	uint16 digits;
 
@@ -60,14 +60,14 @@ csv_put_numeric(char *dst, const char *data, size_t len)
 
 	if (negative)
 		*dst++ = '-';
-	dst = csv_put_head(dst, groups.weight < 0 ? 0 : group(&groups, 0));
+	dst = csv_put_head(dst, groups.weight < 0 ? 0 : group_at(&groups, 0));
 	for (int i = 1; i <= groups.weight; i++)
-		dst = csv_put_quad(dst, group(&groups, i));
+		dst = csv_put_quad(dst, group_at(&groups, i));
 	if (scale > 0)
 	{
 		*dst++ = '.';
 		for (int i = 0; i < scale; i += 4)
-			csv_put_quad(dst + i, group(&groups, groups.weight + 1 + i / 4));
+			csv_put_quad(dst + i, group_at(&groups, groups.weight + 1 + i / 4));
 		dst += scale;
 	}
 	return groups.damaged ? NULL : dst;

@@ -15,7 +15,7 @@
 #include "format/csv_options.h"
 
 static DefElem *
-option(char *name, const char *value)
+make_option(char *name, const char *value)
 {
 	return makeDefElem(name, (Node *) makeString(pstrdup(value)), -1);
 }
@@ -37,18 +37,18 @@ csv_options(bool header, const char *delimiter, const char *quote, const char *e
 {
 	CsvOptions       *result = palloc0(sizeof(CsvOptions));
 	CopyFormatOptions copy = {0};
-	List             *list = list_make1(option("format", "csv"));
+	List             *list = list_make1(make_option("format", "csv"));
 
 	if (delimiter)
-		list = lappend(list, option("delimiter", delimiter));
+		list = lappend(list, make_option("delimiter", delimiter));
 	if (quote)
-		list = lappend(list, option("quote", quote));
+		list = lappend(list, make_option("quote", quote));
 	if (escape)
-		list = lappend(list, option("escape", escape));
+		list = lappend(list, make_option("escape", escape));
 	if (null_print)
-		list = lappend(list, option("null", null_print));
+		list = lappend(list, make_option("null", null_print));
 	if (encoding)
-		list = lappend(list, option("encoding", encoding));
+		list = lappend(list, make_option("encoding", encoding));
 	if (list_length(force_quote) == 1 && strcmp(linitial(force_quote), "*") == 0)
 		result->force_quote_all = true;
 	else

@@ -62,7 +62,7 @@ has_value(const CsvPartitions *partitions, int number, const char *value, uint32
 
 /* Its place; one past the last when it is not open. */
 static int
-find(const CsvPartitions *partitions, const char *value, uint32 hash)
+find_open(const CsvPartitions *partitions, const char *value, uint32 hash)
 {
 	int i = 0;
 
@@ -86,7 +86,7 @@ least_recently_used(const CsvPartitions *partitions)
 
 /*
  * Large rows of all partitions together must not take as much memory as they like.
- * Where the rows since take() have filled a block, rows seem to be sorted: what is
+ * Where the rows since take_block_of() have filled a block, rows seem to be sorted: what is
  * left of them is sent too, while the partition's file is sure to be open.
  */
 static void
@@ -101,7 +101,7 @@ put_back(CsvPartitions *partitions)
 }
 
 static void
-take(CsvPartitions *partitions, int number)
+take_block_of(CsvPartitions *partitions, int number)
 {
 	*partitions->block = partitions->open[number].block;
 	partitions->block->sent = false;
@@ -120,7 +120,7 @@ open_block(CsvPartitions *partitions, const char *value, uint32 hash)
 		int   number = least_recently_used(partitions);
 		char *old = partitions->open[number].value;
 
-		take(partitions, number);
+		take_block_of(partitions, number);
 		csv_block_start_over(block, copy);
 		if (old != NULL)
 			pfree(old);
@@ -146,9 +146,9 @@ csv_partitions_select(CsvPartitions *partitions, const char *value)
 	if (partitions->in_use < 0 || !has_value(partitions, partitions->in_use, value, hash))
 	{
 		put_back(partitions);
-		number = find(partitions, value, hash);
+		number = find_open(partitions, value, hash);
 		if (number < partitions->count)
-			take(partitions, number);
+			take_block_of(partitions, number);
 		else
 			open_block(partitions, value, hash);
 	}
@@ -161,7 +161,7 @@ csv_partitions_finish(CsvPartitions *partitions)
 	put_back(partitions);
 	for (int i = 0; i < partitions->count; i++)
 	{
-		take(partitions, i);
+		take_block_of(partitions, i);
 		csv_block_finish(partitions->block);
 		put_back(partitions);
 	}

@@ -125,7 +125,7 @@ may_move(HeapScanDesc heap)
 }
 
 static void
-enter(CsvScan *scan, SeqScanState *node)
+enter_scan(CsvScan *scan, SeqScanState *node)
 {
 	if (scan->layout != NULL)
 		pfree(scan->layout);
@@ -308,7 +308,7 @@ list_rows(HeapScanDesc heap, Buffer buffer)
 
 /* Moves the scan before the first row of the next page; false at its end. */
 static bool
-move(CsvScan *scan, HeapScanDesc heap)
+move_to_next_page(CsvScan *scan, HeapScanDesc heap)
 {
 	BlockNumber block = next_block(heap);
 	Buffer      buffer;
@@ -333,7 +333,7 @@ move(CsvScan *scan, HeapScanDesc heap)
 
 /* As if each node had returned the rows. */
 static void
-count(PlanState *plan, uint64 rows)
+count_rows(PlanState *plan, uint64 rows)
 {
 	EState *estate = plan->state;
 
@@ -362,16 +362,16 @@ csv_scan_page(CsvScan *scan, TupleTableSlot *slot)
 		return;
 	}
 	if (node != scan->node)
-		enter(scan, node);
+		enter_scan(scan, node);
 	heap = (HeapScanDesc) node->ss.ss_currentScanDesc;
 	look_ahead(scan, heap, heap->rs_ntuples - heap->rs_cindex);
 	fetch_ahead(scan);
 	csv_receive_slot(scan->receiver, slot);
 	rows = give_rest(scan, heap);
-	for (int pages = 1; scan->moves && pages < PAGES && move(scan, heap); pages++)
+	for (int pages = 1; scan->moves && pages < PAGES && move_to_next_page(scan, heap); pages++)
 	{
 		look_ahead(scan, heap, heap->rs_ntuples);
 		rows += give_rest(scan, heap);
 	}
-	count(scan->plan, rows);
+	count_rows(scan->plan, rows);
 }

@@ -126,7 +126,7 @@ csv_copy_page(char *dst, const char *src, size_t len, ptrdiff_t ahead)
  * characters have to be told apart; elsewhere bytes will do.
  */
 static inline size_t
-step(const char *src, const CsvMarks *marks)
+char_length(const char *src, const CsvMarks *marks)
 {
 	if (marks->mblen_encoding >= 0 && IS_HIGHBIT_SET(*src))
 		return pg_encoding_mblen(marks->mblen_encoding, src);
@@ -136,7 +136,7 @@ step(const char *src, const CsvMarks *marks)
 bool
 csv_needs_quotes(const char *src, size_t len, const CsvMarks *marks)
 {
-	for (size_t i = 0; i < len; i += step(src + i, marks))
+	for (size_t i = 0; i < len; i += char_length(src + i, marks))
 	{
 		if (src[i] == marks->delimiter || src[i] == marks->quote || src[i] == '\n' ||
 			src[i] == '\r')
@@ -162,7 +162,7 @@ csv_quoted_size(const char *src, size_t len, const CsvMarks *marks)
 			 bits != 0; bits &= bits - 1)
 			size++;
 	}
-	for (; i < len; i += step(src + i, marks))
+	for (; i < len; i += char_length(src + i, marks))
 	{
 		if (src[i] == marks->quote || src[i] == marks->escape)
 			size++;
@@ -178,7 +178,7 @@ escape_slowly(char *dst, const char *src, size_t len, const CsvMarks *marks)
 
 	while (i < len)
 	{
-		size_t n = Min(step(src + i, marks), len - i);
+		size_t n = Min(char_length(src + i, marks), len - i);
 
 		if (src[i] == marks->quote || src[i] == marks->escape)
 			*dst++ = marks->escape;

@@ -100,7 +100,7 @@ put_time(char *dst, int32 day, int64 micros, CsvTimeState *state)
 
 /* Splits microseconds into a day and the rest; false if left to the server. */
 static inline bool
-split(int64 micros, int32 *day, int64 *rest)
+split_micros(int64 micros, int32 *day, int64 *rest)
 {
 	if (micros < CSV_FIRST_DAY * USECS_PER_DAY ||
 		micros >= (CSV_LAST_DAY + INT64CONST(1)) * USECS_PER_DAY)
@@ -121,7 +121,7 @@ csv_write_timestamp(char *dst, Datum value, void *state)
 	int32 day;
 	int64 rest;
 
-	if (DateStyle != USE_ISO_DATES || !split(DatumGetTimestamp(value), &day, &rest))
+	if (DateStyle != USE_ISO_DATES || !split_micros(DatumGetTimestamp(value), &day, &rest))
 		return NULL;
 	return put_time(dst, day, rest, state);
 }
@@ -200,7 +200,7 @@ csv_write_timestamptz(char *dst, Datum value, void *state)
 		memcpy(dst, cache->offset, sizeof(cache->offset));
 		return dst + cache->offset_len;
 	}
-	if (DateStyle != USE_ISO_DATES || !split(micros, &day, &rest))
+	if (DateStyle != USE_ISO_DATES || !split_micros(micros, &day, &rest))
 		return NULL;
 	if (cache->zone != session_timezone)
 	{
@@ -217,7 +217,7 @@ csv_write_timestamptz(char *dst, Datum value, void *state)
 		return NULL;
 	}
 
-	if (!split(micros + span->offset * USECS_PER_SEC, &day, &rest))
+	if (!split_micros(micros + span->offset * USECS_PER_SEC, &day, &rest))
 		return NULL;
 	dst = put_time(dst, day, rest, cache);
 	memcpy(dst, span->text, sizeof(span->text));

@@ -372,7 +372,7 @@ make_room(CsvToast *toast, size_t size)
 
 /* NULL if it is left to the server. */
 static struct varlena *
-fetch(CsvToast *toast, const struct varatt_external *pointer)
+fetch_value(CsvToast *toast, const struct varatt_external *pointer)
 {
 	size_t          size = VARATT_EXTERNAL_GET_EXTSIZE(*pointer) + VARHDRSZ;
 	Table          *table = find_table(toast, pointer->va_toastrelid);
@@ -407,7 +407,7 @@ csv_toast_fetch(CsvToast *toast, struct varlena *value)
 	VARATT_EXTERNAL_GET_POINTER(pointer, value);
 	if (compat_snapshots_become_too_old || VARATT_EXTERNAL_GET_EXTSIZE(pointer) == 0)
 		return detoast_attr(value);
-	result = fetch(toast, &pointer);
+	result = fetch_value(toast, &pointer);
 	if (result == NULL)
 		return detoast_attr(value);
 	return VARATT_IS_COMPRESSED(result) ? detoast_attr(result) : result;

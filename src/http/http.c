@@ -187,7 +187,7 @@ adjust_window(HttpClient *client, HttpVerdict verdict, int status)
 
 /* Until another request ends, or a little while has passed. */
 static void
-postpone(Transfer *transfer)
+postpone_transfer(Transfer *transfer)
 {
 	transfer->not_yet = true;
 	transfer->due = now_ms() + NOT_YET_PAUSE;
@@ -195,7 +195,7 @@ postpone(Transfer *transfer)
 
 /* Asks judge about an answer, and ends the transfer or schedules a retry. */
 static void
-settle(HttpClient *client, Transfer *transfer, const HttpResponse *response)
+settle_answer(HttpClient *client, Transfer *transfer, const HttpResponse *response)
 {
 	HttpRequest *request = transfer->request;
 	HttpVerdict  verdict;
@@ -235,7 +235,7 @@ give_up(HttpClient *client, Transfer *transfer, const char *reason)
 
 	response.transport_error = reason != NULL ? reason : "the request could not be prepared";
 	response.attempts = transfer->attempts;
-	settle(client, transfer, &response);
+	settle_answer(client, transfer, &response);
 }
 
 static void
@@ -252,7 +252,7 @@ begin_attempt(HttpClient *client, Transfer *transfer)
 
 /* Asks prepare for the next attempt, and begins it. */
 static void
-ask(HttpClient *client, Transfer *transfer)
+prepare_and_begin(HttpClient *client, Transfer *transfer)
 {
 	HttpAttempt  *attempt = &client->attempt;
 	HttpRequest  *request = transfer->request;
@@ -275,7 +275,7 @@ ask(HttpClient *client, Transfer *transfer)
 	else if (readiness == HTTP_GIVE_UP)
 		give_up(client, transfer, reason);
 	else
-		postpone(transfer);
+		postpone_transfer(transfer);
 	explicit_bzero(attempt->headers.data, attempt->headers.maxlen);
 }
 
@@ -312,7 +312,7 @@ begin_due(HttpClient *client)
 			}
 		}
 		if (next != NULL && client->sending < client->window)
-			ask(client, next);
+			prepare_and_begin(client, next);
 		else
 			next = NULL;
 	} while (next != NULL);
@@ -374,12 +374,12 @@ settle_finished(HttpClient *client)
 			client->window = Min(client->window, client->sending);
 			transfer->attempts--;
 			end_exchange(client, transfer);
-			postpone(transfer);
+			postpone_transfer(transfer);
 			continue;
 		}
 		exchange_response(transfer->exchange, &response);
 		response.attempts = transfer->attempts;
-		settle(client, transfer, &response);
+		settle_answer(client, transfer, &response);
 	}
 }
 

@@ -542,7 +542,7 @@ set_request_options(Exchange *exchange, const HttpRequest *request, const char *
 
 /* Takes the exchange out of libcurl; what it brought stays. */
 static void
-finish(Exchange *exchange, CURLcode code)
+finish_exchange(Exchange *exchange, CURLcode code)
 {
 	exchange->code = code;
 	if (exchange->easy != NULL)
@@ -580,7 +580,7 @@ http_wire_send(HttpWire *wire, const HttpRequest *request, HttpAttempt *attempt,
 		code = CURLE_FAILED_INIT;
 	if (code != CURLE_OK)
 	{
-		finish(exchange, code);
+		finish_exchange(exchange, code);
 		wire->timer_due = 0; /* so that nobody waits before it is told */
 	}
 	return exchange;
@@ -607,7 +607,7 @@ http_wire_finished(HttpWire *wire)
 		if (message->msg != CURLMSG_DONE)
 			continue;
 		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **) &exchange);
-		finish(exchange, code);
+		finish_exchange(exchange, code);
 	}
 	dlist_foreach (iter, &wire->exchanges)
 	{
@@ -627,7 +627,7 @@ exchange_stop(Exchange *exchange, const char *error)
 {
 	strlcpy(exchange->curl_error, error, sizeof(exchange->curl_error));
 	exchange->stopped = true;
-	finish(exchange, CURLE_OPERATION_TIMEDOUT);
+	finish_exchange(exchange, CURLE_OPERATION_TIMEDOUT);
 }
 
 int64
@@ -743,7 +743,7 @@ exchange_out_of_files(const Exchange *exchange)
 void
 exchange_free(Exchange *exchange)
 {
-	finish(exchange, exchange->code);
+	finish_exchange(exchange, exchange->code);
 	received_free(&exchange->head);
 	received_free(&exchange->body);
 	dlist_delete(&exchange->node);

@@ -125,7 +125,7 @@ static const struct
 /* ---- both ends ---- */
 
 static void *
-lookup(shm_toc *toc, uint64 key)
+lookup_in_segment(shm_toc *toc, uint64 key)
 {
 	return shm_toc_lookup(toc, key, false);
 }
@@ -252,9 +252,9 @@ pipe_open(PipeServer server, const StringInfoData *request, int workers)
 
 	pipe->segment = create_segment(server, request, 1 + workers);
 	toc = shm_toc_attach(PIPE_MAGIC, dsm_segment_address(pipe->segment));
-	pipe->head = lookup(toc, KEY_HEAD);
-	blocks = lookup(toc, KEY_BLOCKS);
-	replies = lookup(toc, KEY_REPLIES);
+	pipe->head = lookup_in_segment(toc, KEY_HEAD);
+	blocks = lookup_in_segment(toc, KEY_BLOCKS);
+	replies = lookup_in_segment(toc, KEY_REPLIES);
 	shm_mq_set_sender(blocks, MyProc);
 	shm_mq_set_receiver(replies, MyProc);
 
@@ -493,7 +493,7 @@ attach_segment(Pipe *pipe, dsm_handle handle)
 				 errmsg("could not attach to the segment of the export"),
 				 errdetail("The session that asked for it has ended, or runs another version of "
 						   "the library.")));
-	pipe->head = lookup(toc, KEY_HEAD);
+	pipe->head = lookup_in_segment(toc, KEY_HEAD);
 	return toc;
 }
 
@@ -502,7 +502,7 @@ pipe_join(uint32 handle, int number)
 {
 	Pipe    *pipe = palloc0(sizeof(Pipe));
 	shm_toc *toc = attach_segment(pipe, handle);
-	shm_mq  *blocks = lookup(toc, KEY_BLOCKS + 1 + number);
+	shm_mq  *blocks = lookup_in_segment(toc, KEY_BLOCKS + 1 + number);
 
 	shm_mq_set_sender(blocks, MyProc);
 	pipe->blocks = shm_mq_attach(blocks, pipe->segment, NULL);
@@ -526,17 +526,18 @@ pipe_attach(Datum arg, StringInfo request)
 
 	CurrentResourceOwner = ResourceOwnerCreate(NULL, "s3export uploader");
 	toc = attach_segment(pipe, DatumGetUInt32(arg));
-	appendBinaryStringInfo(request, lookup(toc, KEY_REQUEST), (int) pipe->head->request_len);
+	appendBinaryStringInfo(request, lookup_in_segment(toc, KEY_REQUEST),
+						   (int) pipe->head->request_len);
 
 	pipe->sources = palloc0(pipe->head->sources * sizeof(Source));
 	for (int i = 0; i < pipe->head->sources; i++)
 	{
-		shm_mq *blocks = lookup(toc, KEY_BLOCKS + i);
+		shm_mq *blocks = lookup_in_segment(toc, KEY_BLOCKS + i);
 
 		shm_mq_set_receiver(blocks, MyProc);
 		pipe->sources[i].blocks = shm_mq_attach(blocks, pipe->segment, NULL);
 	}
-	replies = lookup(toc, KEY_REPLIES);
+	replies = lookup_in_segment(toc, KEY_REPLIES);
 	shm_mq_set_sender(replies, MyProc);
 	pipe->replies = shm_mq_attach(replies, pipe->segment, NULL);
 	pq_redirect_to_shm_mq(pipe->segment, pipe->replies);

@@ -124,7 +124,7 @@ seconds_for_rest(double elapsed, double done, double all)
  * sent, too, and files to be put in place: the slowest of these decides.
  */
 static void
-estimate(Progress *progress, ProgressReport *report)
+estimate_rest(Progress *progress, ProgressReport *report)
 {
 	double elapsed = seconds_since((TimestampTz) pg_atomic_read_u64(&progress->first_rows_at));
 	double completing =
@@ -176,7 +176,7 @@ progress_report(Progress *progress, ProgressReport *report)
 	report->bytes_made = (int64) pg_atomic_read_u64(&progress->bytes_made);
 	report->rows = (int64) pg_atomic_read_u64(&progress->rows);
 	describe_phase(progress, report);
-	estimate(progress, report);
+	estimate_rest(progress, report);
 }
 
 /* ---- the leader ---- */

@@ -24,7 +24,7 @@ begin_round(Concurrency *pace, bool settling, int64 now)
 }
 
 static void
-change(Concurrency *pace, int parts, int64 now)
+change_parts(Concurrency *pace, int parts, int64 now)
 {
 	pace->parts = parts;
 	begin_round(pace, true, now);
@@ -54,7 +54,7 @@ judge_round(Concurrency *pace, int most, int64 now)
 
 		pace->fewer = 0;
 		pace->rest_until = now + PACE_PAUSE;
-		change(pace, fewer, now);
+		change_parts(pace, fewer, now);
 		return;
 	}
 	pace->fewer = 0;
@@ -62,7 +62,7 @@ judge_round(Concurrency *pace, int most, int64 now)
 	{
 		pace->fewer = pace->parts;
 		pace->before = rate;
-		change(pace, Min(pace->parts * 2, most), now);
+		change_parts(pace, Min(pace->parts * 2, most), now);
 	}
 	else
 		begin_round(pace, false, now);
@@ -72,7 +72,7 @@ void
 concurrency_begin(Concurrency *pace, int64 now)
 {
 	memset(pace, 0, sizeof(*pace));
-	change(pace, PACE_FIRST, now);
+	change_parts(pace, PACE_FIRST, now);
 }
 
 void

@@ -380,7 +380,7 @@ prepare_attempt(S3Call *call, HttpAttempt *attempt, const char **reason)
 }
 
 static HttpReadiness
-prepare(HttpRequest *request, HttpAttempt *attempt, const char **reason)
+s3_prepare(HttpRequest *request, HttpAttempt *attempt, const char **reason)
 {
 	S3Call       *call = request->arg;
 	S3CallState  *state = call->state;
@@ -402,7 +402,7 @@ prepare(HttpRequest *request, HttpAttempt *attempt, const char **reason)
 
 /* s3_judge has seen the last answer and put it into the call. */
 static void
-done(HttpRequest *request, const HttpResponse *response)
+s3_done(HttpRequest *request, const HttpResponse *response)
 {
 	S3Call *call = request->arg;
 
@@ -559,9 +559,9 @@ make_state(S3Session *session, S3Call *call)
 	state->action = verbs[call->verb].action;
 	state->http.method = verbs[call->verb].method;
 	state->http.addresses = s3_is_aws(session) ? ADDRESS_REMOTE : ADDRESS_LOCAL;
-	state->http.prepare = prepare;
+	state->http.prepare = s3_prepare;
 	state->http.judge = s3_judge;
-	state->http.done = done;
+	state->http.done = s3_done;
 	state->http.arg = call;
 	set_body(call);
 	set_timeouts(state, call->verb);

@@ -185,7 +185,7 @@ start_filling(Upload *upload)
 }
 
 static size_t
-fill(Upload *upload, const char *data, size_t len)
+fill_part(Upload *upload, const char *data, size_t len)
 {
 	PartBuffer *buffer = upload->filling;
 	size_t      n = Min(Min(len, buffer->size - buffer->len), UPLOAD_BLOCK);
@@ -371,7 +371,7 @@ create_upload(Upload *upload)
 
 /* When CreateUpload has been answered. */
 static void
-created(Upload *upload)
+upload_created(Upload *upload)
 {
 	UploadPool *pool = upload->pool;
 
@@ -394,7 +394,7 @@ created(Upload *upload)
 
 /* Does what answers that have come make possible; raises the errors among them. */
 static void
-advance(UploadPool *pool)
+advance_uploads(UploadPool *pool)
 {
 	dlist_mutable_iter iter;
 	PartBuffer        *buffer;
@@ -412,18 +412,18 @@ advance(UploadPool *pool)
 		Upload *upload = dlist_container(Upload, creating, iter.cur);
 
 		if (upload->call->over)
-			created(upload);
+			upload_created(upload);
 	}
 	while (pool->sending < max_sending(pool) && (buffer = next_full(pool)) != NULL)
 		send_part(buffer);
 }
 
 static void
-drive(UploadPool *pool, long timeout)
+drive_uploads(UploadPool *pool, long timeout)
 {
 	pool->unattended = 0;
 	http_drive(s3_http(pool->s3), timeout);
-	advance(pool);
+	advance_uploads(pool);
 }
 
 static void
@@ -448,7 +448,7 @@ hand_over(Upload *upload)
 			sizeof(part->crc32c));
 	if (upload->state == UPLOAD_SMALL)
 		create_upload(upload);
-	advance(upload->pool);
+	advance_uploads(upload->pool);
 }
 
 
@@ -515,7 +515,7 @@ upload_pool_ready(UploadPool *pool)
 {
 	const PartBuffer *filling = pool->current != NULL ? pool->current->filling : NULL;
 
-	advance(pool);
+	advance_uploads(pool);
 	if (pool->limits.max_open == 1 && filling != NULL &&
 		filling->size - filling->len >= UPLOAD_BLOCK)
 		return true;
@@ -529,7 +529,7 @@ void
 upload_pool_flush(UploadPool *pool)
 {
 	while (!dlist_is_empty(&pool->creating) || pool->sending > 0 || next_full(pool) != NULL)
-		drive(pool, -1);
+		drive_uploads(pool, -1);
 }
 
 uint64
@@ -568,7 +568,7 @@ begin_part(Upload *upload)
 	while (upload->filling == NULL && !start_filling(upload))
 	{
 		concurrency_waited(&upload->pool->pace);
-		drive(upload->pool, -1);
+		drive_uploads(upload->pool, -1);
 	}
 }
 
@@ -585,13 +585,13 @@ upload_write(Upload *upload, const char *data, size_t len)
 		if (upload->filling != NULL && upload->filling->len == upload->filling->size)
 			hand_over(upload);
 		begin_part(upload);
-		n = fill(upload, data, len);
+		n = fill_part(upload, data, len);
 		data += n;
 		len -= n;
 
 		/* S3 closes connections on which nothing moves. */
 		if (pool->unattended >= UPLOAD_BLOCK && (pool->sending > 0 || upload->nparts > 0))
-			drive(pool, 0);
+			drive_uploads(pool, 0);
 	}
 }
 

@@ -34,7 +34,7 @@
  * the object is ours: one of the same size may have been there before.
  */
 static bool
-settle(Upload *upload)
+settle_outcome(Upload *upload)
 {
 	UploadPool *pool = upload->pool;
 	S3Call     *last = upload->call;
@@ -70,7 +70,7 @@ keep_etag(Upload *upload, const char *etag)
 
 /* When PutObject or Complete has been answered. */
 static void
-completed(Upload *upload)
+upload_completed(Upload *upload)
 {
 	S3Call       *call = upload->call;
 	bool          answered = call->ok;
@@ -78,7 +78,7 @@ completed(Upload *upload)
 
 	upload->pool->attempts += call->attempts;
 	old = MemoryContextSwitchTo(upload->call_context);
-	upload->state = answered || settle(upload) ? UPLOAD_FINISHED : UPLOAD_REFUSED;
+	upload->state = answered || settle_outcome(upload) ? UPLOAD_FINISHED : UPLOAD_REFUSED;
 	MemoryContextSwitchTo(old);
 	if (upload->state == UPLOAD_REFUSED)
 		return;
@@ -102,7 +102,7 @@ completed(Upload *upload)
 
 /* Who may not look does without the ETag; what somebody else has put there has another. */
 static void
-looked(Upload *upload)
+upload_looked_at(Upload *upload)
 {
 	const S3Object *found = &upload->call->found;
 
@@ -116,9 +116,9 @@ bool
 upload_is_over(Upload *upload)
 {
 	if (upload->state == UPLOAD_COMPLETING && upload->call->over)
-		completed(upload);
+		upload_completed(upload);
 	else if (upload->state == UPLOAD_LOOKING && upload->call->over)
-		looked(upload);
+		upload_looked_at(upload);
 	return upload->state != UPLOAD_COMPLETING && upload->state != UPLOAD_LOOKING;
 }
 

@@ -60,7 +60,7 @@ try_lock(LOCKTAG tag, LOCKMODE mode)
 }
 
 static void
-unlock(LOCKTAG tag, LOCKMODE mode)
+release_lock(LOCKTAG tag, LOCKMODE mode)
 {
 	(void) LockRelease(&tag, mode, true);
 }
@@ -76,7 +76,7 @@ advisory_lock_join(int64 job_id)
 void
 advisory_lock_leave(int64 job_id)
 {
-	unlock(job_tag(job_id), ShareLock);
+	release_lock(job_tag(job_id), ShareLock);
 }
 
 bool
@@ -88,7 +88,7 @@ advisory_lock_try_exclusive(int64 job_id)
 void
 advisory_lock_release(int64 job_id)
 {
-	unlock(job_tag(job_id), ExclusiveLock);
+	release_lock(job_tag(job_id), ExclusiveLock);
 }
 
 bool
@@ -102,7 +102,7 @@ is_free(LOCKTAG tag)
 {
 	if (!try_lock(tag, ShareLock))
 		return false;
-	unlock(tag, ShareLock);
+	release_lock(tag, ShareLock);
 	return true;
 }
 
@@ -123,7 +123,7 @@ advisory_lock_mark_path(int64 connector_id, const char *key)
 void
 advisory_lock_unmark_path(int64 connector_id, const char *key)
 {
-	unlock(path_tag(connector_id, key, CLASS_PATH_MARK), ExclusiveLock);
+	release_lock(path_tag(connector_id, key, CLASS_PATH_MARK), ExclusiveLock);
 }
 
 bool
@@ -135,7 +135,7 @@ advisory_lock_path_is_marked(int64 connector_id, const char *key)
 void
 advisory_lock_release_path(int64 connector_id, const char *key)
 {
-	unlock(path_tag(connector_id, key, CLASS_PATH), ExclusiveLock);
+	release_lock(path_tag(connector_id, key, CLASS_PATH), ExclusiveLock);
 }
 
 bool
@@ -203,7 +203,7 @@ advisory_lock_try_queue(void)
 void
 advisory_lock_release_queue(void)
 {
-	unlock(make_tag(0, CLASS_QUEUE), ExclusiveLock);
+	release_lock(make_tag(0, CLASS_QUEUE), ExclusiveLock);
 }
 
 bool
@@ -215,7 +215,7 @@ advisory_lock_try_current(int64 connector_id)
 void
 advisory_lock_release_current(int64 connector_id)
 {
-	unlock(make_tag((uint64) connector_id, CLASS_CURRENT), ExclusiveLock);
+	release_lock(make_tag((uint64) connector_id, CLASS_CURRENT), ExclusiveLock);
 }
 
 bool

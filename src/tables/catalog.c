@@ -124,7 +124,7 @@ typedef struct Setting
 
 /* Not every server has all of them. */
 static void
-settle(const Setting *settings, size_t count)
+apply_settings(const Setting *settings, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
 	{
@@ -144,7 +144,7 @@ catalog_settle_connection(void)
 		{"default_transaction_deferrable", "off"},
 	};
 
-	settle(settings, lengthof(settings));
+	apply_settings(settings, lengthof(settings));
 }
 
 void
@@ -165,7 +165,7 @@ catalog_settle_session(const char *application_name)
 	};
 
 	catalog_settle_connection();
-	settle(settings, lengthof(settings));
+	apply_settings(settings, lengthof(settings));
 	pgstat_report_appname(application_name);
 
 	/* Logical replication can tell these commits from those of users. */
@@ -182,7 +182,8 @@ catalog_is_executing(void)
 
 /* SPI's result code. */
 static int
-run(const char *sql, bool latest, int nargs, Oid *argtypes, Datum *values, const char *nulls)
+execute_statement(const char *sql, bool latest, int nargs, Oid *argtypes, Datum *values,
+				  const char *nulls)
 {
 	SPIPlanPtr plan;
 
@@ -196,7 +197,7 @@ run(const char *sql, bool latest, int nargs, Oid *argtypes, Datum *values, const
 }
 
 static uint64
-execute(const char *sql, bool latest, const char *types, va_list args)
+bind_and_execute(const char *sql, bool latest, const char *types, va_list args)
 {
 	Oid   argtypes[MAX_PARAMETERS];
 	Datum values[MAX_PARAMETERS];
@@ -262,7 +263,7 @@ execute(const char *sql, bool latest, const char *types, va_list args)
 	executing = true;
 	PG_TRY();
 	{
-		result = run(sql, latest, nargs, argtypes, values, nulls);
+		result = execute_statement(sql, latest, nargs, argtypes, values, nulls);
 	}
 	PG_FINALLY();
 	{
@@ -281,7 +282,7 @@ catalog_execute(const char *sql, const char *types, ...)
 	uint64  processed;
 
 	va_start(args, types);
-	processed = execute(sql, false, types, args);
+	processed = bind_and_execute(sql, false, types, args);
 	va_end(args);
 	return processed;
 }
@@ -293,7 +294,7 @@ catalog_execute_latest(const char *sql, const char *types, ...)
 	uint64  processed;
 
 	va_start(args, types);
-	processed = execute(sql, true, types, args);
+	processed = bind_and_execute(sql, true, types, args);
 	va_end(args);
 	return processed;
 }

@@ -205,7 +205,7 @@ load_row(Connector *connector, const char *name, int64 connector_id)
 }
 
 static Connector *
-load(const char *name, ConnectorAccess access, bool lock, bool missing_ok)
+load_connector(const char *name, ConnectorAccess access, bool lock, bool missing_ok)
 {
 	Connector   *connector = palloc0(sizeof(Connector));
 	CatalogScope scope;
@@ -254,13 +254,13 @@ connector_load_by_id(int64 connector_id, ConnectorAccess access)
 Connector *
 connector_load(const char *name, ConnectorAccess access)
 {
-	return load(name, access, false, false);
+	return load_connector(name, access, false, false);
 }
 
 Connector *
 connector_lock(const char *name, bool missing_ok)
 {
-	return load(name, CONNECTOR_OWNER, true, missing_ok);
+	return load_connector(name, CONNECTOR_OWNER, true, missing_ok);
 }
 
 Connector *

@@ -21,7 +21,7 @@
 
 /* NULL when it is too short or too long, else as S3 wants it. */
 static char *
-encode(const JsonbValue *value, int min, int max)
+encode_tag(const JsonbValue *value, int min, int max)
 {
 	const char    *text = value->val.string.val;
 	int            len = value->val.string.len;
@@ -40,14 +40,14 @@ encode(const JsonbValue *value, int min, int max)
 static const char *
 append_tag(StringInfo buf, const JsonbValue *name, const JsonbValue *value)
 {
-	char *encoded = encode(name, 1, MAX_TAG_NAME);
+	char *encoded = encode_tag(name, 1, MAX_TAG_NAME);
 
 	if (encoded == NULL)
 		return "The name of a tag has 1 to 128 characters.";
 	appendStringInfo(buf, "%s%s=", buf->len > 0 ? "&" : "", encoded);
 	if (value->type != jbvString)
 		return "The value of a tag is a string.";
-	encoded = encode(value, 0, MAX_TAG_VALUE);
+	encoded = encode_tag(value, 0, MAX_TAG_VALUE);
 	if (encoded == NULL)
 		return "The value of a tag has at most 256 characters.";
 	appendStringInfoString(buf, encoded);

@@ -192,7 +192,7 @@ next_pause(int pause, int last)
 }
 
 static void
-rest(Starter *starter)
+rest_starter(Starter *starter)
 {
 	starter->state = RESTING;
 	starter->pause = next_pause(starter->pause, LAST_PAUSE);
@@ -275,7 +275,7 @@ end_starting(Starter *starter)
 
 /* Hears what a worker that is starting has to say. */
 static void
-hear(Dispatcher *dispatcher, Starter *starter)
+receive_outcome(Dispatcher *dispatcher, Starter *starter)
 {
 	Size           len;
 	void          *data;
@@ -309,7 +309,7 @@ hear(Dispatcher *dispatcher, Starter *starter)
 	}
 	if (letter != QUEUE_LETTER_LEFT)
 		starter->failures++;
-	rest(starter);
+	rest_starter(starter);
 }
 
 /* What keeps a worker from its job for good is the job's error. */
@@ -417,7 +417,7 @@ try_start(Dispatcher *dispatcher, const JobEntry *job)
 	/* Its worker could not have it: somebody is about to cancel it, and may take long. */
 	if (!job_is_free(job->job_id))
 	{
-		rest(starter);
+		rest_starter(starter);
 		return as_before;
 	}
 	if (start_worker(dispatcher, starter, job))
@@ -650,7 +650,7 @@ hear_workers(Dispatcher *dispatcher)
 		Starter *starter = lfirst(cell);
 
 		if (starter->state == STARTING)
-			hear(dispatcher, starter);
+			receive_outcome(dispatcher, starter);
 		if (starter->failures >= MAX_TRIES)
 			give_up(starter);
 	}
@@ -674,7 +674,7 @@ forget_starters(Dispatcher *dispatcher, List *jobs)
 }
 
 static void
-dispatch(void)
+dispatch_jobs(void)
 {
 	Dispatcher dispatcher = {
 		.context = CurrentMemoryContext,
@@ -746,7 +746,7 @@ s3export_dispatcher_main(Datum arg)
 		MemoryContextReset(context);
 		if (!advisory_lock_try_queue())
 			return;
-		dispatch();
+		dispatch_jobs();
 		advisory_lock_release_queue();
 	} while (any_queued());
 }

@@ -266,7 +266,7 @@ any_left(const JobRemains *remains)
 
 /* Within a transaction. */
 static JobSettlement
-settle(const JobRemains *remains, const char *detail, bool again)
+settle_job(const JobRemains *remains, const char *detail, bool again)
 {
 	bool in_doubt = put_fates(remains);
 
@@ -292,7 +292,7 @@ job_settle(const JobRemains *remains, const char *detail, bool again)
 	JobSettlement      settlement;
 
 	catalog_begin_transaction(&transaction);
-	settlement = settle(remains, detail, again);
+	settlement = settle_job(remains, detail, again);
 	catalog_commit_transaction(&transaction);
 	return settlement;
 }

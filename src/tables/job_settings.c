@@ -44,7 +44,7 @@ static const char *const always[] = {
 };
 
 static List *
-add(List *settings, const char *name, const char *value)
+add_setting(List *settings, const char *name, const char *value)
 {
 	JobPair *pair = palloc(sizeof(JobPair));
 
@@ -61,7 +61,7 @@ add_all(List *settings, const char *const *names)
 		const char *value = GetConfigOption(names[i], true, false);
 
 		if (value != NULL)
-			settings = add(settings, names[i], value);
+			settings = add_setting(settings, names[i], value);
 	}
 	return settings;
 }
@@ -103,7 +103,7 @@ job_settings_collect(List *named)
 
 	settings = add_all(settings, guc_session_settings);
 	foreach (cell, named)
-		settings = add(settings, lfirst(cell), named_value(lfirst(cell)));
+		settings = add_setting(settings, lfirst(cell), named_value(lfirst(cell)));
 	return settings;
 }
 

@@ -32,7 +32,7 @@
 /* ---- names ---- */
 
 static char *
-expand(const FilesOptions *options, int part)
+expand_path(const FilesOptions *options, int part)
 {
 	PathFields fields = {
 		.started = options->started,
@@ -62,7 +62,8 @@ checked_key(const FilesOptions *options, const char *path)
 static char *
 named_key(const FilesOptions *options, const char *name)
 {
-	return checked_key(options, psprintf("%s%s", object_path_folder(expand(options, 1)), name));
+	return checked_key(options,
+					   psprintf("%s%s", object_path_folder(expand_path(options, 1)), name));
 }
 
 char *
@@ -71,9 +72,9 @@ files_key(const FilesOptions *options, const char *folder, int part)
 	if (folder != NULL && options->named)
 		return named_key(options, folder);
 	if (folder != NULL)
-		return checked_key(
-			options, object_path_in_folder(expand(options, part), object_path_hive_place(folder)));
-	return checked_key(options, expand(options, part));
+		return checked_key(options, object_path_in_folder(expand_path(options, part),
+														  object_path_hive_place(folder)));
+	return checked_key(options, expand_path(options, part));
 }
 
 char *
@@ -81,7 +82,7 @@ files_manifest_key(const FilesOptions *options)
 {
 	if (options->manifest_name != NULL)
 		return named_key(options, options->manifest_name);
-	return checked_key(options, object_path_of_manifest(expand(options, 1)));
+	return checked_key(options, object_path_of_manifest(expand_path(options, 1)));
 }
 
 /* ---- which file ---- */
@@ -260,7 +261,7 @@ write_frame(File *file, void (*append)(CompressFile *, StringInfo))
 /* ---- ends ---- */
 
 static void
-end(File *file)
+end_file(File *file)
 {
 	if (file->ended)
 		return;
@@ -270,9 +271,9 @@ end(File *file)
 }
 
 static void
-seal(File *file, bool may_put)
+seal_file(File *file, bool may_put)
 {
-	end(file);
+	end_file(file);
 	if (file->small)
 		return;
 	dlist_delete(&file->node);
@@ -287,7 +288,7 @@ open_in_store(File *file)
 	Files *files = file->files;
 
 	if (files->nopen == files->max_open)
-		seal(dlist_container(File, node, dlist_tail_node(&files->open)), false);
+		seal_file(dlist_container(File, node, dlist_tail_node(&files->open)), false);
 	leave_memory(file);
 	dlist_push_head(&files->open, &file->node);
 	files->nopen++;
@@ -322,7 +323,7 @@ free_memory(Files *files)
 	while (files->kept > files->may_keep && (file = to_leave_memory(files)) != NULL)
 	{
 		if (!files->options.named)
-			end(file);
+			end_file(file);
 		if (!file->ended)
 		{
 			open_in_store(file);
@@ -443,7 +444,7 @@ files_put(Files *files, const PipeBlock *block)
 
 	if (file != NULL && !has_room(file, block))
 	{
-		seal(file, false);
+		seal_file(file, false);
 		file = NULL;
 	}
 	if (file == NULL)
@@ -466,7 +467,7 @@ files_end(Files *files, const char *folder)
 	Partition *partition = find_partition(files, folder);
 
 	if (partition->open != NULL)
-		seal(partition->open, false);
+		seal_file(partition->open, false);
 }
 
 void
@@ -541,14 +542,14 @@ files_seal(Files *files)
 	bool alone = list_length(files->list) == 1;
 
 	while (!dlist_is_empty(&files->open))
-		seal(dlist_container(File, node, dlist_tail_node(&files->open)), alone);
+		seal_file(dlist_container(File, node, dlist_tail_node(&files->open)), alone);
 	upload_pool_flush(files->pool);
 
 	for (int i = 0; i < list_length(files->list); i++)
 	{
 		File *file = list_nth(files->list, i);
 
-		end(file);
+		end_file(file);
 		if (file->small)
 			keep_whole(file);
 		file->row.bytes = bytes_of(file);

@@ -86,7 +86,7 @@ may_begin(Files *files, const File *file, const List *running)
 
 /* Those of "list", each followed by its next ones. */
 static void
-complete(Files *files, const List *list)
+complete_files(Files *files, const List *list)
 {
 	List     *ready = list_copy(list);
 	List     *running = NIL;
@@ -189,8 +189,8 @@ void
 files_complete(Files *files)
 {
 	files->completing = true;
-	complete(files, files->objects);
-	complete(files, files->options.named ? chain_tables(files) : files->list);
+	complete_files(files, files->objects);
+	complete_files(files, files->options.named ? chain_tables(files) : files->list);
 }
 
 void
@@ -200,7 +200,7 @@ files_put_manifest(Files *files, const char *data, size_t len)
 
 	manifest->data = data;
 	manifest->len = len;
-	complete(files, list_make1(manifest));
+	complete_files(files, list_make1(manifest));
 }
 
 /* The deepest folder that has all files; of one file, its own URI. */

@@ -38,7 +38,7 @@ typedef struct Probe
 } Probe;
 
 static void
-pass(Probe *probe, const char *check, const char *action, const char *message)
+report_passed(Probe *probe, const char *check, const char *action, const char *message)
 {
 	PermissionResult result = {.check = check, .ok = true, .action = action, .message = message};
 
@@ -47,7 +47,8 @@ pass(Probe *probe, const char *check, const char *action, const char *message)
 
 /* "hint" overrides what is generally said about such an error. */
 static void
-refuse(Probe *probe, const char *check, const char *action, const S3Error *error, const char *hint)
+report_refused(Probe *probe, const char *check, const char *action, const S3Error *error,
+			   const char *hint)
 {
 	PermissionResult result = {
 		.check = check,
@@ -63,7 +64,7 @@ refuse(Probe *probe, const char *check, const char *action, const S3Error *error
 }
 
 static bool
-skipped(Probe *probe, const char *check, const char *action)
+report_skipped(Probe *probe, const char *check, const char *action)
 {
 	PermissionResult result = {.check = check, .skipped = true, .action = action};
 
@@ -159,13 +160,14 @@ check_role(Probe *probe, HttpClient *http, const CredentialConfig *config, int w
 
 	if (failure == NULL)
 	{
-		pass(probe, "assume role", "sts:AssumeRole",
-			 psprintf("The role was assumed as \"%s\".", assumed ? assumed : config->role_arn));
+		report_passed(
+			probe, "assume role", "sts:AssumeRole",
+			psprintf("The role was assumed as \"%s\".", assumed ? assumed : config->role_arn));
 		return credentials;
 	}
 	s3_error_set_credentials(&error, failure, probe->config->bucket);
-	refuse(probe, "assume role", "sts:AssumeRole", &error,
-		   is_denied(failure) ? denied_hint(&error, wait) : NULL);
+	report_refused(probe, "assume role", "sts:AssumeRole", &error,
+				   is_denied(failure) ? denied_hint(&error, wait) : NULL);
 	probe->skip = "the role could not be assumed";
 	return credentials;
 }
@@ -184,14 +186,14 @@ check_external_id(Probe *probe, HttpClient *http, const CredentialConfig *config
 				.check = "external id", .action = "sts:AssumeRole", .advisory = true};
 	S3Error error;
 
-	if (skipped(probe, result.check, result.action))
+	if (report_skipped(probe, result.check, result.action))
 		return;
 	without.external_id = NULL;
 	(void) assume_role(http, &without, &failure);
 	if (failure != NULL && is_denied(failure))
 	{
-		pass(probe, result.check, result.action,
-			 "The role cannot be assumed without the external ID.");
+		report_passed(probe, result.check, result.action,
+					  "The role cannot be assumed without the external ID.");
 		return;
 	}
 	if (failure == NULL)
@@ -261,7 +263,7 @@ check_bucket(Probe *probe)
 	S3Call      head = {.verb = S3_HEAD_BUCKET};
 	S3Call      list = {.verb = S3_LIST_OBJECTS, .prefix = probe->prefix};
 
-	if (!skipped(probe, "bucket", action))
+	if (!report_skipped(probe, "bucket", action))
 	{
 		const S3Error *error = NULL;
 
@@ -270,21 +272,21 @@ check_bucket(Probe *probe)
 		else if (!s3_perform(probe->s3, &list) && list.error.refusal != REFUSAL_PERMISSION)
 			error = &list.error;
 		if (error == NULL)
-			pass(probe, "bucket", action, bucket_message(probe));
+			report_passed(probe, "bucket", action, bucket_message(probe));
 		else
 		{
-			refuse(probe, "bucket", action, error, NULL);
+			report_refused(probe, "bucket", action, error, NULL);
 			probe->skip = why_unreached(error);
 		}
 	}
 
-	if (skipped(probe, "list bucket", action))
+	if (report_skipped(probe, "list bucket", action))
 		return;
 	if (list.ok)
-		pass(probe, "list bucket", action,
-			 psprintf("Objects under \"%s\" can be listed.", probe->prefix));
+		report_passed(probe, "list bucket", action,
+					  psprintf("Objects under \"%s\" can be listed.", probe->prefix));
 	else
-		refuse(probe, "list bucket", action, &list.error, NULL);
+		report_refused(probe, "list bucket", action, &list.error, NULL);
 }
 
 static void
@@ -293,11 +295,11 @@ check_location(Probe *probe)
 	const char *action = "s3:GetBucketLocation";
 	S3Call      call = {.verb = S3_GET_BUCKET_LOCATION};
 
-	if (skipped(probe, "bucket location", action))
+	if (report_skipped(probe, "bucket location", action))
 		return;
 	if (!s3_perform(probe->s3, &call))
 	{
-		refuse(probe, "bucket location", action, &call.error, NULL);
+		report_refused(probe, "bucket location", action, &call.error, NULL);
 		return;
 	}
 
@@ -311,8 +313,8 @@ check_location(Probe *probe)
 		probe->location = palloc(strlen(call.location) + 1);
 		s3_clean_text(probe->location, strlen(call.location) + 1, call.location);
 	}
-	pass(probe, "bucket location", action,
-		 psprintf("The location of the bucket is \"%s\".", probe->location));
+	report_passed(probe, "bucket location", action,
+				  psprintf("The location of the bucket is \"%s\".", probe->location));
 }
 
 /* Within a short time, so that a cancel may wait for it. */
@@ -336,11 +338,11 @@ check_put(Probe *probe)
 	S3Error     error;
 	char       *message;
 
-	if (skipped(probe, "put object", action))
+	if (report_skipped(probe, "put object", action))
 		return;
 	if (!s3_perform(probe->s3, &call))
 	{
-		refuse(probe, "put object", action, &call.error, NULL);
+		report_refused(probe, "put object", action, &call.error, NULL);
 		return;
 	}
 
@@ -355,7 +357,7 @@ check_put(Probe *probe)
 						   "Allow s3:AbortMultipartUpload, without which every export that fails "
 						   "leaves its parts in the bucket.",
 						   message, probe->key, s3_error_detail(&error));
-	pass(probe, "put object", action, message);
+	report_passed(probe, "put object", action, message);
 }
 
 static void
@@ -365,11 +367,11 @@ check_get(Probe *probe)
 	S3Call      call = {.verb = S3_GET_OBJECT, .key = probe->key};
 	const char *hint = NULL;
 
-	if (skipped(probe, "get object", action))
+	if (report_skipped(probe, "get object", action))
 		return;
 	if (s3_perform(probe->s3, &call) || s3_error_is(&call.error, "NoSuchKey"))
 	{
-		pass(probe, "get object", action, "An object can be read.");
+		report_passed(probe, "get object", action, "An object can be read.");
 		return;
 	}
 	if (call.error.refusal == REFUSAL_PERMISSION)
@@ -378,7 +380,7 @@ check_get(Probe *probe)
 					 "\"arn:aws:s3:::%s\": without the latter, S3 gives this answer for an object "
 					 "that does not exist, as the one asked for here, too.",
 					 action, probe->config->bucket, probe->prefix, probe->config->bucket);
-	refuse(probe, "get object", action, &call.error, hint);
+	report_refused(probe, "get object", action, &call.error, hint);
 }
 
 static void
@@ -387,12 +389,12 @@ check_delete(Probe *probe)
 	const char *action = "s3:DeleteObject";
 	S3Call      call = {.verb = S3_DELETE_OBJECT, .key = probe->key};
 
-	if (skipped(probe, "delete object", action))
+	if (report_skipped(probe, "delete object", action))
 		return;
 	if (s3_perform(probe->s3, &call) || s3_error_is(&call.error, "NoSuchKey"))
-		pass(probe, "delete object", action, "An object can be deleted.");
+		report_passed(probe, "delete object", action, "An object can be deleted.");
 	else
-		refuse(probe, "delete object", action, &call.error, NULL);
+		report_refused(probe, "delete object", action, &call.error, NULL);
 }
 
 void

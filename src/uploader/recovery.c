@@ -65,7 +65,7 @@ time_left(const Recovery *recovery)
 
 /* What could not be done, and which upload that leaves. */
 static void
-leave(JobRemnant *remnant, const char *why)
+leave_upload(JobRemnant *remnant, const char *why)
 {
 	const char *upload_id = remnant->file.upload_id;
 
@@ -80,7 +80,7 @@ leave_after(Recovery *recovery, JobRemnant *remnant, const S3Error *error)
 {
 	if (error->http_status == 0)
 		recovery->mute = recovery->connector->connector_id;
-	leave(remnant, s3_error_detail(error));
+	leave_upload(remnant, s3_error_detail(error));
 }
 
 /*
@@ -88,7 +88,7 @@ leave_after(Recovery *recovery, JobRemnant *remnant, const S3Error *error)
  * decides it, else *found says what there is.
  */
 static bool
-look(Recovery *recovery, JobRemnant *remnant, const char *key, const char **found)
+look_for_object(Recovery *recovery, JobRemnant *remnant, const char *key, const char **found)
 {
 	S3Call   head = {.verb = S3_HEAD_OBJECT, .key = key};
 	JobFile *file = &remnant->file;
@@ -112,14 +112,14 @@ look(Recovery *recovery, JobRemnant *remnant, const char *key, const char **foun
 }
 
 static void
-settle(Recovery *recovery, JobRemnant *remnant)
+settle_remnant(Recovery *recovery, JobRemnant *remnant)
 {
 	JobFile    *file = &remnant->file;
 	char       *key = utf8_from_database(file->key);
 	const char *found = NULL;
 	S3Error     error;
 
-	if (remnant->completing && look(recovery, remnant, key, &found))
+	if (remnant->completing && look_for_object(recovery, remnant, key, &found))
 		return;
 	if (file->upload_id != NULL)
 	{
@@ -128,7 +128,7 @@ settle(Recovery *recovery, JobRemnant *remnant)
 			leave_after(recovery, remnant, &error);
 			return;
 		}
-		if (remnant->completing && look(recovery, remnant, key, &found))
+		if (remnant->completing && look_for_object(recovery, remnant, key, &found))
 			return;
 	}
 	remnant->fate = JOB_FILE_ABORTED;
@@ -154,7 +154,7 @@ settle_in_session(Recovery *recovery, const JobRemains *remains, JobRemnant *rem
 				s3_client_open_credentials(http, connector, psprintf(INT64_FORMAT, remains->job_id),
 										   utf8_from_database(file->key), false, false),
 				&limits);
-	settle(recovery, remnant);
+	settle_remnant(recovery, remnant);
 }
 
 /*
@@ -188,17 +188,18 @@ settle_file(Recovery *recovery, const JobRemains *remains, JobRemnant *remnant)
 
 	if (recovery->obstacle != NULL)
 	{
-		leave(remnant, recovery->obstacle);
+		leave_upload(remnant, recovery->obstacle);
 		return;
 	}
 	if (recovery->mute == recovery->connector->connector_id)
 	{
-		leave(remnant, "S3 did not answer when another file of the connector was looked at.");
+		leave_upload(remnant,
+					 "S3 did not answer when another file of the connector was looked at.");
 		return;
 	}
 	if (time_left(recovery) <= 0)
 	{
-		leave(remnant, "There was no time for it.");
+		leave_upload(remnant, "There was no time for it.");
 		return;
 	}
 	recovery->files++;
@@ -214,7 +215,7 @@ settle_file(Recovery *recovery, const JobRemains *remains, JobRemnant *remnant)
 	}
 	PG_CATCH();
 	{
-		leave(remnant, take_error(recovery, context, owner));
+		leave_upload(remnant, take_error(recovery, context, owner));
 	}
 	PG_END_TRY();
 	MemoryContextDelete(file_context);
@@ -257,8 +258,8 @@ find_connector(Recovery *recovery, const JobRemains *remains)
 }
 
 static void
-report(const Recovery *recovery, int64 job_id, const char *uri, const char *action,
-	   const char *detail)
+report_row(const Recovery *recovery, int64 job_id, const char *uri, const char *action,
+		   const char *detail)
 {
 	RecoveryRow row = {.job_id = job_id, .uri = uri, .action = action, .detail = detail};
 
@@ -279,14 +280,14 @@ report_files(const Recovery *recovery, const JobRemains *remains)
 	{
 		const JobRemnant *remnant = lfirst(cell);
 
-		report(recovery, remains->job_id, remnant->file.uri, actions[remnant->fate],
-			   remnant->detail);
+		report_row(recovery, remains->job_id, remnant->file.uri, actions[remnant->fate],
+				   remnant->detail);
 	}
 }
 
 /* For the error of the job's row. */
 static char *
-describe(const JobRemains *remains)
+describe_remains(const JobRemains *remains)
 {
 	int            files = list_length(remains->remnants);
 	StringInfoData text;
@@ -321,14 +322,14 @@ recover_claimed(Recovery *recovery, int64 job_id)
 	{
 		const char *nothing = "No file of it was under way.";
 
-		report(recovery, job_id, remains->uri, actions[job_settle(remains, nothing, false)],
-			   nothing);
+		report_row(recovery, job_id, remains->uri, actions[job_settle(remains, nothing, false)],
+				   nothing);
 		return;
 	}
 	find_connector(recovery, remains);
 	foreach (cell, remains->remnants)
 		settle_file(recovery, remains, lfirst(cell));
-	(void) job_settle(remains, describe(remains), !recovery->hopeless);
+	(void) job_settle(remains, describe_remains(remains), !recovery->hopeless);
 	report_files(recovery, remains);
 }
 
@@ -350,7 +351,7 @@ recover_job(Recovery *recovery, int64 job_id)
 	}
 	PG_CATCH();
 	{
-		report(recovery, job_id, NULL, "left", take_error(recovery, context, owner));
+		report_row(recovery, job_id, NULL, "left", take_error(recovery, context, owner));
 	}
 	PG_END_TRY();
 	MemoryContextDelete(job_context);
@@ -364,7 +365,7 @@ recover_job(Recovery *recovery, int64 job_id)
  */
 
 static void
-disown(Recovery *recovery, const JobScope *scope)
+disown_jobs(Recovery *recovery, const JobScope *scope)
 {
 	ListCell *cell;
 
@@ -372,8 +373,8 @@ disown(Recovery *recovery, const JobScope *scope)
 	{
 		const JobRemains *remains = lfirst(cell);
 
-		report(recovery, remains->job_id, remains->uri, "failed",
-			   "It belongs to another server or database, whose uploads were not touched.");
+		report_row(recovery, remains->job_id, remains->uri, "failed",
+				   "It belongs to another server or database, whose uploads were not touched.");
 	}
 }
 
@@ -382,7 +383,7 @@ recover_all(Recovery *recovery, const JobScope *scope, int max_files)
 {
 	ListCell *cell;
 
-	disown(recovery, scope);
+	disown_jobs(recovery, scope);
 	foreach (cell, job_find_remains(scope))
 	{
 		if (recovery->files >= max_files || time_left(recovery) <= 0)
@@ -392,12 +393,12 @@ recover_all(Recovery *recovery, const JobScope *scope, int max_files)
 }
 
 void
-recovery_run(Oid role, void (*report_row)(void *arg, const RecoveryRow *row),
+recovery_run(Oid role, void (*report)(void *arg, const RecoveryRow *row),
 			 void (*watch)(void *arg), void *arg)
 {
 	JobScope scope = {.role = role};
 	Recovery recovery = {
-		.report = report_row,
+		.report = report,
 		.watch = watch,
 		.arg = arg,
 		.deadline = DT_NOEND,
@@ -422,7 +423,7 @@ recovery_of_attempt(int64 job_id, void (*watch)(void *arg), void *arg)
 		if (!job_settle_attempt(remains))
 			ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
 							errmsg("could not remove what the last attempt has left in the bucket"),
-							errdetail_internal("%s", describe(remains))));
+							errdetail_internal("%s", describe_remains(remains))));
 	}
 	job_forget_files(job_id);
 }

@@ -51,7 +51,7 @@ remove_file(S3Session *s3, const JobFile *file, S3Error *error)
 }
 
 static void
-warn(const List *left, const char *why)
+warn_of_objects_left(const List *left, const char *why)
 {
 	int            count = list_length(left);
 	StringInfoData names;
@@ -102,5 +102,5 @@ stale_remove(HttpClient *http, S3Session *s3, int64 job_id, Oid exporter)
 	}
 	job_files_removed(job_id, removed);
 	if (left != NIL)
-		warn(left, why);
+		warn_of_objects_left(left, why);
 }

@@ -249,7 +249,7 @@ claim_path(Transfer *transfer)
 
 /* When the end has been recorded, and before anybody hears of it. */
 static void
-release(const Transfer *transfer)
+release_locks(const Transfer *transfer)
 {
 	if (transfer->claimed)
 		advisory_lock_release_path(transfer->connector->connector_id, transfer->key);
@@ -367,7 +367,7 @@ object_exists(const S3Call *get)
  * let us look will refuse to overwrite the object, if it can.
  */
 static void
-judge(const Transfer *transfer, const Look *look)
+judge_look(const Transfer *transfer, const Look *look)
 {
 	const S3Error *error = &look->get.error;
 
@@ -434,7 +434,7 @@ end_looks(Transfer *transfer)
 		recovery_in_passing(transfer->connector, transfer->job_id, s3_client_watch_leader,
 							transfer->pipe);
 	foreach (cell, transfer->looks)
-		judge(transfer, lfirst(cell));
+		judge_look(transfer, lfirst(cell));
 }
 
 /*
@@ -566,7 +566,7 @@ get_totals(const Transfer *transfer, TransferTotals *totals)
 }
 
 static void
-perform(Transfer *transfer, void (*begun)(Pipe *pipe))
+perform_job(Transfer *transfer, void (*begun)(Pipe *pipe))
 {
 	begin_job(transfer);
 	claim_path(transfer);
@@ -787,11 +787,11 @@ transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
 	transfer->progress = pipe_progress(pipe);
 	PG_TRY();
 	{
-		perform(transfer, begun);
+		perform_job(transfer, begun);
 		if (is_unrecorded(transfer))
 			log_end(transfer, NULL);
 		get_totals(transfer, totals);
-		release(transfer);
+		release_locks(transfer);
 		done = true;
 	}
 	PG_CATCH();
@@ -816,7 +816,7 @@ transfer_run(Pipe *pipe, Connector *connector, const TransferRequest *request,
 		record_failure(transfer, error, passing);
 		if (is_unrecorded(transfer))
 			log_end(transfer, error);
-		release(transfer);
+		release_locks(transfer);
 
 		/* What ended the leader has been reported by the leader. */
 		if (!pipe_leader_gone(pipe, &leader_error))
