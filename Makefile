@@ -78,7 +78,8 @@ OBJS = \
 	src/ipc/pipe.o \
 	src/ipc/progress.o \
 	src/uploader/uploader.o \
-	src/uploader/transfer.o \
+	src/uploader/export_job.o \
+	src/uploader/export_request.o \
 	src/uploader/recovery.o \
 	src/uploader/manifest.o \
 	src/uploader/stale.o \
@@ -110,6 +111,7 @@ OBJS = \
 	src/http/socket_set.o \
 	src/http/address.o \
 	src/aws/sigv4.o \
+	src/base/message.o \
 	src/base/mac.o \
 	src/base/secret.o
 

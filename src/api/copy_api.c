@@ -29,7 +29,7 @@ SQL_FUNCTION(s3export_copy_to);
 
 /* A job that is only queued has an id, and the rest is null. */
 static Datum
-totals_row(FunctionCallInfo fcinfo, const TransferTotals *totals, bool queued)
+totals_row(FunctionCallInfo fcinfo, const JobTotals *totals, bool queued)
 {
 	TupleDesc tupdesc;
 	Datum     values[6] = {0};
@@ -96,19 +96,19 @@ enqueue_export(FunctionCallInfo fcinfo, CopyArguments *arguments, TimestampTz re
 {
 	const Connector *connector = arguments->connector;
 	JobOrder         order = {
-				.owner = arguments->export.owner,
+				.owner = arguments->request.owner,
 				.connector_id = connector->connector_id,
 				.connector = connector->name,
 				.endpoint_url = connector->s3.endpoint_url,
-				.source = arguments->export.source,
-				.path = arguments->export.path,
+				.source = arguments->request.source,
+				.path = arguments->request.path,
 				.arguments = copy_args_to_pairs(fcinfo),
 				.settings = job_settings_collect(copy_args_settings(fcinfo)),
 				.retry_until = retry_until,
     };
 	int64 job_id;
 
-	export_check(&arguments->format, &arguments->export);
+	export_check(&arguments->format, &arguments->request);
 	job_id = job_enqueue(&order);
 	dispatcher_start_at_commit(job_id);
 	return job_id;
@@ -117,10 +117,10 @@ enqueue_export(FunctionCallInfo fcinfo, CopyArguments *arguments, TimestampTz re
 Datum
 s3export_copy_to(PG_FUNCTION_ARGS)
 {
-	CopyArguments  arguments;
-	TransferTotals totals = {0};
-	TimestampTz    retry_until;
-	bool           wait;
+	CopyArguments arguments;
+	JobTotals     totals = {0};
+	TimestampTz   retry_until;
+	bool          wait;
 
 	/* A function that calls this may be marked wrongly. */
 	PreventCommandIfParallelMode("s3export.copy_to()");
@@ -132,7 +132,7 @@ s3export_copy_to(PG_FUNCTION_ARGS)
 	copy_args_get(fcinfo, 0, &arguments);
 	if (wait)
 	{
-		export_run(arguments.connector, &arguments.format, arguments.workers, &arguments.export,
+		export_run(arguments.connector, &arguments.format, arguments.workers, &arguments.request,
 				   &totals);
 		dispatcher_start();
 	}

@@ -417,23 +417,23 @@ aws_names_parse_endpoint(const char *value, NamesEndpoint *endpoint)
 }
 
 /* https://docs.aws.amazon.com/general/latest/gr/rande.html */
-typedef struct Partition
+typedef struct AwsPartition
 {
 	const char *prefix; /* of its regions */
 	const char *name;
 	const char *suffix;
-} Partition;
+} AwsPartition;
 
-static const Partition *
+static const AwsPartition *
 partition_of(const char *region)
 {
-	static const Partition partitions[] = {
+	static const AwsPartition partitions[] = {
 		{"cn-", "aws-cn", "amazonaws.com.cn"},       {"us-gov-", "aws-us-gov", "amazonaws.com"},
 		{"eusc-", "aws-eusc", "amazonaws.eu"},       {"us-iso-", "aws-iso", "c2s.ic.gov"},
 		{"us-isob-", "aws-iso-b", "sc2s.sgov.gov"},  {"us-isof-", "aws-iso-f", "csp.hci.ic.gov"},
 		{"eu-isoe-", "aws-iso-e", "cloud.adc-e.uk"},
 	};
-	static const Partition aws = {"", "aws", "amazonaws.com"};
+	static const AwsPartition aws = {"", "aws", "amazonaws.com"};
 
 	for (size_t i = 0; region != NULL && i < lengthof(partitions); i++)
 	{

@@ -80,7 +80,7 @@ sigv4_sha256(const void *data, size_t len, char *hex)
 	unsigned char digest[SHA256_LEN];
 
 	if (!openssl_ok(sha256_method() != NULL &&
-							 EVP_Digest(data, len, digest, NULL, sha256_method(), NULL) == 1))
+					EVP_Digest(data, len, digest, NULL, sha256_method(), NULL) == 1))
 		return false;
 	to_hex(digest, hex);
 	return true;
@@ -106,7 +106,7 @@ bool
 sigv4_hash_init(SigV4Hash *hash)
 {
 	return openssl_ok(sha256_method() != NULL &&
-							   EVP_DigestInit_ex(hash->context, sha256_method(), NULL) == 1);
+					  EVP_DigestInit_ex(hash->context, sha256_method(), NULL) == 1);
 }
 
 bool
@@ -387,8 +387,8 @@ static bool
 hmac_sha256(const void *key, size_t key_len, const char *data, size_t len, unsigned char *digest)
 {
 	return openssl_ok(sha256_method() != NULL &&
-							   HMAC(sha256_method(), key, (int) key_len,
-									(const unsigned char *) data, len, digest, NULL) != NULL);
+					  HMAC(sha256_method(), key, (int) key_len, (const unsigned char *) data, len,
+						   digest, NULL) != NULL);
 }
 
 /* Signs "string" with the key derived from the secret for one day and service. */

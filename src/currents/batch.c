@@ -590,8 +590,8 @@ uri_of(const Batch *batch, const char *path)
 void
 batch_finish(Batch *batch, CurrentProgress *progress)
 {
-	PipeBlock      end = {.kind = PIPE_END, .data = ""};
-	TransferTotals totals;
+	PipeBlock end = {.kind = PIPE_END, .data = ""};
+	JobTotals totals;
 
 	(void) pipe_send(batch->pipe, &end);
 	uploader_finish_export(batch->pipe, &totals);

@@ -32,24 +32,27 @@
 static void
 open_pipe(Batch *batch)
 {
-	const Current  *current = batch->current;
-	MemoryContext   old = MemoryContextSwitchTo(batch->context);
-	ResourceOwner   owner = CurrentResourceOwner;
-	TransferRequest request = {
-		.owner = current->connector->owner,
-		.source = batch->start != InvalidXLogRecPtr
-					  ? psprintf("changes after %X/%X", LSN_FORMAT_ARGS(batch->start))
-					  : "rows that were there before",
-		.path = psprintf("%s/_batches", current->feed),
-		.compression = batch->settings->compression,
-		.overwrite = true,
-		.on_empty = ON_EMPTY_SKIP,
-		.partitioned = true,
-		.named = true,
-		.proven = current->last_batch != NULL && current->failures == 0,
-		.max_open = batch->settings->open_files,
-		.manifest_name = psprintf("_batches/%s.json", batch->name),
-	};
+	const Current *current = batch->current;
+	MemoryContext  old = MemoryContextSwitchTo(batch->context);
+	ResourceOwner  owner = CurrentResourceOwner;
+	ExportRequest  request = {
+		 .owner = current->connector->owner,
+		 .source = batch->start != InvalidXLogRecPtr
+					   ? psprintf("changes after %X/%X", LSN_FORMAT_ARGS(batch->start))
+					   : "rows that were there before",
+		 .path = psprintf("%s/_batches", current->feed),
+		 .on_empty = ON_EMPTY_SKIP,
+		 .proven = current->last_batch != NULL && current->failures == 0,
+		 .files =
+			 {
+				 .compression = batch->settings->compression,
+				 .overwrite = true,
+				 .partitioned = true,
+				 .named = true,
+				 .max_open = batch->settings->open_files,
+				 .manifest_name = psprintf("_batches/%s.json", batch->name),
+            },
+    };
 
 	CurrentResourceOwner = batch->owner;
 	batch->pipe = uploader_start_export(current->connector, &request, 0, InvalidOid);

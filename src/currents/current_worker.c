@@ -39,6 +39,21 @@ typedef struct Request
 	Oid   userid;        /* who adds it */
 } Request;
 
+/* The kind comes before the settings, and these after them. */
+static const MessageMember request_members[] = {
+	MESSAGE_MEMBER(Request, connector_id),
+	MESSAGE_MEMBER(Request, copy_existing),
+	MESSAGE_MEMBER(Request, relid),
+	MESSAGE_MEMBER(Request, userid),
+};
+
+static const MessageMember outcome_members[] = {
+	MESSAGE_MEMBER(DeliveryOutcome, state),          MESSAGE_MEMBER(DeliveryOutcome, events),
+	MESSAGE_MEMBER(DeliveryOutcome, files),          MESSAGE_MEMBER(DeliveryOutcome, bytes),
+	MESSAGE_MEMBER(DeliveryOutcome, events_dropped), MESSAGE_MEMBER(DeliveryOutcome, position),
+	MESSAGE_MEMBER(DeliveryOutcome, batch),
+};
+
 /* ---- sessions ---- */
 
 static void
@@ -51,23 +66,14 @@ perform_in_worker(const Request *request, DeliveryOutcome *outcome)
 	initStringInfo(&message);
 	appendStringInfoChar(&message, request->kind);
 	guc_serialize(&message);
-	message_put_int64(&message, request->connector_id);
-	message_put_int64(&message, request->copy_existing);
-	message_put_int64(&message, request->relid);
-	message_put_int64(&message, request->userid);
+	message_put_struct(&message, request, request_members);
 	pipe = pipe_open(PIPE_CURRENT, &message, 0);
 	pfree(message.data);
 
 	initStringInfo(&reply);
 	if (pipe_wait_reply(pipe, &reply) != REPLY_FINISHED)
 		elog(ERROR, "unexpected reply of the worker that delivers");
-	outcome->state = message_get_string(&reply);
-	outcome->events = (uint64) message_get_int64(&reply);
-	outcome->files = (int) message_get_int64(&reply);
-	outcome->bytes = (uint64) message_get_int64(&reply);
-	outcome->events_dropped = (uint64) message_get_int64(&reply);
-	outcome->position = (XLogRecPtr) message_get_int64(&reply);
-	outcome->batch = message_get_string(&reply);
+	message_get_struct(&reply, outcome, outcome_members);
 	pfree(reply.data);
 	pipe_close(pipe);
 }
@@ -130,13 +136,7 @@ reply_outcome(Pipe *pipe, const DeliveryOutcome *outcome)
 	StringInfoData reply;
 
 	initStringInfo(&reply);
-	message_put_string(&reply, outcome->state);
-	message_put_int64(&reply, (int64) outcome->events);
-	message_put_int64(&reply, outcome->files);
-	message_put_int64(&reply, (int64) outcome->bytes);
-	message_put_int64(&reply, (int64) outcome->events_dropped);
-	message_put_int64(&reply, (int64) outcome->position);
-	message_put_string(&reply, outcome->batch);
+	message_put_struct(&reply, outcome, outcome_members);
 	pipe_reply(pipe, REPLY_FINISHED, &reply);
 }
 
@@ -145,10 +145,7 @@ read_request(Request *request, StringInfo message)
 {
 	request->kind = (char) pq_getmsgbyte(message);
 	guc_restore(message);
-	request->connector_id = message_get_int64(message);
-	request->copy_existing = message_get_int64(message) != 0;
-	request->relid = (Oid) message_get_int64(message);
-	request->userid = (Oid) message_get_int64(message);
+	message_get_struct(message, request, request_members);
 }
 
 /*

@@ -492,10 +492,10 @@ acquire_slot(Delivery *delivery)
 			break;
 		case DECODE_SLOT_INVALID:
 			raise_lost(delivery, false,
-						psprintf("The server has removed WAL that had not been delivered, or has "
-								 "invalidated replication slot \"%s\" for another reason: see "
-								 "\"max_slot_wal_keep_size\" and pg_replication_slots.",
-								 current->slot));
+					   psprintf("The server has removed WAL that had not been delivered, or has "
+								"invalidated replication slot \"%s\" for another reason: see "
+								"\"max_slot_wal_keep_size\" and pg_replication_slots.",
+								current->slot));
 		case DECODE_SLOT_MISSING:
 			if (current->elsewhere)
 			{

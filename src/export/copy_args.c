@@ -262,20 +262,20 @@ file_rows_argument(FunctionCallInfo fcinfo)
 
 /* How the result becomes files, and what each of them is. */
 static void
-file_arguments(FunctionCallInfo fcinfo, OutputFormat *format, TransferRequest *export)
+file_arguments(FunctionCallInfo fcinfo, OutputFormat *format, ExportRequest *request)
 {
 	const char *header = header_argument(fcinfo);
 
 	format->csv = *csv_arguments(fcinfo, strcmp(header, "none") != 0);
 	format->compression = compression_arguments(fcinfo);
 	format->partition_by = text_argument(fcinfo, ARG_PARTITION_BY);
-	format->max_file_size = export->max_file_size = file_size_argument(fcinfo);
-	format->csv.rows_per_file = export->rows_per_file = file_rows_argument(fcinfo);
-	export->header_once = strcmp(header, "first") == 0;
-	export->partitioned = format->partition_by != NULL;
-	export->manifest = !PG_ARGISNULL(ARG_MANIFEST) && PG_GETARG_BOOL(ARG_MANIFEST);
-	export->suffix = psprintf(".csv%s", compress_suffix(format->compression.method));
-	export->compression = format->compression.method;
+	format->max_file_size = request->files.max_file_size = file_size_argument(fcinfo);
+	format->csv.max_rows_per_file = request->files.max_rows_per_file = file_rows_argument(fcinfo);
+	request->files.header_once = strcmp(header, "first") == 0;
+	request->files.partitioned = format->partition_by != NULL;
+	request->manifest = !PG_ARGISNULL(ARG_MANIFEST) && PG_GETARG_BOOL(ARG_MANIFEST);
+	request->suffix = psprintf(".csv%s", compress_suffix(format->compression.method));
+	request->files.compression = format->compression.method;
 }
 
 /*
@@ -359,20 +359,20 @@ copy_args_get(FunctionCallInfo fcinfo, int64 connector_id, CopyArguments *argume
 {
 	static const char *const if_exists[] = {"error", "overwrite", NULL};
 	static const char *const on_empty[] = {"file", "skip", "error", NULL};
-	TransferRequest *export = &arguments->export;
-	OutputFormat *format = &arguments->format;
-	char         *name = required_argument(fcinfo, ARG_CONNECTOR, "connector");
+	ExportRequest           *request = &arguments->request;
+	OutputFormat            *format = &arguments->format;
+	char                    *name = required_argument(fcinfo, ARG_CONNECTOR, "connector");
 
 	memset(arguments, 0, sizeof(*arguments));
-	export->owner = GetUserId();
-	export->exporter = GetUserNameFromId(export->owner, false);
-	export->places = superuser() ? 0 : Max(guc_exports_of_role(), 1);
-	export->source = source_argument(fcinfo);
-	export->overwrite = choice_argument(fcinfo, ARG_IF_EXISTS, "if_exists", if_exists,
-										"It is \"error\" or \"overwrite\".") == 1;
-	export->on_empty = (TransferOnEmpty) choice_argument(fcinfo, ARG_ON_EMPTY, "on_empty", on_empty,
-														 "It is \"file\", \"skip\" or \"error\".");
-	file_arguments(fcinfo, format, export);
+	request->owner = GetUserId();
+	request->exporter = GetUserNameFromId(request->owner, false);
+	request->places = superuser() ? 0 : Max(guc_exports_of_role(), 1);
+	request->source = source_argument(fcinfo);
+	request->files.overwrite = choice_argument(fcinfo, ARG_IF_EXISTS, "if_exists", if_exists,
+											   "It is \"error\" or \"overwrite\".") == 1;
+	request->on_empty = (ExportOnEmpty) choice_argument(fcinfo, ARG_ON_EMPTY, "on_empty", on_empty,
+														"It is \"file\", \"skip\" or \"error\".");
+	file_arguments(fcinfo, format, request);
 	arguments->workers = parallel_argument(fcinfo);
 
 	arguments->connector = connector_id != 0 ? connector_load_by_id(connector_id, CONNECTOR_USAGE)
@@ -380,9 +380,9 @@ copy_args_get(FunctionCallInfo fcinfo, int64 connector_id, CopyArguments *argume
 	require_data_export(arguments->connector);
 	connector_require_credentials(arguments->connector);
 	connector_require_place(arguments->connector);
-	export->own_only = !arguments->connector->may_overwrite;
+	request->own_only = !arguments->connector->may_overwrite;
 	override_object(fcinfo, arguments->connector);
-	export->path = path_argument(fcinfo, arguments->connector);
+	request->path = path_argument(fcinfo, arguments->connector);
 }
 
 /* ---- in the row of a job ---- */

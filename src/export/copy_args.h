@@ -11,14 +11,14 @@
 #include "fmgr.h"
 
 #include "export/row_sender.h"
-#include "uploader/transfer.h"
+#include "uploader/export_job.h"
 
 typedef struct CopyArguments
 {
-	Connector   *connector;
-	OutputFormat format;
-	int          workers;
-	TransferRequest export; /* lacks the stem and the job's id */
+	Connector    *connector;
+	OutputFormat  format;
+	int           workers;
+	ExportRequest request; /* lacks the stem and the job's id */
 } CopyArguments;
 
 /*

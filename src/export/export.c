@@ -232,17 +232,18 @@ find_column(TupleDesc desc, const char *name)
 
 /* What is to be known of the query's columns. */
 static void
-describe_columns(SPIPlanPtr plan, Oid relid, OutputFormat *format, TransferRequest *export)
+describe_columns(SPIPlanPtr plan, Oid relid, OutputFormat *format, ExportRequest *request)
 {
 	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
-	ManifestSource described = {.text = export->source, .relid = relid, .desc = source->resultDesc};
-	const char    *header = export->header_once ? "first" : "all";
+	ManifestSource    described = {
+		   .text = request->source, .relid = relid, .desc = source->resultDesc};
+	const char *header = request->files.header_once ? "first" : "all";
 
 	if (format->partition_by != NULL)
 		format->csv.partition_column = find_column(source->resultDesc, format->partition_by);
-	if (export->manifest)
-		export->description = manifest_describe(&described, &format->csv, &format->compression,
-												format->csv.header ? header : "none");
+	if (request->manifest)
+		request->description = manifest_describe(&described, &format->csv, &format->compression,
+												 format->csv.header ? header : "none");
 }
 
 /* A plan of the query, and how many parallel workers send its rows: 0, the leader sends all. */
@@ -303,7 +304,7 @@ explain_conflict(ErrorData *error)
 }
 
 void
-export_check(OutputFormat *format, TransferRequest *export)
+export_check(OutputFormat *format, ExportRequest *request)
 {
 	SPIPlanPtr        plan;
 	CachedPlanSource *plan_source;
@@ -312,8 +313,8 @@ export_check(OutputFormat *format, TransferRequest *export)
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	plan = prepare_source(export->source, &stem, &relid);
-	describe_columns(plan, relid, format, export);
+	plan = prepare_source(request->source, &stem, &relid);
+	describe_columns(plan, relid, format, request);
 	plan_source = linitial(SPI_plan_get_plan_sources(plan));
 	if (isQueryUsingTempRelation(linitial_node(Query, plan_source->query_list)))
 		ereport(ERROR,
@@ -324,8 +325,8 @@ export_check(OutputFormat *format, TransferRequest *export)
 }
 
 void
-export_run(const Connector *connector, OutputFormat *format, int workers, TransferRequest *export,
-		   TransferTotals *totals)
+export_run(const Connector *connector, OutputFormat *format, int workers, ExportRequest *request,
+		   JobTotals *totals)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Pipe *volatile pipe = NULL;
@@ -334,15 +335,15 @@ export_run(const Connector *connector, OutputFormat *format, int workers, Transf
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	prepared = prepare_source(export->source, &export->stem, &relid);
-	describe_columns(prepared, relid, format, export);
+	prepared = prepare_source(request->source, &request->stem, &relid);
+	describe_columns(prepared, relid, format, request);
 
 	PG_TRY();
 	{
 		int          senders;
 		PlannedStmt *plan = plan_query(prepared, workers, &senders);
 
-		pipe = uploader_start_export(connector, export, senders, relid);
+		pipe = uploader_start_export(connector, request, senders, relid);
 		execute_query(prepared, plan, senders, format, pipe);
 		MemoryContextSwitchTo(context);
 		uploader_finish_export(pipe, totals);

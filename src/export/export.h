@@ -19,12 +19,12 @@
  * Up to "workers" parallel workers take part where the query allows it.
  */
 extern void export_run(const Connector *connector, OutputFormat *format, int workers,
-					   TransferRequest *export, TransferTotals *totals);
+					   ExportRequest *request, JobTotals *totals);
 
 /*
  * Raises the error that export_run would raise before it starts, and one when a
  * session of its own could not run it.
  */
-extern void export_check(OutputFormat *format, TransferRequest *export);
+extern void export_check(OutputFormat *format, ExportRequest *request);
 
 #endif /* EXPORT_H */

@@ -128,8 +128,8 @@ apply_settings(const JobClaim *claim)
 static void
 run_export(int64 job_id, const JobClaim *claim)
 {
-	CopyArguments  arguments;
-	TransferTotals totals;
+	CopyArguments arguments;
+	JobTotals     totals;
 
 	SetCurrentStatementStartTimestamp();
 	pgstat_report_activity(STATE_RUNNING, claim->source);
@@ -139,8 +139,8 @@ run_export(int64 job_id, const JobClaim *claim)
 	PushActiveSnapshot(GetTransactionSnapshot());
 
 	copy_args_get(copy_args_from_pairs(claim->arguments), claim->connector_id, &arguments);
-	arguments.export.job_id = job_id;
-	export_run(arguments.connector, &arguments.format, arguments.workers, &arguments.export,
+	arguments.request.job_id = job_id;
+	export_run(arguments.connector, &arguments.format, arguments.workers, &arguments.request,
 			   &totals);
 
 	disable_timeout(STATEMENT_TIMEOUT, false);

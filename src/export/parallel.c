@@ -23,10 +23,12 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/paths.h"
 #include "tcop/tcopprot.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
+#include "base/message.h"
 #include "export/parallel.h"
 
 /* Also what EXPLAIN calls the node, as auto_explain may. */
@@ -157,85 +159,53 @@ parallel_plan(Query *query, const char *text, int workers, int *senders)
 enum
 {
 	PRIVATE_PIPE,
-	PRIVATE_DELIMITER,
-	PRIVATE_QUOTE,
-	PRIVATE_ESCAPE,
-	PRIVATE_NULL_PRINT,
-	PRIVATE_FORCE_QUOTE_ALL,
-	PRIVATE_FORCE_QUOTE,
-	PRIVATE_ENCODING,
-	PRIVATE_COMPRESSION,
-	PRIVATE_COMPRESSION_LEVEL,
-	PRIVATE_ROWS_PER_FILE,
-	PRIVATE_MAX_FILE_SIZE,
-	PRIVATE_PARTITION_COLUMN,
-	PRIVATE_PARTITION_BY
+	PRIVATE_FORMAT
 };
 
+#define MEMBER(member) MESSAGE_MEMBER(OutputFormat, member)
+
+/* The leader has sent the header. */
+static const MessageMember format_members[] = {
+	MEMBER(csv.delimiter),
+	MEMBER(csv.quote),
+	MEMBER(csv.escape),
+	MEMBER(csv.null_print),
+	MEMBER(csv.force_quote_all),
+	MEMBER(csv.force_quote),
+	MEMBER(csv.encoding),
+	MEMBER(csv.partition_column),
+	MEMBER(csv.max_rows_per_file),
+	MEMBER(compression.method),
+	MEMBER(compression.level),
+	MEMBER(partition_by),
+	MEMBER(max_file_size),
+};
+
+/* A plan has nodes only, and its strings have no zero bytes: so the message is one in hex. */
 static List *
 private_data(const OutputFormat *format, Pipe *pipe)
 {
-	const CsvOptions *csv = &format->csv;
-	List             *force_quote = NIL;
-	List             *data;
-	ListCell         *cell;
+	StringInfoData message;
+	char          *hex;
 
-	foreach (cell, csv->force_quote)
-		force_quote = lappend(force_quote, makeString(lfirst(cell)));
-
-	data = list_make1(makeInteger((int) pipe_handle(pipe)));
-	data = lappend(data, makeInteger(csv->delimiter));
-	data = lappend(data, makeInteger(csv->quote));
-	data = lappend(data, makeInteger(csv->escape));
-	data = lappend(data, makeString(csv->null_print));
-	data = lappend(data, makeInteger(csv->force_quote_all));
-	data = lappend(data, force_quote);
-	data = lappend(data, makeInteger(csv->encoding));
-	data = lappend(data, makeInteger(format->compression.method));
-	data = lappend(data, makeInteger(format->compression.level));
-	data = lappend(data, makeString(psprintf(UINT64_FORMAT, csv->rows_per_file)));
-	data = lappend(data, makeString(psprintf(UINT64_FORMAT, format->max_file_size)));
-	data = lappend(data, makeInteger(csv->partition_column));
-	if (csv->partition_column > 0)
-		data = lappend(data, makeString(format->partition_by));
-	return data;
-}
-
-static int
-private_int(List *data, int index)
-{
-	return intVal(list_nth(data, index));
-}
-
-static uint64
-private_uint64(List *data, int index)
-{
-	return strtoull(strVal(list_nth(data, index)), NULL, 10);
+	initStringInfo(&message);
+	message_put_struct(&message, format, format_members);
+	hex = palloc(message.len * 2 + 1);
+	hex[hex_encode(message.data, message.len, hex)] = '\0';
+	return list_make2(makeInteger((int) pipe_handle(pipe)), makeString(hex));
 }
 
 static OutputFormat *
 private_format(List *data)
 {
-	OutputFormat *format = palloc0(sizeof(OutputFormat));
-	CsvOptions   *csv = &format->csv;
-	ListCell     *cell;
+	OutputFormat  *format = palloc0(sizeof(OutputFormat));
+	const char    *hex = strVal(list_nth(data, PRIVATE_FORMAT));
+	StringInfoData message;
 
-	csv->header = false; /* the leader has sent it */
-	csv->delimiter = (char) private_int(data, PRIVATE_DELIMITER);
-	csv->quote = (char) private_int(data, PRIVATE_QUOTE);
-	csv->escape = (char) private_int(data, PRIVATE_ESCAPE);
-	csv->null_print = strVal(list_nth(data, PRIVATE_NULL_PRINT));
-	csv->force_quote_all = private_int(data, PRIVATE_FORCE_QUOTE_ALL) != 0;
-	foreach (cell, (List *) list_nth(data, PRIVATE_FORCE_QUOTE))
-		csv->force_quote = lappend(csv->force_quote, strVal(lfirst(cell)));
-	csv->encoding = private_int(data, PRIVATE_ENCODING);
-	format->compression.method = (CompressMethod) private_int(data, PRIVATE_COMPRESSION);
-	format->compression.level = private_int(data, PRIVATE_COMPRESSION_LEVEL);
-	csv->rows_per_file = private_uint64(data, PRIVATE_ROWS_PER_FILE);
-	format->max_file_size = private_uint64(data, PRIVATE_MAX_FILE_SIZE);
-	csv->partition_column = private_int(data, PRIVATE_PARTITION_COLUMN);
-	if (csv->partition_column > 0)
-		format->partition_by = strVal(list_nth(data, PRIVATE_PARTITION_BY));
+	initStringInfo(&message);
+	enlargeStringInfo(&message, (int) strlen(hex));
+	message.len = (int) hex_decode(hex, strlen(hex), message.data);
+	message_get_struct(&message, format, format_members);
 	return format;
 }
 
@@ -275,7 +245,7 @@ scan_and_send(Sink *sink)
 {
 	CustomScanState *node = &sink->node;
 	List            *data = castNode(CustomScan, node->ss.ps.plan)->custom_private;
-	Pipe         *pipe = pipe_join((uint32) private_int(data, PRIVATE_PIPE), ParallelWorkerNumber);
+	Pipe *pipe = pipe_join((uint32) intVal(list_nth(data, PRIVATE_PIPE)), ParallelWorkerNumber);
 	DestReceiver *receiver;
 
 	sink->output = row_sender_open(private_format(data), pipe);

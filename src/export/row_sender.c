@@ -70,14 +70,14 @@ static bool
 is_too_much(const Output *output, const PipeBlock *block)
 {
 	const Compressor *compressor = output->compressor;
-	uint64            max_size = output->format->max_file_size;
-	uint64            max_rows = output->format->csv.rows_per_file;
+	uint64            max_file_size = output->format->max_file_size;
+	uint64            max_rows_per_file = output->format->csv.max_rows_per_file;
 
-	if (max_rows > 0 && output->rows_in_piece + block->rows > max_rows)
+	if (max_rows_per_file > 0 && output->rows_in_piece + block->rows > max_rows_per_file)
 		return true;
-	return max_size > 0 &&
+	return max_file_size > 0 &&
 		   compress_size(compressor) + compress_bound(compressor, block->len) + COMPRESS_FILE_MAX >
-			   max_size;
+			   max_file_size;
 }
 
 static bool
@@ -151,7 +151,7 @@ static bool
 wants_whole_frames(const OutputFormat *format)
 {
 	return compress_depends_on_before(format->compression.method) &&
-		   (!format->alone || format->max_file_size > 0 || format->csv.rows_per_file > 0);
+		   (!format->alone || format->max_file_size > 0 || format->csv.max_rows_per_file > 0);
 }
 
 Output *

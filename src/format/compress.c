@@ -33,7 +33,7 @@
  */
 #define TURN_SIZE COMPRESS_BLOCK_SIZE
 
-typedef struct Method
+typedef struct CompressCodec
 {
 	const char *name;
 	const char *suffix;
@@ -54,11 +54,11 @@ typedef struct Method
 
 	/* What follows depends on nothing before; NULL: nothing ever does. */
 	void (*restart)(Compressor *compressor);
-} Method;
+} CompressCodec;
 
 struct Compressor
 {
-	const Method         *method;
+	const CompressCodec  *method;
 	int                   level;
 	MemoryContext         context;
 	MemoryContextCallback callback;
@@ -301,7 +301,7 @@ lz4_compress(Compressor *compressor, const char *data, size_t len, char *out, si
 
 /* ---- all methods ---- */
 
-static const Method methods[] = {
+static const CompressCodec methods[] = {
 	[COMPRESS_NONE] = {.name = "none", .suffix = "", .content_type = "text/csv"},
 	[COMPRESS_GZIP] = {.name = "gzip",
 					   .suffix = ".gz",
@@ -372,7 +372,7 @@ method_of_path(const char *path)
 }
 
 static void
-check_level(const Method *method, int level)
+check_level(const CompressCodec *method, int level)
 {
 	if (method == &methods[COMPRESS_NONE])
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -389,7 +389,7 @@ check_level(const Method *method, int level)
 void
 compress_options(CompressOptions *options, const char *name, const int *level, const char *path)
 {
-	const Method *method;
+	const CompressCodec *method;
 
 	options->method = name != NULL ? method_of_name(name) : method_of_path(path);
 	method = &methods[options->method];
@@ -489,7 +489,7 @@ make_room(Compressor *compressor, size_t needed)
 void
 compress_add(Compressor *compressor, const char *data, size_t len)
 {
-	const Method *method = compressor->method;
+	const CompressCodec *method = compressor->method;
 
 	while (len > 0)
 	{

@@ -40,7 +40,7 @@
 #include "format/csv_types.h"
 
 /* How the values of a column are written. */
-typedef enum Method
+typedef enum ColumnMethod
 {
 	BY_WRITER,
 	AS_INT4, /* these are written in line where they are stored, else by their writers */
@@ -54,20 +54,20 @@ typedef enum Method
 	AS_HEX, /* bytea */
 	AS_JSONB,
 	AS_ARRAY
-} Method;
+} ColumnMethod;
 
 typedef struct Column
 {
-	int       att; /* of the row, from 0 */
-	Method    method;
-	bool      force_quote;
-	bool      may_be_external;
-	bool      short_text; /* AS_TEXT: nothing but the text itself can make it need quotes */
-	CsvWrite  write;      /* NULL: there is no writer */
-	size_t    width;      /* of what it writes */
-	void     *state;      /* its own */
-	CsvArray *array;      /* of AS_ARRAY */
-	FmgrInfo  output;
+	int          att; /* of the row, from 0 */
+	ColumnMethod method;
+	bool         force_quote;
+	bool         may_be_external;
+	bool         short_text; /* AS_TEXT: nothing but the text itself can make it need quotes */
+	CsvWrite     write;      /* NULL: there is no writer */
+	size_t       width;      /* of what it writes */
+	void        *state;      /* its own */
+	CsvArray    *array;      /* of AS_ARRAY */
+	FmgrInfo     output;
 } Column;
 
 typedef struct CsvReceiver
@@ -593,7 +593,7 @@ method_suits(const CsvReceiver *r, const char *alphabet, bool force_quote)
 }
 
 /* How a value without quotes is written that has a writer: in line, if it is stored as it should be. */
-static Method
+static ColumnMethod
 writer_method(PGFunction output, Form_pg_attribute attribute)
 {
 	if (attribute->attalign == TYPALIGN_INT && attribute->attlen == sizeof(int32))
@@ -726,13 +726,14 @@ static void
 receiver_startup(DestReceiver *self, int operation pg_attribute_unused(), TupleDesc desc)
 {
 	CsvReceiver  *r = (CsvReceiver *) self;
-	uint64        rows_per_file = r->options->rows_per_file;
+	uint64        max_rows_per_file = r->options->max_rows_per_file;
 	MemoryContext caller = MemoryContextSwitchTo(r->context);
 
 	prepare_encoding(r);
 	prepare_columns(r, desc);
 	csv_block_init(&r->block, &r->sink, r->block_size,
-				   rows_per_file > 0 ? rows_per_file : PG_UINT64_MAX, fixed_size(r), r->context);
+				   max_rows_per_file > 0 ? max_rows_per_file : PG_UINT64_MAX, fixed_size(r),
+				   r->context);
 	if (r->options->partition_column > 0)
 		r->partitions = csv_partitions_create(&r->block);
 	else if (guc_fast_output && r->natts > 0)

@@ -23,8 +23,8 @@ typedef struct CsvOptions
 	int   encoding;    /* of the output */
 
 	/* how rows are put into blocks */
-	int    partition_column; /* left out: the rows of a block share its value; from 1, 0: none */
-	uint64 rows_per_file;    /* no block goes beyond a multiple of this; 0: no matter */
+	int    partition_column;  /* left out: the rows of a block share its value; from 1, 0: none */
+	uint64 max_rows_per_file; /* no block goes beyond a multiple of this; 0: no matter */
 } CsvOptions;
 
 /*

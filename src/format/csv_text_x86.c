@@ -28,17 +28,17 @@
 #define CHUNK ((size_t) sizeof(__m256i))
 
 /* What asks for quotes, in every byte of a chunk. */
-typedef struct Marks
+typedef struct Avx2Marks
 {
 	__m256i delimiter;
 	__m256i quote;
 	__m256i newline;
 	__m256i carriage;
 	__m256i high; /* the bits that a byte must not have */
-} Marks;
+} Avx2Marks;
 
 AVX2 static inline __m256i
-copy_chunk(char *dst, const char *src, const Marks *m)
+copy_chunk(char *dst, const char *src, const Avx2Marks *m)
 {
 	__m256i chunk = _mm256_loadu_si256((const __m256i *) src);
 	__m256i given =
@@ -53,13 +53,13 @@ copy_chunk(char *dst, const char *src, const Marks *m)
 AVX2 bool
 csv_copy_plain_avx2(char *dst, const char *src, size_t len, const CsvMarks *marks, bool ascii_only)
 {
-	const Marks m = {.delimiter = _mm256_set1_epi8(marks->delimiter),
-					 .quote = _mm256_set1_epi8(marks->quote),
-					 .newline = _mm256_set1_epi8('\n'),
-					 .carriage = _mm256_set1_epi8('\r'),
-					 .high = _mm256_set1_epi8(ascii_only ? (char) 0x80 : 0)};
-	__m256i     hit;
-	size_t      i = 0;
+	const Avx2Marks m = {.delimiter = _mm256_set1_epi8(marks->delimiter),
+						 .quote = _mm256_set1_epi8(marks->quote),
+						 .newline = _mm256_set1_epi8('\n'),
+						 .carriage = _mm256_set1_epi8('\r'),
+						 .high = _mm256_set1_epi8(ascii_only ? (char) 0x80 : 0)};
+	__m256i         hit;
+	size_t          i = 0;
 
 	for (; i + 2 * CHUNK <= len; i += 2 * CHUNK)
 	{

@@ -80,11 +80,11 @@ typedef struct BlockHead
 } BlockHead;
 
 /* A queue of blocks, as the uploader sees it. */
-typedef struct Source
+typedef struct BlockQueue
 {
 	shm_mq_handle *blocks;
 	bool           ended;
-} Source;
+} BlockQueue;
 
 struct Pipe
 {
@@ -99,14 +99,14 @@ struct Pipe
 	ProgressTeller          teller;
 
 	/* uploader only */
-	Source   *sources; /* the leader's is the first */
-	int       next;    /* to be asked for a block */
-	int       last;    /* that had one */
-	bool      halfway; /* the rest of that block comes first */
-	bool      workers_seen;
-	uint32    workers_ended;
-	PipeBlock end; /* the leader's */
-	ErrorData leader_error;
+	BlockQueue *sources; /* the leader's is the first */
+	int         next;    /* to be asked for a block */
+	int         last;    /* that had one */
+	bool        halfway; /* the rest of that block comes first */
+	bool        workers_seen;
+	uint32      workers_ended;
+	PipeBlock   end; /* the leader's */
+	ErrorData   leader_error;
 };
 
 /* The functions are their modules'. */
@@ -529,7 +529,7 @@ pipe_attach(Datum arg, StringInfo request)
 	appendBinaryStringInfo(request, lookup_in_segment(toc, KEY_REQUEST),
 						   (int) pipe->head->request_len);
 
-	pipe->sources = palloc0(pipe->head->sources * sizeof(Source));
+	pipe->sources = palloc0(pipe->head->sources * sizeof(BlockQueue));
 	for (int i = 0; i < pipe->head->sources; i++)
 	{
 		shm_mq *blocks = lookup_in_segment(toc, KEY_BLOCKS + i);
@@ -549,7 +549,7 @@ pipe_attach(Datum arg, StringInfo request)
 /* ---- the uploader's end: blocks ---- */
 
 static bool
-take_block(Pipe *pipe, Source *source, PipeBlock *block)
+take_block(Pipe *pipe, BlockQueue *source, PipeBlock *block)
 {
 	Size          len;
 	void         *data;

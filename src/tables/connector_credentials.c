@@ -372,32 +372,32 @@ save_secret(int64 credential_id, bytea *sealed)
  */
 static void
 save_credential(int64 credential_id, Oid owner, const char *access_key_id, const char *role_arn,
-				bool new)
+				bool is_new)
 {
-	(void) catalog_execute(new ? "INSERT INTO s3export.credential"
-								 " (credential_id, owner, access_key_id, role_arn, ambient)"
-								 " VALUES ($1, $2, $3, $4, $5)"
-							   : "INSERT INTO s3export.credential"
-								 " (credential_id, owner, access_key_id, role_arn, ambient)"
-								 " VALUES ($1, $2, $3, $4, $5)"
-								 " ON CONFLICT (credential_id) DO UPDATE"
-								 " SET owner = EXCLUDED.owner,"
-								 " access_key_id = EXCLUDED.access_key_id,"
-								 " role_arn = EXCLUDED.role_arn,"
-								 " ambient = EXCLUDED.ambient,"
-								 " version = credential.version + 1",
+	(void) catalog_execute(is_new ? "INSERT INTO s3export.credential"
+									" (credential_id, owner, access_key_id, role_arn, ambient)"
+									" VALUES ($1, $2, $3, $4, $5)"
+								  : "INSERT INTO s3export.credential"
+									" (credential_id, owner, access_key_id, role_arn, ambient)"
+									" VALUES ($1, $2, $3, $4, $5)"
+									" ON CONFLICT (credential_id) DO UPDATE"
+									" SET owner = EXCLUDED.owner,"
+									" access_key_id = EXCLUDED.access_key_id,"
+									" role_arn = EXCLUDED.role_arn,"
+									" ambient = EXCLUDED.ambient,"
+									" version = credential.version + 1",
 						   "iottb", credential_id, owner, access_key_id, role_arn,
 						   access_key_id == NULL && role_arn == NULL);
 }
 
 void
-connector_save_credentials(const Connector *connector, bool new)
+connector_save_credentials(const Connector *connector, bool is_new)
 {
 	const CredentialConfig *credentials = &connector->credentials;
 	bool                    role = credentials->role_arn != NULL;
 
 	save_credential(connector->credential_id, connector->credential_owner,
-					role ? NULL : credentials->access_key_id, credentials->role_arn, new);
+					role ? NULL : credentials->access_key_id, credentials->role_arn, is_new);
 	save_secret(connector->credential_id, role ? NULL : credentials->sealed);
 }
 
@@ -457,14 +457,14 @@ void
 connector_set_identity(const char *access_key_id, const char *secret, const char *token)
 {
 	CatalogScope scope;
-	bool new;
-	int64  credential_id;
-	bytea *sealed;
+	bool         is_new;
+	int64        credential_id;
+	bytea       *sealed;
 
 	catalog_enter(&scope);
 	(void) catalog_execute("LOCK TABLE s3export.base_identity IN SHARE ROW EXCLUSIVE MODE", "");
-	new = catalog_execute("SELECT credential_id FROM s3export.base_identity", "") == 0;
-	if (new)
+	is_new = catalog_execute("SELECT credential_id FROM s3export.base_identity", "") == 0;
+	if (is_new)
 		(void) catalog_execute("INSERT INTO s3export.base_identity (credential_id)"
 							   " VALUES (nextval('s3export.credential_credential_id_seq'))"
 							   " RETURNING credential_id",
@@ -475,7 +475,7 @@ connector_set_identity(const char *access_key_id, const char *secret, const char
 	sealed = secret_seal(secret, token, credential_id, connector_stored_secret());
 
 	catalog_enter(&scope);
-	save_credential(credential_id, scope.userid, access_key_id, NULL, new);
+	save_credential(credential_id, scope.userid, access_key_id, NULL, is_new);
 	save_secret(credential_id, sealed);
 	catalog_leave(&scope);
 }

@@ -16,7 +16,7 @@
 extern void connector_load_role(Connector *connector, char *role_arn, bool save);
 
 /* "new": they have no row yet. */
-extern void connector_save_credentials(const Connector *connector, bool new);
+extern void connector_save_credentials(const Connector *connector, bool is_new);
 
 /* Do other connectors, or the base identity, use its credentials? */
 extern bool connector_credentials_shared(const Connector *connector);

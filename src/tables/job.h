@@ -50,6 +50,7 @@ typedef enum JobState
 
 typedef struct JobTotals
 {
+	int64       job_id; /* JOB_UNRECORDED: there is no row */
 	uint64      rows;
 	uint64      bytes;
 	int         files;

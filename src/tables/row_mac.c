@@ -189,24 +189,20 @@ row_require_proof(const RowProof *proof, bool writing)
 												   : "")));
 }
 
-static void
-put_bytea(StringInfo buf, const bytea *value)
-{
-	message_put_bytes(buf, value, value ? VARSIZE(value) : 0);
-}
+static const MessageMember members[] = {
+	MESSAGE_MEMBER(RowProof, table),
+	MESSAGE_MEMBER(RowProof, content),
+	MESSAGE_MEMBER(RowProof, mac),
+};
 
 void
 row_proof_serialize(StringInfo buf, const RowProof *proof)
 {
-	message_put_string(buf, proof->table);
-	put_bytea(buf, proof->content);
-	put_bytea(buf, proof->mac);
+	message_put_struct(buf, proof, members);
 }
 
 void
 row_proof_deserialize(StringInfo buf, RowProof *proof)
 {
-	proof->table = message_get_string(buf);
-	proof->content = message_get_bytes(buf);
-	proof->mac = message_get_bytes(buf);
+	message_get_struct(buf, proof, members);
 }

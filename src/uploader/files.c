@@ -403,10 +403,10 @@ has_room(const File *file, const PipeBlock *block)
 
 	if (file->row.rows == 0)
 		return true;
-	if (options->max_rows > 0 && file->row.rows + block->rows > options->max_rows)
+	if (options->max_rows_per_file > 0 && file->row.rows + block->rows > options->max_rows_per_file)
 		return false;
-	return options->max_size == 0 ||
-		   bytes_of(file) + block->whole + COMPRESS_FILE_MAX <= options->max_size;
+	return options->max_file_size == 0 ||
+		   bytes_of(file) + block->whole + COMPRESS_FILE_MAX <= options->max_file_size;
 }
 
 static void
@@ -661,8 +661,8 @@ choose_limits(Files *files, UploadLimits *limits)
 		limits->memory = (size_t) limits->max_open * 2 * UPLOAD_MIN_PART;
 		files->may_keep = memory > limits->memory ? memory - limits->memory : 0;
 	}
-	else if (options->max_size > 0)
-		limits->part_size = Min(limits->part_size, Max(options->max_size, UPLOAD_MIN_PART));
+	else if (options->max_file_size > 0)
+		limits->part_size = Min(limits->part_size, Max(options->max_file_size, UPLOAD_MIN_PART));
 	files->max_open = limits->max_open;
 }
 

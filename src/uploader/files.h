@@ -38,8 +38,8 @@ typedef struct FilesOptions
 	int              max_open;      /* files that are written to at the same time; 0: what fits */
 	bool             checksums;     /* files_sha256 will be asked for */
 	bool             header_once;   /* in the first file alone */
-	uint64           max_size;      /* bytes as stored, of more than one row; 0: no limit */
-	uint64           max_rows;      /* 0: no limit */
+	uint64           max_file_size; /* bytes as stored, of more than one row; 0: no limit */
+	uint64           max_rows_per_file; /* 0: no limit */
 } FilesOptions;
 
 /*

@@ -393,8 +393,8 @@ recover_all(Recovery *recovery, const JobScope *scope, int max_files)
 }
 
 void
-recovery_run(Oid role, void (*report)(void *arg, const RecoveryRow *row),
-			 void (*watch)(void *arg), void *arg)
+recovery_run(Oid role, void (*report)(void *arg, const RecoveryRow *row), void (*watch)(void *arg),
+			 void *arg)
 {
 	JobScope scope = {.role = role};
 	Recovery recovery = {

@@ -43,6 +43,33 @@ extern PGDLLEXPORT void s3export_uploader_main(Datum arg);
 
 /* ---- requests and replies ---- */
 
+static const MessageMember totals_members[] = {
+	MESSAGE_MEMBER(JobTotals, job_id), MESSAGE_MEMBER(JobTotals, uri),
+	MESSAGE_MEMBER(JobTotals, rows),   MESSAGE_MEMBER(JobTotals, bytes),
+	MESSAGE_MEMBER(JobTotals, files),  MESSAGE_MEMBER(JobTotals, manifest_uri),
+};
+
+static const MessageMember permission_members[] = {
+	MESSAGE_MEMBER(PermissionResult, check),    MESSAGE_MEMBER(PermissionResult, ok),
+	MESSAGE_MEMBER(PermissionResult, advisory), MESSAGE_MEMBER(PermissionResult, skipped),
+	MESSAGE_MEMBER(PermissionResult, action),   MESSAGE_MEMBER(PermissionResult, sqlstate),
+	MESSAGE_MEMBER(PermissionResult, code),     MESSAGE_MEMBER(PermissionResult, request_id),
+	MESSAGE_MEMBER(PermissionResult, message),  MESSAGE_MEMBER(PermissionResult, hint),
+};
+
+static const MessageMember identity_members[] = {
+	MESSAGE_MEMBER(UploaderIdentity, account),    MESSAGE_MEMBER(UploaderIdentity, arn),
+	MESSAGE_MEMBER(UploaderIdentity, sqlerrcode), MESSAGE_MEMBER(UploaderIdentity, detail),
+	MESSAGE_MEMBER(UploaderIdentity, hint),
+};
+
+static const MessageMember recovery_members[] = {
+	MESSAGE_MEMBER(RecoveryRow, job_id),
+	MESSAGE_MEMBER(RecoveryRow, uri),
+	MESSAGE_MEMBER(RecoveryRow, action),
+	MESSAGE_MEMBER(RecoveryRow, detail),
+};
+
 static void
 begin_request(StringInfo request, char kind, const Connector *connector)
 {
@@ -83,7 +110,7 @@ uploader_was_refused(int64 job_id)
 }
 
 Pipe *
-uploader_start_export(const Connector *connector, const TransferRequest *export, int workers,
+uploader_start_export(const Connector *connector, const ExportRequest *ordered, int workers,
 					  Oid relid)
 {
 	MemoryContext  context = CurrentMemoryContext;
@@ -92,12 +119,12 @@ uploader_start_export(const Connector *connector, const TransferRequest *export,
 	Pipe          *pipe;
 
 	begin_request(&request, REQUEST_EXPORT, connector);
-	transfer_serialize(&request, export);
-	refused_job = export->job_id;
+	export_request_serialize(&request, ordered);
+	refused_job = ordered->job_id;
 	pipe = send_request(&request, workers);
 	refused_job = 0;
 	/* Before the job has a row to look for; whoever delivers acts for this role. */
-	pipe_progress(pipe)->owner = export->owner;
+	pipe_progress(pipe)->owner = ordered->owner;
 	pipe_begin_progress(pipe, relid);
 	initStringInfo(&reply);
 	PG_TRY();
@@ -112,7 +139,7 @@ uploader_start_export(const Connector *connector, const TransferRequest *export,
 		error = CopyErrorData();
 		pipe_set_error(pipe, error);
 		if (error->sqlerrcode == ERRCODE_CONFIGURATION_LIMIT_EXCEEDED)
-			refused_job = export->job_id;
+			refused_job = ordered->job_id;
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
@@ -121,18 +148,13 @@ uploader_start_export(const Connector *connector, const TransferRequest *export,
 }
 
 void
-uploader_finish_export(Pipe *pipe, TransferTotals *totals)
+uploader_finish_export(Pipe *pipe, JobTotals *totals)
 {
 	StringInfoData reply;
 
 	initStringInfo(&reply);
 	expect_reply(pipe, REPLY_FINISHED, &reply);
-	totals->job_id = message_get_int64(&reply);
-	totals->uri = message_get_string(&reply);
-	totals->rows = (uint64) message_get_int64(&reply);
-	totals->bytes = (uint64) message_get_int64(&reply);
-	totals->files = (int) message_get_int64(&reply);
-	totals->manifest_uri = message_get_string(&reply);
+	message_get_struct(&reply, totals, totals_members);
 	pfree(reply.data);
 	pipe_close(pipe);
 }
@@ -154,16 +176,7 @@ uploader_check(const Connector *connector, int wait, char **region)
 	{
 		PermissionResult *result = palloc(sizeof(PermissionResult));
 
-		result->check = message_get_string(&reply);
-		result->ok = message_get_int64(&reply) != 0;
-		result->advisory = message_get_int64(&reply) != 0;
-		result->skipped = message_get_int64(&reply) != 0;
-		result->action = message_get_string(&reply);
-		result->sqlstate = (int) message_get_int64(&reply);
-		result->code = message_get_string(&reply);
-		result->request_id = message_get_string(&reply);
-		result->message = message_get_string(&reply);
-		result->hint = message_get_string(&reply);
+		message_get_struct(&reply, result, permission_members);
 		results = lappend(results, result);
 	}
 	if (letter != REPLY_FINISHED)
@@ -186,11 +199,7 @@ uploader_identity(const Connector *connector)
 	pipe = send_request(&request, 0);
 	initStringInfo(&reply);
 	expect_reply(pipe, REPLY_FINISHED, &reply);
-	identity->account = message_get_string(&reply);
-	identity->arn = message_get_string(&reply);
-	identity->sqlerrcode = (int) message_get_int64(&reply);
-	identity->detail = message_get_string(&reply);
-	identity->hint = message_get_string(&reply);
+	message_get_struct(&reply, identity, identity_members);
 	pfree(reply.data);
 	pipe_close(pipe);
 	return identity;
@@ -231,10 +240,7 @@ uploader_recover(Oid role)
 	{
 		RecoveryRow *row = palloc(sizeof(RecoveryRow));
 
-		row->job_id = message_get_int64(&reply);
-		row->uri = message_get_string(&reply);
-		row->action = message_get_string(&reply);
-		row->detail = message_get_string(&reply);
+		message_get_struct(&reply, row, recovery_members);
 		rows = lappend(rows, row);
 	}
 	if (letter != REPLY_FINISHED)
@@ -252,16 +258,7 @@ reply_check(void *arg, const PermissionResult *result)
 	StringInfoData reply;
 
 	initStringInfo(&reply);
-	message_put_string(&reply, result->check);
-	message_put_int64(&reply, result->ok);
-	message_put_int64(&reply, result->advisory);
-	message_put_int64(&reply, result->skipped);
-	message_put_string(&reply, result->action);
-	message_put_int64(&reply, result->sqlstate);
-	message_put_string(&reply, result->code);
-	message_put_string(&reply, result->request_id);
-	message_put_string(&reply, result->message);
-	message_put_string(&reply, result->hint);
+	message_put_struct(&reply, result, permission_members);
 	pipe_reply((Pipe *) arg, REPLY_CHECK, &reply);
 	pfree(reply.data);
 }
@@ -320,32 +317,22 @@ run_identity(Pipe *pipe, StringInfo request)
 	HttpClient  *http = s3_client_open_http(1, Min(guc_retry_timeout, STORE_CHECK_RETRY_TIMEOUT));
 	Credentials *credentials;
 	const CredentialFailure *failure;
-	char                    *account;
-	char                    *arn;
+	UploaderIdentity         identity = {0};
 	StringInfoData           reply;
 
 	http_set_watch(http, s3_client_watch_leader, pipe);
 	credentials = credentials_open(http, &connector->credentials, NULL, NULL);
-	initStringInfo(&reply);
-	if (credentials_caller_identity(credentials, &account, &arn, &failure))
-	{
-		message_put_string(&reply, account);
-		message_put_string(&reply, arn);
-		message_put_int64(&reply, 0);
-		message_put_string(&reply, NULL);
-		message_put_string(&reply, NULL);
-	}
-	else
+	if (!credentials_caller_identity(credentials, &identity.account, &identity.arn, &failure))
 	{
 		S3Error error;
 
 		s3_error_set_credentials(&error, failure, "");
-		message_put_string(&reply, NULL);
-		message_put_string(&reply, NULL);
-		message_put_int64(&reply, s3_error_sqlstate(&error));
-		message_put_string(&reply, s3_error_detail(&error));
-		message_put_string(&reply, s3_error_hint(&error));
+		identity = (UploaderIdentity){.sqlerrcode = s3_error_sqlstate(&error),
+									  .detail = s3_error_detail(&error),
+									  .hint = s3_error_hint(&error)};
 	}
+	initStringInfo(&reply);
+	message_put_struct(&reply, &identity, identity_members);
 	pipe_reply(pipe, REPLY_FINISHED, &reply);
 }
 
@@ -366,10 +353,7 @@ reply_recovered(void *arg, const RecoveryRow *row)
 	StringInfoData reply;
 
 	initStringInfo(&reply);
-	message_put_int64(&reply, row->job_id);
-	message_put_string(&reply, row->uri);
-	message_put_string(&reply, row->action);
-	message_put_string(&reply, row->detail);
+	message_put_struct(&reply, row, recovery_members);
 	pipe_reply((Pipe *) arg, REPLY_RECOVERED, &reply);
 	pfree(reply.data);
 }
@@ -392,21 +376,16 @@ reply_begun(Pipe *pipe)
 static void
 run_export(Pipe *pipe, StringInfo request)
 {
-	Connector *connector = connector_deserialize(request);
-	TransferRequest export;
-	TransferTotals totals;
+	Connector     *connector = connector_deserialize(request);
+	ExportRequest  ordered;
+	JobTotals      totals;
 	StringInfoData reply;
 
-	transfer_deserialize(request, &export);
-	if (!transfer_run(pipe, connector, &export, reply_begun, &totals))
+	export_request_deserialize(request, &ordered);
+	if (!export_job_run(pipe, connector, &ordered, reply_begun, &totals))
 		return;
 	initStringInfo(&reply);
-	message_put_int64(&reply, totals.job_id);
-	message_put_string(&reply, totals.uri);
-	message_put_int64(&reply, (int64) totals.rows);
-	message_put_int64(&reply, (int64) totals.bytes);
-	message_put_int64(&reply, totals.files);
-	message_put_string(&reply, totals.manifest_uri);
+	message_put_struct(&reply, &totals, totals_members);
 	pipe_reply(pipe, REPLY_FINISHED, &reply);
 	/* Nobody waits for this. */
 	if (totals.job_id != JOB_UNRECORDED)

@@ -12,7 +12,7 @@
 #define UPLOADER_H
 
 #include "uploader/recovery.h"
-#include "uploader/transfer.h"
+#include "uploader/export_job.h"
 
 /*
  * Starts an uploader and waits until its job has begun: credentials are at
@@ -20,7 +20,7 @@
  * and PIPE_END, and calls uploader_finish, which closes the pipe.  "workers" is
  * as for pipe_open, "relid" as for pipe_begin_progress.
  */
-extern Pipe *uploader_start_export(const Connector *connector, const TransferRequest *export,
+extern Pipe *uploader_start_export(const Connector *connector, const ExportRequest *ordered,
 								   int workers, Oid relid);
 
 /*
@@ -28,7 +28,7 @@ extern Pipe *uploader_start_export(const Connector *connector, const TransferReq
  * (53000) or as its role runs as many exports as it may (53400)?  Others can raise such errors.
  */
 extern bool uploader_was_refused(int64 job_id);
-extern void uploader_finish_export(Pipe *pipe, TransferTotals *totals);
+extern void uploader_finish_export(Pipe *pipe, JobTotals *totals);
 
 /*
  * Checks a connector, saved or not, in an uploader started for that.  Returns
