@@ -203,30 +203,25 @@ read_connector(Connector *connector, CredentialArgs *credentials, FunctionCallIn
 	connector->credential_owner = connector->owner;
 }
 
-static bool
-is_current(const Connector *connector)
-{
-	return strcmp(connector->kind, "currents") == 0;
-}
-
 /* The two kinds differ in what they may do: one policy would not fit both. */
 static void
 notice_other_kind(const Connector *connector)
 {
-	char *other = connector_of_other_kind(connector);
-	bool  currents = is_current(connector);
+	char         *other = connector_of_other_kind(connector);
+	ConnectorKind others =
+		connector->kind == CONNECTOR_CURRENTS ? CONNECTOR_DATA_EXPORT : CONNECTOR_CURRENTS;
 
 	if (other == NULL)
 		return;
-	ereport(
-		NOTICE,
-		(errmsg("bucket \"%s\" now has connectors of both kinds", connector->s3.bucket),
-		 errdetail("Connector \"%s\" is of kind \"%s\", connector \"%s\" of kind \"%s\": each "
-				   "kind needs a policy of its own.",
-				   connector->name, connector->kind, other, currents ? "data_export" : "currents"),
-		 errhint("Functions s3export.iam_policy('%s', 'data_export') and "
-				 "s3export.iam_policy('%s', 'currents') make them.",
-				 connector->s3.bucket, connector->s3.bucket)));
+	ereport(NOTICE,
+			(errmsg("bucket \"%s\" now has connectors of both kinds", connector->s3.bucket),
+			 errdetail("Connector \"%s\" is of kind \"%s\", connector \"%s\" of kind \"%s\": each "
+					   "kind needs a policy of its own.",
+					   connector->name, connector_kind_name(connector->kind), other,
+					   connector_kind_name(others)),
+			 errhint("Functions s3export.iam_policy('%s', 'data_export') and "
+					 "s3export.iam_policy('%s', 'currents') make them.",
+					 connector->s3.bucket, connector->s3.bucket)));
 }
 
 /* --------------------------------------------------------------- functions */
@@ -256,7 +251,7 @@ s3export_create_connector(PG_FUNCTION_ARGS)
 	use_credentials(connector, &credentials);
 	validation = validate_connector(connector, validate, role_wait);
 	connector_insert(connector, validation);
-	if (is_current(connector))
+	if (connector->kind == CONNECTOR_CURRENTS)
 		current_insert(connector, &current);
 	notice_other_kind(connector);
 	PG_RETURN_INT64(connector->connector_id);
@@ -349,12 +344,14 @@ s3export_alter_connector(PG_FUNCTION_ARGS)
 	if (new_name != NULL)
 		args_set_name(connector, "new_name", new_name);
 	connector_update(connector, validation);
-	if (is_current(connector) && (strcmp(connector->s3.bucket, old.s3.bucket) != 0 ||
-								  strcmp(connector->folder_path, old.folder_path) != 0))
+	if (connector->kind == CONNECTOR_CURRENTS &&
+		(strcmp(connector->s3.bucket, old.s3.bucket) != 0 ||
+		 strcmp(connector->folder_path, old.folder_path) != 0))
 		current_move(connector);
-	if (is_current(connector) && (current_changed || !PG_ARGISNULL(ALTER_ARG_OWNER)))
+	if (connector->kind == CONNECTOR_CURRENTS &&
+		(current_changed || !PG_ARGISNULL(ALTER_ARG_OWNER)))
 		current_update(connector, &current, !PG_ARGISNULL(ALTER_ARG_OWNER));
-	if (changed && is_current(connector))
+	if (changed && connector->kind == CONNECTOR_CURRENTS)
 		current_wake(connector, validation == CONNECTOR_VALIDATED);
 	if (elsewhere)
 		notice_other_kind(connector);
@@ -375,7 +372,7 @@ s3export_drop_connector(PG_FUNCTION_ARGS)
 								args_required_text(fcinfo, 0, "connector"))));
 	else
 	{
-		if (is_current(connector))
+		if (connector->kind == CONNECTOR_CURRENTS)
 			current_delete(connector);
 		connector_delete(connector);
 	}

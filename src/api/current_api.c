@@ -41,7 +41,7 @@ SQL_FUNCTION(s3export_refuse_drop_extension);
 static void
 require_currents(const Connector *connector)
 {
-	if (strcmp(connector->kind, "currents") != 0)
+	if (connector->kind != CONNECTOR_CURRENTS)
 		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
 						errmsg("connector \"%s\" is not of kind \"currents\"", connector->name)));
 }
@@ -498,7 +498,7 @@ owner_of_extension(void)
 	Oid          owner;
 
 	catalog_enter(&scope);
-	(void) catalog_execute("SELECT extowner FROM pg_extension WHERE extname = 's3export'", "");
+	(void) catalog_execute("SELECT extowner FROM pg_extension WHERE extname = 's3export'");
 	owner = (Oid) catalog_int64(0, "extowner", NULL);
 	catalog_leave(&scope);
 	return owner;

@@ -146,7 +146,7 @@ s3export_iam_policy(PG_FUNCTION_ARGS)
 
 	scope.partition = aws_names_region_partition(connector->s3.region);
 	scope.bucket = connector->s3.bucket;
-	scope.need_delete = strcmp(connector->kind, "data_export") == 0;
+	scope.need_delete = connector->kind == CONNECTOR_DATA_EXPORT;
 	scope.sets_acl = connector->s3.acl != NULL;
 	scope.sets_tags = connector->s3.tags != NULL;
 	scope.kms_key_id = connector->s3.kms_key_id;

@@ -200,8 +200,8 @@ current_read(Current *current, MemoryContext context)
 			" (s.system_identifier, s.slot_name) = ($2, $3) AS here"
 			" FROM s3export.current u LEFT JOIN s3export.current_state s USING (connector_id)"
 			" WHERE connector_id = $1",
-			"iit", connector_id, (int64) GetSystemIdentifier(),
-			current_slot_name(connector_id)) == 0)
+			param_int8(connector_id), param_int8((int64) GetSystemIdentifier()),
+			param_text(current_slot_name(connector_id))) == 0)
 		return false;
 	current->publication = catalog_text(0, "publication");
 	current->owns_publication = catalog_int64(0, "owns_publication", NULL) != 0;
@@ -227,7 +227,7 @@ read_batch_tables(int64 connector_id, MemoryContext context)
 	uint64 rows =
 		catalog_execute("SELECT p.* FROM s3export.current_batch b,"
 						" " CURRENT_TABLES_FROM_JSON("b.tables") " WHERE b.connector_id = $1",
-						"i", connector_id);
+						param_int8(connector_id));
 
 	for (uint64 i = 0; i < rows; i++)
 		tables = current_append_table(tables, i, context);
@@ -240,7 +240,7 @@ read_sendable(int64 connector_id, MemoryContext context)
 {
 	uint64 rows = catalog_execute("SELECT unnest(sendable) AS relid FROM s3export.current_batch"
 								  " WHERE connector_id = $1",
-								  "i", connector_id);
+								  param_int8(connector_id));
 
 	return catalog_oids(rows, "relid", context);
 }
@@ -256,7 +256,7 @@ read_batch(Current *current, MemoryContext context)
 						" versions, events, committed_at, sender, header, null_string, force_quote,"
 						" last_gap FROM s3export.current_batch"
 						" WHERE connector_id = $1",
-						"i", connector_id) == 0)
+						param_int8(connector_id)) == 0)
 		return;
 	*batch = (CurrentBatch){
 		.end = (XLogRecPtr) catalog_int64(0, "end_lsn", NULL),
@@ -280,7 +280,7 @@ current_read_gaps(Current *current, MemoryContext context)
 {
 	uint64 rows = catalog_execute("SELECT gap_id, table_name, reason FROM s3export.current_gap"
 								  " WHERE connector_id = $1 ORDER BY gap_id",
-								  "i", current->connector->connector_id);
+								  param_int8(current->connector->connector_id));
 
 	current->gaps = NIL;
 	for (uint64 i = 0; i < rows; i++)
@@ -305,8 +305,8 @@ require_proof(const Connector *connector)
 	connector_require_proof(connector, false);
 	connector_require_share(connector);
 	connector_require_place(connector);
-	(void) catalog_execute("SELECT u AS row FROM s3export.current u WHERE connector_id = $1", "i",
-						   connector->connector_id);
+	(void) catalog_execute("SELECT u AS row FROM s3export.current u WHERE connector_id = $1",
+						   param_int8(connector->connector_id));
 	row_proof_read(&proof, "current", 0, "row");
 	row_require_proof(&proof, false);
 }

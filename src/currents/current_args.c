@@ -265,7 +265,7 @@ current_args_read(CurrentSettings *settings, FunctionCallInfo fcinfo, int first,
 		if (PG_ARGISNULL(first + i))
 			continue;
 		any = true;
-		if (strcmp(connector->kind, "currents") != 0)
+		if (connector->kind != CONNECTOR_CURRENTS)
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 							errmsg("argument \"%s\" requires a connector of kind \"currents\"",
 								   names[i])));

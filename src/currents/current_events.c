@@ -93,7 +93,8 @@ repeat_last(const Connector *connector, const char *event, const char *detail, T
 						   " WHERE connector_id = $1 AND event_id = (SELECT max(event_id)"
 						   " FROM s3export.current_event WHERE connector_id = $1)"
 						   " AND event = $2 AND detail = $3::jsonb",
-						   "ittz", connector->connector_id, event, detail, at) > 0;
+						   param_int8(connector->connector_id), param_text(event),
+						   param_text(detail), param_timestamptz(at)) > 0;
 }
 
 /* Of what is lost for ever there are as many as of all else. */
@@ -106,7 +107,7 @@ forget_old_events(const Connector *connector)
 		" ORDER BY event_id DESC) AS n"
 		" FROM s3export.current_event WHERE connector_id = $1) o"
 		" WHERE e.connector_id = $1 AND e.event_id = o.event_id AND o.n > $2",
-		"in", connector->connector_id, (int32) EVENTS_KEPT);
+		param_int8(connector->connector_id), param_int4((int32) EVENTS_KEPT));
 }
 
 void
@@ -126,7 +127,8 @@ current_record(const Connector *connector, const char *event, CurrentState state
 		(void) catalog_execute(
 			"INSERT INTO s3export.current_event (connector_id, at, last_at, event, detail)"
 			" VALUES ($1, $2, $2, $3, $4::jsonb)",
-			"iztt", connector->connector_id, now, event, all.data);
+			param_int8(connector->connector_id), param_timestamptz(now), param_text(event),
+			param_text(all.data));
 		forget_old_events(connector);
 	}
 	notify_listeners(connector, event, state);

@@ -179,7 +179,7 @@ require_ordinary_tables(Oid publication, bool identities)
 			" WHEN $2 AND (l.pubupdate OR l.pubdelete) AND NOT " HAS_IDENTITY " THEN 'identity'"
 			" END AS problem FROM published p CROSS JOIN pg_publication l WHERE l.oid = $1) o"
 			" WHERE problem IS NOT NULL ORDER BY name LIMIT 1",
-			"ob", publication, identities) > 0)
+			param_oid(publication), param_bool(identities)) > 0)
 		refuse_table(catalog_text(0, "problem"), catalog_text(0, "name"));
 }
 
@@ -193,7 +193,7 @@ require_no_table_of_citus(Oid publication)
 						"SELECT format('%I.%I', p.schema_name, p.table_name) AS name"
 						" FROM published p JOIN pg_catalog.pg_dist_partition d"
 						" ON d.logicalrelid = p.relid ORDER BY name LIMIT 1",
-						"o", publication) > 0)
+						param_oid(publication)) > 0)
 		refuse_table("citus", catalog_text(0, "name"));
 }
 
@@ -204,7 +204,7 @@ require_no_table_of_extension(Oid publication)
 	if (catalog_execute("SELECT format('s3export.%I', c.relname) AS name FROM pg_publication_rel r"
 						" JOIN pg_class c ON c.oid = r.prrelid WHERE r.prpubid = $1"
 						" AND c.relnamespace = 's3export'::regnamespace ORDER BY name LIMIT 1",
-						"o", publication) > 0)
+						param_oid(publication)) > 0)
 		refuse_table("extension", catalog_text(0, "name"));
 }
 

@@ -36,7 +36,7 @@ lock_state(const Current *current, int64 *failures)
 {
 	expect_one(current, catalog_execute("SELECT state, failures FROM s3export.current_state"
 										" WHERE connector_id = $1 FOR UPDATE",
-										"i", current->connector->connector_id));
+										param_int8(current->connector->connector_id)));
 	if (failures != NULL)
 		*failures = catalog_int64(0, "failures", NULL);
 	return current_parse_state(catalog_text(0, "state"));
@@ -48,7 +48,8 @@ put_versions(const Current *current, int versions)
 {
 	(void) catalog_execute("UPDATE s3export.current SET versions = $2"
 						   " WHERE connector_id = $1 AND versions < $2",
-						   "in", current->connector->connector_id, (int32) versions);
+						   param_int8(current->connector->connector_id),
+						   param_int4((int32) versions));
 }
 
 /* Within a scope. */
@@ -60,7 +61,8 @@ put_tables(const Current *current, const CurrentProgress *progress)
 		" FROM " CURRENT_TABLES_FROM_JSON(
 			"$2::jsonb") " WHERE t.connector_id = $1"
 						 " AND t.relid = p.relid AND t.version < p.version",
-		"it", current->connector->connector_id, current_tables_to_json(progress->tables));
+		param_int8(current->connector->connector_id),
+		param_text(current_tables_to_json(progress->tables)));
 	put_versions(current, progress->versions);
 }
 
@@ -68,8 +70,8 @@ put_tables(const Current *current, const CurrentProgress *progress)
 static void
 forget_batch(const Current *current)
 {
-	(void) catalog_execute("DELETE FROM s3export.current_batch WHERE connector_id = $1", "i",
-						   current->connector->connector_id);
+	(void) catalog_execute("DELETE FROM s3export.current_batch WHERE connector_id = $1",
+						   param_int8(current->connector->connector_id));
 }
 
 void
@@ -77,7 +79,8 @@ current_add_gap(const Current *current, const char *table, const char *reason)
 {
 	(void) catalog_execute("INSERT INTO s3export.current_gap (connector_id, table_name, reason)"
 						   " VALUES ($1, $2, $3)",
-						   "itt", current->connector->connector_id, table, reason);
+						   param_int8(current->connector->connector_id), param_text(table),
+						   param_text(reason));
 }
 
 /* Within a scope: the batch has told of them. */
@@ -86,7 +89,7 @@ forget_gaps(const Current *current, int64 last_gap)
 {
 	(void) catalog_execute("DELETE FROM s3export.current_gap"
 						   " WHERE connector_id = $1 AND gap_id <= $2",
-						   "ii", current->connector->connector_id, last_gap);
+						   param_int8(current->connector->connector_id), param_int8(last_gap));
 }
 
 /* Within a scope. */
@@ -101,10 +104,11 @@ put_totals(const Current *current, const CurrentProgress *progress)
 						" last_job_id = coalesce(nullif($6, 0), last_job_id),"
 						" last_delivery_at = $7, last_timeline = greatest(last_timeline, $8)"
 						" WHERE connector_id = $1",
-						"iiiitiznt", current->connector->connector_id, (int64) progress->events,
-						(int64) progress->files, (int64) progress->bytes, progress->last_file,
-						progress->job_id, GetCurrentTimestamp(), (int32) progress->timeline,
-						progress->batch));
+						param_int8(current->connector->connector_id),
+						param_int8((int64) progress->events), param_int8((int64) progress->files),
+						param_int8((int64) progress->bytes), param_text(progress->last_file),
+						param_int8(progress->job_id), param_timestamptz(GetCurrentTimestamp()),
+						param_int4((int32) progress->timeline), param_text(progress->batch)));
 	put_tables(current, progress);
 	forget_gaps(current, progress->last_gap);
 }
@@ -149,7 +153,7 @@ current_launching(const Current *current, XLogRecPtr position, bool copies, bool
 	catalog_begin_transaction(&transaction);
 	expect_one(current, catalog_execute("SELECT FROM s3export.current WHERE connector_id = $1"
 										" FOR KEY SHARE",
-										"i", id));
+										param_int8(id)));
 	(void) catalog_execute(
 		"INSERT INTO s3export.current_state AS s (connector_id, state, slot_name,"
 		" system_identifier, publication_oid, delivered_lsn, launched_at, caught_up_at)"
@@ -162,17 +166,17 @@ current_launching(const Current *current, XLogRecPtr position, bool copies, bool
 			"s",
 			"excluded.system_identifier") ","
 										  " caught_up_at = excluded.caught_up_at," CURRENT_FORGET_FAILURES,
-		"ittiolz", id, current_state_name(sends ? CURRENT_LAUNCHING : CURRENT_RUNNING),
-		current_slot_name(id), (int64) GetSystemIdentifier(), current->publication_oid, position,
-		now);
+		param_int8(id), param_text(current_state_name(sends ? CURRENT_LAUNCHING : CURRENT_RUNNING)),
+		param_text(current_slot_name(id)), param_int8((int64) GetSystemIdentifier()),
+		param_oid(current->publication_oid), param_lsn(position), param_timestamptz(now));
 	(void) catalog_execute("UPDATE s3export.current_table"
 						   " SET added_lsn = NULL, since_lsn = NULL, copying = false"
 						   " WHERE connector_id = $1",
-						   "i", id);
+						   param_int8(id));
 	forget_batch(current);
 	/* A copy of all rows mends what readers have missed. */
-	(void) catalog_execute("DELETE FROM s3export.current_gap WHERE connector_id = $1 AND $2", "ib",
-						   id, copies);
+	(void) catalog_execute("DELETE FROM s3export.current_gap WHERE connector_id = $1 AND $2",
+						   param_int8(id), param_bool(copies));
 	if (!copies)
 		current_add_gap(current, NULL, "it was launched without the rows that were there");
 	if (!sends)
@@ -188,7 +192,7 @@ current_launched(const Current *current, const CurrentProgress *copied)
 	catalog_begin_transaction(&transaction);
 	expect_one(current, catalog_execute("UPDATE s3export.current_state SET state = 'running'"
 										" WHERE connector_id = $1 AND state = 'launching'",
-										"i", current->connector->connector_id));
+										param_int8(current->connector->connector_id)));
 	put_totals(current, copied);
 	record_launch(current, copied);
 	catalog_commit_transaction(&transaction);
@@ -204,7 +208,7 @@ current_launch_failed(const Current *current, const ErrorData *error)
 	(void) catalog_execute("UPDATE s3export.current_state SET state = 'stopped', slot_name = NULL,"
 						   " delivered_lsn = NULL, caught_up_at = NULL"
 						   " WHERE connector_id = $1",
-						   "i", current->connector->connector_id);
+						   param_int8(current->connector->connector_id));
 	initStringInfo(&detail);
 	say_error(&detail, error);
 	current_record(current->connector, "launch_failed", CURRENT_STOPPED, &detail);
@@ -226,7 +230,7 @@ current_begin_table(const Current *current, Oid relid)
 		" SELECT $1, c.oid, n.nspname, c.relname, true"
 		" FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $2"
 		" ON CONFLICT (connector_id, relid) DO UPDATE SET copying = true",
-		"io", current->connector->connector_id, relid);
+		param_int8(current->connector->connector_id), param_oid(relid));
 	catalog_commit_transaction(&transaction);
 }
 
@@ -243,7 +247,8 @@ pass_over(const Current *current, Oid relid, XLogRecPtr added, XLogRecPtr since)
 		" JOIN pg_class c ON c.oid = j.relid JOIN pg_namespace n ON n.oid = c.relnamespace"
 		" ON CONFLICT (connector_id, relid) DO UPDATE SET gone_lsn = NULL, waits_for = NULL,"
 		" added_lsn = excluded.added_lsn, since_lsn = excluded.since_lsn",
-		"ioll", current->connector->connector_id, relid, added, since);
+		param_int8(current->connector->connector_id), param_oid(relid), param_lsn(added),
+		param_lsn(since));
 }
 
 void
@@ -263,7 +268,7 @@ end_copying(const Current *current, Oid relid)
 	if (catalog_execute("UPDATE s3export.current_table SET copying = false"
 						" WHERE connector_id = $1 AND relid = $2"
 						" RETURNING format('%I.%I', schema_name, table_name) AS name",
-						"io", current->connector->connector_id, relid) == 0)
+						param_int8(current->connector->connector_id), param_oid(relid)) == 0)
 		return NULL;
 	return catalog_text(0, "name");
 }
@@ -298,7 +303,7 @@ current_table_failed(const Current *current, Oid relid, XLogRecPtr added, const 
 	(void) catalog_execute("UPDATE s3export.current_table SET gone_lsn = since_lsn,"
 						   " waits_for = pg_snapshot_xmax(pg_current_snapshot())"
 						   " WHERE connector_id = $1 AND since_lsn = $2 AND waits_for IS NULL",
-						   "il", current->connector->connector_id, PG_UINT64_MAX);
+						   param_int8(current->connector->connector_id), param_lsn(PG_UINT64_MAX));
 	initStringInfo(&detail);
 	current_say_text(&detail, "table", end_copying(current, relid));
 	say_error(&detail, error);
@@ -314,7 +319,7 @@ current_forget_table(const Current *current, Oid relid)
 	catalog_begin_transaction(&transaction);
 	(void) catalog_execute("DELETE FROM s3export.current_table WHERE connector_id = $1"
 						   " AND relid = $2 AND copying AND version = 0 AND since_lsn IS NULL",
-						   "io", current->connector->connector_id, relid);
+						   param_int8(current->connector->connector_id), param_oid(relid));
 	(void) end_copying(current, relid);
 	catalog_commit_transaction(&transaction);
 }
@@ -417,11 +422,14 @@ current_begin_batch(Current *current, CurrentBatch *batch, List *gaps, MemoryCon
 		" sendable, header, null_string, force_quote, last_gap)"
 		" VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9, $10, $11, $12::oid[], $13, $14,"
 		" $15, $16)",
-		"ilnnnttnizotbtbi", current->connector->connector_id, batch->end, batch->events_per_file,
-		batch->open_files, batch->block_size, compress_name(batch->compression),
-		current_tables_to_json(batch->tables), batch->versions, (int64) batch->events,
-		batch->committed_at, batch->sender, oids_to_text(batch->sendable), batch->format.header,
-		batch->format.null_print, batch->format.force_quote, batch->last_gap);
+		param_int8(current->connector->connector_id), param_lsn(batch->end),
+		param_int4(batch->events_per_file), param_int4(batch->open_files),
+		param_int4(batch->block_size), param_text(compress_name(batch->compression)),
+		param_text(current_tables_to_json(batch->tables)), param_int4(batch->versions),
+		param_int8((int64) batch->events), param_timestamptz(batch->committed_at),
+		param_oid(batch->sender), param_text(oids_to_text(batch->sendable)),
+		param_bool(batch->format.header), param_text(batch->format.null_print),
+		param_bool(batch->format.force_quote), param_int8(batch->last_gap));
 	catalog_commit_transaction(&transaction);
 	warn_of_gaps(current, gaps);
 }
@@ -440,7 +448,7 @@ current_delivered(const Current *current, const CurrentProgress *progress)
 		"UPDATE s3export.current_state SET delivered_lsn = greatest(delivered_lsn, $2),"
 		" state = CASE state WHEN 'suspended' THEN 'running' ELSE state END," CURRENT_FORGET_FAILURES
 		"WHERE connector_id = $1",
-		"il", current->connector->connector_id, progress->position);
+		param_int8(current->connector->connector_id), param_lsn(progress->position));
 	forget_batch(current);
 	if (state == CURRENT_SUSPENDED || failures > 0)
 		current_record(current->connector, "recovered",
@@ -452,10 +460,11 @@ current_delivered(const Current *current, const CurrentProgress *progress)
 static void
 put_position(const Current *current, XLogRecPtr position)
 {
-	expect_one(current, catalog_execute("UPDATE s3export.current_state"
-										" SET delivered_lsn = greatest(delivered_lsn, $2)"
-										" WHERE connector_id = $1",
-										"il", current->connector->connector_id, position));
+	expect_one(current,
+			   catalog_execute("UPDATE s3export.current_state"
+							   " SET delivered_lsn = greatest(delivered_lsn, $2)"
+							   " WHERE connector_id = $1",
+							   param_int8(current->connector->connector_id), param_lsn(position)));
 }
 
 void
@@ -495,7 +504,7 @@ current_end_waits(const Current *current)
 		" since_lsn = pg_current_wal_insert_lsn(),"
 		" gone_lsn = CASE WHEN gone_lsn IS NOT NULL THEN pg_current_wal_insert_lsn() END"
 		" WHERE connector_id = $1 AND waits_for <= pg_snapshot_xmin(pg_current_snapshot())",
-		"i", current->connector->connector_id);
+		param_int8(current->connector->connector_id));
 	catalog_commit_transaction(&transaction);
 }
 
@@ -505,10 +514,10 @@ forget_gone_tables(const Current *current, XLogRecPtr position)
 {
 	(void) catalog_execute("DELETE FROM s3export.current_table"
 						   " WHERE connector_id = $1 AND gone_lsn <= $2",
-						   "il", current->connector->connector_id, position);
+						   param_int8(current->connector->connector_id), param_lsn(position));
 	(void) catalog_execute("UPDATE s3export.current_table SET added_lsn = NULL, since_lsn = NULL"
 						   " WHERE connector_id = $1 AND since_lsn <= $2",
-						   "il", current->connector->connector_id, position);
+						   param_int8(current->connector->connector_id), param_lsn(position));
 }
 
 void
@@ -525,18 +534,18 @@ current_caught_up(const Current *current, XLogRecPtr position, TimestampTz since
 	{
 		(void) catalog_execute("UPDATE s3export.current_state SET" CURRENT_FORGET_FAILURES
 							   "WHERE connector_id = $1",
-							   "i", current->connector->connector_id);
+							   param_int8(current->connector->connector_id));
 		current_record(current->connector, "recovered", state, NULL);
 	}
 	(void) catalog_execute("UPDATE s3export.current_state SET caught_up_at = $2,"
 						   " last_delivery_at = $3, delivered_lsn = greatest(delivered_lsn, $4)"
 						   " WHERE connector_id = $1",
-						   "izzl", current->connector->connector_id, since, GetCurrentTimestamp(),
-						   position);
+						   param_int8(current->connector->connector_id), param_timestamptz(since),
+						   param_timestamptz(GetCurrentTimestamp()), param_lsn(position));
 	(void) catalog_execute("UPDATE s3export.current_state SET publication_oid ="
 						   " next_publication_oid, next_publication_oid = NULL, replaced_lsn = NULL"
 						   " WHERE connector_id = $1 AND replaced_lsn <= $2",
-						   "il", current->connector->connector_id, position);
+						   param_int8(current->connector->connector_id), param_lsn(position));
 	forget_gone_tables(current, position);
 	catalog_commit_transaction(&transaction);
 }
@@ -551,8 +560,8 @@ current_upgraded(const Current *current, XLogRecPtr position)
 	(void) catalog_execute("UPDATE s3export.current_state s SET system_identifier = $2,"
 						   " publication_oid = 0, delivered_lsn = $3," NEXT_TIMELINES(
 							   "s", "$2") " WHERE connector_id = $1",
-						   "iil", current->connector->connector_id, (int64) GetSystemIdentifier(),
-						   position);
+						   param_int8(current->connector->connector_id),
+						   param_int8((int64) GetSystemIdentifier()), param_lsn(position));
 	forget_batch(current);
 	current_record(current->connector, "upgraded", current->state, NULL);
 	catalog_commit_transaction(&transaction);
@@ -576,9 +585,10 @@ current_failed(const Current *current, const ErrorData *error, bool suspends)
 		" CASE WHEN $3 THEN " LAST_PAUSE_SUSPENDED " ELSE " LAST_PAUSE " END) * interval '1 s',"
 		" error_code = $5, error_message = $6, error_detail = $7, error_hint = $8"
 		" WHERE connector_id = $1",
-		"itbztttt", current->connector->connector_id, current_state_name(after),
-		after == CURRENT_SUSPENDED, GetCurrentTimestamp(), unpack_sql_state(error->sqlerrcode),
-		error->message, error->detail, error->hint);
+		param_int8(current->connector->connector_id), param_text(current_state_name(after)),
+		param_bool(after == CURRENT_SUSPENDED), param_timestamptz(GetCurrentTimestamp()),
+		param_text(unpack_sql_state(error->sqlerrcode)), param_text(error->message),
+		param_text(error->detail), param_text(error->hint));
 	initStringInfo(&detail);
 	say_error(&detail, error);
 	current_record(current->connector, before != after ? "suspended" : "failed", after, &detail);
@@ -607,7 +617,8 @@ current_dropped(const Current *current, XLogRecPtr position, uint64 events)
 	(void) catalog_execute("UPDATE s3export.current_state SET events_dropped = events_dropped + $2,"
 						   " delivered_lsn = greatest(delivered_lsn, $3), warned = 100"
 						   " WHERE connector_id = $1",
-						   "iil", connector->connector_id, (int64) events, position);
+						   param_int8(connector->connector_id), param_int8((int64) events),
+						   param_lsn(position));
 	forget_batch(current);
 	current_add_gap(current, NULL, psprintf(UINT64_FORMAT " events were dropped", events));
 	initStringInfo(&detail);
@@ -657,7 +668,7 @@ current_warn(const Current *current)
 			   catalog_execute("UPDATE s3export.current_state SET warned = greatest(warned, $2)"
 							   " WHERE connector_id = $1"
 							   " RETURNING (pg_current_wal_lsn() - delivered_lsn)::bigint AS lag",
-							   "in", connector->connector_id, (int32) percent));
+							   param_int8(connector->connector_id), param_int4((int32) percent)));
 	lag = catalog_int64(0, "lag", NULL);
 	initStringInfo(&detail);
 	current_say_number(&detail, "percent", percent);
@@ -685,12 +696,12 @@ current_lost(const Current *current, const char *reason)
 
 	catalog_begin_transaction(&transaction);
 	(void) lock_state(current, NULL);
-	(void) catalog_execute("UPDATE s3export.current_state SET state = 'lost', error_code = $2,"
-						   " error_message = 'it has lost its place in the WAL',"
-						   " error_detail = $3, error_hint = '" CURRENT_LAUNCH_AGAIN
-						   "' WHERE connector_id = $1",
-						   "itt", current->connector->connector_id,
-						   unpack_sql_state(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), reason);
+	(void) catalog_execute(
+		"UPDATE s3export.current_state SET state = 'lost', error_code = $2,"
+		" error_message = 'it has lost its place in the WAL',"
+		" error_detail = $3, error_hint = '" CURRENT_LAUNCH_AGAIN "' WHERE connector_id = $1",
+		param_int8(current->connector->connector_id),
+		param_text(unpack_sql_state(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)), param_text(reason));
 	forget_batch(current);
 	initStringInfo(&detail);
 	current_say_lsn(&detail, "position", current->delivered);

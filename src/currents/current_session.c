@@ -71,13 +71,17 @@ current_insert(Connector *connector, const CurrentSettings *settings)
 			"$6") ","
 				  " coalesce($7, format('s3export.%s.%s', $13, $1)), coalesce($8, 'any'), $9,"
 				  " coalesce($10, ''), $11, " INTERVAL_OF_MS("$12") ")",
-		"itbtnittbtbit", connector->connector_id, publication, settings->publication == NULL,
-		settings->compression ? settings->compression : compress_name(COMPRESS_NONE),
-		settings->events_per_file != 0 ? settings->events_per_file : DEFAULT_EVENTS_PER_FILE,
-		settings->set_drop_after ? settings->drop_after : DEFAULT_DROP_AFTER, settings->feed,
-		settings->origin, !settings->set_header || settings->header, settings->null_print,
-		settings->force_quote, settings->set_heartbeat ? settings->heartbeat : -1,
-		object_path_encode(get_database_name(MyDatabaseId)));
+		param_int8(connector->connector_id), param_text(publication),
+		param_bool(settings->publication == NULL),
+		param_text(settings->compression ? settings->compression : compress_name(COMPRESS_NONE)),
+		param_int4(settings->events_per_file != 0 ? settings->events_per_file
+												  : DEFAULT_EVENTS_PER_FILE),
+		param_int8(settings->set_drop_after ? settings->drop_after : DEFAULT_DROP_AFTER),
+		param_text(settings->feed), param_text(settings->origin),
+		param_bool(!settings->set_header || settings->header), param_text(settings->null_print),
+		param_bool(settings->force_quote),
+		param_int8(settings->set_heartbeat ? settings->heartbeat : -1),
+		param_text(object_path_encode(get_database_name(MyDatabaseId))));
 	catalog_leave(&scope);
 }
 
@@ -91,10 +95,10 @@ lock_row(Connector *connector, MemoryContext context)
 	Current *current = MemoryContextAllocZero(context, sizeof(Current));
 
 	note_change();
-	(void) catalog_execute("SELECT FROM s3export.current WHERE connector_id = $1 FOR UPDATE", "i",
-						   connector->connector_id);
+	(void) catalog_execute("SELECT FROM s3export.current WHERE connector_id = $1 FOR UPDATE",
+						   param_int8(connector->connector_id));
 	(void) catalog_execute("SELECT FROM s3export.current_state WHERE connector_id = $1 FOR UPDATE",
-						   "i", connector->connector_id);
+						   param_int8(connector->connector_id));
 	current->connector = connector;
 	if (!current_read(current, context))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -153,7 +157,7 @@ replace_publication(const Current *current, const char *name)
 	catalog_enter(&scope);
 	(void) catalog_execute("UPDATE s3export.current SET publication = $2, owns_publication = false"
 						   " WHERE connector_id = $1",
-						   "it", current->connector->connector_id, name);
+						   param_int8(current->connector->connector_id), param_text(name));
 	catalog_leave(&scope);
 }
 
@@ -167,14 +171,14 @@ current_move(Connector *connector)
 	note_change();
 	exclude_deliveries(connector);
 	catalog_enter(&scope);
-	interrupted = catalog_execute("SELECT FROM s3export.current_batch WHERE connector_id = $1", "i",
-								  connector->connector_id) > 0;
+	interrupted = catalog_execute("SELECT FROM s3export.current_batch WHERE connector_id = $1",
+								  param_int8(connector->connector_id)) > 0;
 	(void) catalog_execute("UPDATE s3export.current_table SET columns = NULL"
 						   " WHERE connector_id = $1",
-						   "i", connector->connector_id);
+						   param_int8(connector->connector_id));
 	(void) catalog_execute("UPDATE s3export.current_state SET last_batch = NULL"
 						   " WHERE connector_id = $1",
-						   "i", connector->connector_id);
+						   param_int8(connector->connector_id));
 	catalog_leave(&scope);
 	if (interrupted)
 		ereport(
@@ -194,8 +198,8 @@ rename_feed(Connector *connector, const char *feed)
 
 	current_move(connector);
 	catalog_enter(&scope);
-	(void) catalog_execute("UPDATE s3export.current SET feed = $2 WHERE connector_id = $1", "it",
-						   connector->connector_id, feed);
+	(void) catalog_execute("UPDATE s3export.current SET feed = $2 WHERE connector_id = $1",
+						   param_int8(connector->connector_id), param_text(feed));
 	catalog_leave(&scope);
 }
 
@@ -223,10 +227,13 @@ current_update(Connector *connector, const CurrentSettings *settings, bool new_o
 				  " heartbeat = CASE WHEN $12 THEN " INTERVAL_OF_MS(
 					  "$13") " ELSE heartbeat END"
 							 " WHERE connector_id = $1",
-		"itnbitbbtbbbi", connector->connector_id, settings->compression, settings->events_per_file,
-		settings->set_drop_after, settings->drop_after, settings->origin, settings->set_header,
-		settings->header, settings->null_print, settings->set_force_quote, settings->force_quote,
-		settings->set_heartbeat, settings->heartbeat);
+		param_int8(connector->connector_id), param_text(settings->compression),
+		param_int4(settings->events_per_file), param_bool(settings->set_drop_after),
+		param_int8(settings->drop_after), param_text(settings->origin),
+		param_bool(settings->set_header), param_bool(settings->header),
+		param_text(settings->null_print), param_bool(settings->set_force_quote),
+		param_bool(settings->force_quote), param_bool(settings->set_heartbeat),
+		param_int8(settings->heartbeat));
 	catalog_leave(&scope);
 	if (settings->feed != NULL && strcmp(settings->feed, current->feed) != 0)
 		rename_feed(connector, settings->feed);
@@ -244,12 +251,17 @@ current_delete(Connector *connector)
 	if (current != NULL)
 		current_drop_publication(current);
 	catalog_enter(&scope);
-	(void) catalog_execute("DELETE FROM s3export.current_event WHERE connector_id = $1", "i", id);
-	(void) catalog_execute("DELETE FROM s3export.current_batch WHERE connector_id = $1", "i", id);
-	(void) catalog_execute("DELETE FROM s3export.current_gap WHERE connector_id = $1", "i", id);
-	(void) catalog_execute("DELETE FROM s3export.current_table WHERE connector_id = $1", "i", id);
-	(void) catalog_execute("DELETE FROM s3export.current_state WHERE connector_id = $1", "i", id);
-	(void) catalog_execute("DELETE FROM s3export.current WHERE connector_id = $1", "i", id);
+	(void) catalog_execute("DELETE FROM s3export.current_event WHERE connector_id = $1",
+						   param_int8(id));
+	(void) catalog_execute("DELETE FROM s3export.current_batch WHERE connector_id = $1",
+						   param_int8(id));
+	(void) catalog_execute("DELETE FROM s3export.current_gap WHERE connector_id = $1",
+						   param_int8(id));
+	(void) catalog_execute("DELETE FROM s3export.current_table WHERE connector_id = $1",
+						   param_int8(id));
+	(void) catalog_execute("DELETE FROM s3export.current_state WHERE connector_id = $1",
+						   param_int8(id));
+	(void) catalog_execute("DELETE FROM s3export.current WHERE connector_id = $1", param_int8(id));
 	catalog_leave(&scope);
 	current_drop_slot_at_commit(id);
 }
@@ -303,7 +315,7 @@ current_pause(Connector *connector)
 	(void) catalog_execute(
 		"UPDATE s3export.current_state SET state = 'paused'," CURRENT_FORGET_FAILURES
 		"WHERE connector_id = $1",
-		"i", connector->connector_id);
+		param_int8(connector->connector_id));
 	current_record(connector, "paused", CURRENT_PAUSED, NULL);
 	catalog_leave(&scope);
 }
@@ -320,13 +332,13 @@ current_resume(Connector *connector)
 	if (current->state == CURRENT_SUSPENDED)
 		(void) catalog_execute("UPDATE s3export.current_state SET next_try_at = NULL"
 							   " WHERE connector_id = $1",
-							   "i", connector->connector_id);
+							   param_int8(connector->connector_id));
 	else
 	{
 		(void) catalog_execute(
 			"UPDATE s3export.current_state SET state = 'running'," CURRENT_FORGET_FAILURES
 			"WHERE connector_id = $1",
-			"i", connector->connector_id);
+			param_int8(connector->connector_id));
 		current_record(connector, "resumed", CURRENT_RUNNING, NULL);
 	}
 	catalog_leave(&scope);
@@ -345,9 +357,9 @@ current_stop(Connector *connector)
 	(void) catalog_execute("UPDATE s3export.current_state SET state = 'stopped', slot_name = NULL,"
 						   " delivered_lsn = NULL, caught_up_at = NULL," CURRENT_FORGET_FAILURES
 						   "WHERE connector_id = $1",
-						   "i", connector->connector_id);
-	(void) catalog_execute("DELETE FROM s3export.current_batch WHERE connector_id = $1", "i",
-						   connector->connector_id);
+						   param_int8(connector->connector_id));
+	(void) catalog_execute("DELETE FROM s3export.current_batch WHERE connector_id = $1",
+						   param_int8(connector->connector_id));
 	current_record(connector, "stopped", CURRENT_STOPPED, NULL);
 	catalog_leave(&scope);
 	current_drop_slot_at_commit(connector->connector_id);
@@ -367,7 +379,7 @@ current_wake(const Connector *connector, bool validated)
 		catalog_execute(
 			"UPDATE s3export.current_state SET state = 'running'," CURRENT_FORGET_FAILURES
 			"WHERE connector_id = $1 AND state = 'suspended'",
-			"i", connector->connector_id) > 0)
+			param_int8(connector->connector_id)) > 0)
 	{
 		note_change();
 		current_record(connector, "recovered", CURRENT_RUNNING, NULL);
@@ -375,7 +387,7 @@ current_wake(const Connector *connector, bool validated)
 	if (catalog_execute("UPDATE s3export.current_state u SET next_try_at = NULL"
 						" FROM s3export.connector c WHERE c.connector_id = u.connector_id"
 						" AND c.credential_id = $1 AND u.state = 'suspended'",
-						"i", connector->credential_id) > 0)
+						param_int8(connector->credential_id)) > 0)
 		note_change();
 	catalog_leave(&scope);
 }
@@ -390,8 +402,7 @@ current_wake_roles(void)
 			"UPDATE s3export.current_state u SET next_try_at = NULL"
 			" FROM s3export.connector c JOIN s3export.credential k USING (credential_id)"
 			" WHERE c.connector_id = u.connector_id AND k.role_arn IS NOT NULL"
-			" AND u.state = 'suspended'",
-			"") > 0)
+			" AND u.state = 'suspended'") > 0)
 		note_change();
 	catalog_leave(&scope);
 }
@@ -420,7 +431,7 @@ current_list(void)
 		" LEFT JOIN s3export.current_state u USING (connector_id)"
 		" WHERE pg_has_role($1, c.owner, 'USAGE')"
 		" ORDER BY coalesce(u.failures, 0) > 0, c.name",
-		"oz", scope.userid, GetCurrentTimestamp());
+		param_oid(scope.userid), param_timestamptz(GetCurrentTimestamp()));
 	for (uint64 i = 0; i < rows; i++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);

@@ -48,7 +48,7 @@ current_read_tables(int64 connector_id, MemoryContext context)
 										 " FROM s3export.current_table WHERE connector_id = $1"
 										 " AND (version > 0 OR since_lsn IS NOT NULL)"
 										 " ORDER BY relid",
-										 "i", connector_id);
+										 param_int8(connector_id));
 
 	for (uint64 i = 0; i < rows; i++)
 		tables = current_append_table(tables, i, context);
@@ -114,7 +114,7 @@ current_source_tables(const Current *current, Oid joined)
 	uint64        rows;
 
 	catalog_enter(&scope);
-	rows = catalog_execute(SOURCE_TABLES, "oo", current->published, joined);
+	rows = catalog_execute(SOURCE_TABLES, param_oid(current->published), param_oid(joined));
 	for (uint64 i = 0; i < rows; i++)
 	{
 		MemoryContext       old = MemoryContextSwitchTo(context);
@@ -149,7 +149,8 @@ current_require_unpublished(const Current *current, Oid relid)
 			" FROM s3export.current_table t WHERE t.connector_id = $1"
 			" AND t.relid IN (SELECT relid FROM joined) AND t.since_lsn > $3"
 			" ORDER BY name LIMIT 1",
-			"iol", current->connector->connector_id, relid, current->delivered) > 0)
+			param_int8(current->connector->connector_id), param_oid(relid),
+			param_lsn(current->delivered)) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("changes of table %s from when it was added last are still to be delivered",
@@ -164,7 +165,7 @@ current_require_unpublished(const Current *current, Oid relid)
 			" SELECT i.inhrelid FROM joined j JOIN pg_inherits i ON i.inhparent = j.relid)"
 			" SELECT format('%I.%I', schema_name, table_name) AS name FROM published"
 			" WHERE relid IN (SELECT relid FROM joined) ORDER BY name LIMIT 1",
-			"oo", current->published, relid) > 0)
+			param_oid(current->published), param_oid(relid)) > 0)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -232,7 +233,8 @@ static List *
 find_changes(const Current *current, Oid publication, MemoryContext context)
 {
 	List  *changes = NIL;
-	uint64 rows = catalog_execute(CHANGES, "oi", publication, current->connector->connector_id);
+	uint64 rows = catalog_execute(CHANGES, param_oid(publication),
+								  param_int8(current->connector->connector_id));
 
 	for (uint64 i = 0; i < rows; i++)
 	{
@@ -264,13 +266,13 @@ put_published(const Current *current, Oid publication)
 		" table_name = excluded.table_name, gone_lsn = NULL"
 		" WHERE t.gone_lsn IS NOT NULL"
 		" OR (t.schema_name, t.table_name) <> (excluded.schema_name, excluded.table_name)",
-		"oi", publication, current->connector->connector_id);
+		param_oid(publication), param_int8(current->connector->connector_id));
 	(void) catalog_execute(
 		CURRENT_PUBLISHED
 		"UPDATE s3export.current_table t SET gone_lsn = pg_current_wal_insert_lsn()"
 		" WHERE connector_id = $2 AND gone_lsn IS NULL"
 		" AND NOT EXISTS (SELECT FROM published p WHERE p.relid = t.relid)",
-		"oi", publication, current->connector->connector_id);
+		param_oid(publication), param_int8(current->connector->connector_id));
 }
 
 /* "added": "public.a, public.b" */
@@ -347,7 +349,7 @@ count_tables(const Current *current)
 {
 	(void) catalog_execute("SELECT count(*) FROM s3export.current_table"
 						   " WHERE connector_id = $1 AND gone_lsn IS NULL",
-						   "i", current->connector->connector_id);
+						   param_int8(current->connector->connector_id));
 	return (int) catalog_int64(0, "count", NULL);
 }
 
@@ -357,7 +359,7 @@ list_published(const Current *current, MemoryContext context)
 {
 	uint64 rows = catalog_execute("SELECT relid FROM s3export.current_table"
 								  " WHERE connector_id = $1 AND gone_lsn IS NULL",
-								  "i", current->connector->connector_id);
+								  param_int8(current->connector->connector_id));
 
 	return catalog_oids(rows, "relid", context);
 }
@@ -369,7 +371,7 @@ forget_interrupted_copies(const Current *current, StringInfo names, MemoryContex
 	uint64         rows = catalog_execute("UPDATE s3export.current_table SET copying = false"
 												  " WHERE connector_id = $1 AND copying"
 												  " RETURNING schema_name, table_name",
-										  "i", current->connector->connector_id);
+										  param_int8(current->connector->connector_id));
 	List          *tables = NIL;
 	StringInfoData detail;
 	ListCell      *cell;
@@ -405,14 +407,15 @@ put_publication(const Current *current, bool replaced)
 		(void) catalog_execute(
 			"UPDATE s3export.current_state SET next_publication_oid = $2,"
 			" replaced_lsn = pg_current_wal_insert_lsn() WHERE connector_id = $1",
-			"io", current->connector->connector_id, current->published);
+			param_int8(current->connector->connector_id), param_oid(current->published));
 	(void) catalog_execute("UPDATE s3export.current_state SET publication_oid = $2"
 						   " WHERE connector_id = $1 AND publication_oid = 0",
-						   "io", current->connector->connector_id, current->published);
+						   param_int8(current->connector->connector_id),
+						   param_oid(current->published));
 	(void) catalog_execute(
 		"UPDATE s3export.current u SET publication = p.pubname FROM pg_publication p"
 		" WHERE u.connector_id = $1 AND p.oid = $2 AND u.publication <> p.pubname",
-		"io", current->connector->connector_id, current->published);
+		param_int8(current->connector->connector_id), param_oid(current->published));
 }
 
 /* Within a scope: another publication has the name of the one that was there. */

@@ -310,12 +310,12 @@ override_object(FunctionCallInfo fcinfo, Connector *connector)
 static void
 require_data_export(const Connector *connector)
 {
-	if (strcmp(connector->kind, "data_export") != 0)
+	if (connector->kind != CONNECTOR_DATA_EXPORT)
 		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
 						errmsg("connector \"%s\" is not of kind \"data_export\"", connector->name),
 						errdetail("Nothing but the changes of its tables goes to the folder of a "
 								  "connector of kind \"%s\".",
-								  connector->kind),
+								  connector_kind_name(connector->kind)),
 						errhint("Use another connector, or create one with another folder_path and "
 								"credentials_from => %s.",
 								quote_literal_cstr(connector->name))));

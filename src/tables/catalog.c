@@ -196,74 +196,27 @@ execute_statement(const char *sql, bool latest, int nargs, Oid *argtypes, Datum 
 								true, 0);
 }
 
-static uint64
-bind_and_execute(const char *sql, bool latest, const char *types, va_list args)
+uint64
+catalog_execute_params(const char *sql, bool latest, int count, const CatalogParam *params)
 {
 	Oid   argtypes[MAX_PARAMETERS];
 	Datum values[MAX_PARAMETERS];
 	char  nulls[MAX_PARAMETERS];
-	int   nargs = (int) strlen(types);
 	int volatile result = 0;
 	bool within = executing; /* of a trigger of another statement of ours */
 
-	Assert(nargs <= MAX_PARAMETERS);
-	for (int i = 0; i < nargs; i++)
+	Assert(count <= MAX_PARAMETERS);
+	for (int i = 0; i < count; i++)
 	{
-		nulls[i] = ' ';
-		switch (types[i])
-		{
-			case 'i':
-				argtypes[i] = INT8OID;
-				values[i] = Int64GetDatum(va_arg(args, int64));
-				break;
-			case 'n':
-				argtypes[i] = INT4OID;
-				values[i] = Int32GetDatum(va_arg(args, int32));
-				break;
-			case 'o':
-				argtypes[i] = OIDOID;
-				values[i] = ObjectIdGetDatum(va_arg(args, Oid));
-				break;
-			case 'b':
-				argtypes[i] = BOOLOID;
-				values[i] = BoolGetDatum(va_arg(args, int));
-				break;
-			case 'z':
-				argtypes[i] = TIMESTAMPTZOID;
-				values[i] = Int64GetDatum(va_arg(args, int64));
-				break;
-			case 'l':
-				argtypes[i] = PG_LSNOID;
-				values[i] = LSNGetDatum(va_arg(args, XLogRecPtr));
-				nulls[i] = values[i] != 0 ? ' ' : 'n';
-				break;
-			case 't':
-			{
-				const char *text = va_arg(args, const char *);
-
-				argtypes[i] = TEXTOID;
-				values[i] = text ? CStringGetTextDatum(text) : (Datum) 0;
-				nulls[i] = text ? ' ' : 'n';
-				break;
-			}
-			case 'y':
-			{
-				bytea *data = va_arg(args, bytea *);
-
-				argtypes[i] = BYTEAOID;
-				values[i] = PointerGetDatum(data);
-				nulls[i] = data ? ' ' : 'n';
-				break;
-			}
-			default:
-				elog(ERROR, "unexpected parameter type \"%c\"", types[i]);
-		}
+		argtypes[i] = params[i].type;
+		values[i] = params[i].value;
+		nulls[i] = params[i].isnull ? 'n' : ' ';
 	}
 
 	executing = true;
 	PG_TRY();
 	{
-		result = execute_statement(sql, latest, nargs, argtypes, values, nulls);
+		result = execute_statement(sql, latest, count, argtypes, values, nulls);
 	}
 	PG_FINALLY();
 	{
@@ -273,30 +226,6 @@ bind_and_execute(const char *sql, bool latest, const char *types, va_list args)
 	if (result < 0)
 		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(result));
 	return SPI_processed;
-}
-
-uint64
-catalog_execute(const char *sql, const char *types, ...)
-{
-	va_list args;
-	uint64  processed;
-
-	va_start(args, types);
-	processed = bind_and_execute(sql, false, types, args);
-	va_end(args);
-	return processed;
-}
-
-uint64
-catalog_execute_latest(const char *sql, const char *types, ...)
-{
-	va_list args;
-	uint64  processed;
-
-	va_start(args, types);
-	processed = bind_and_execute(sql, true, types, args);
-	va_end(args);
-	return processed;
 }
 
 Oid

@@ -9,9 +9,13 @@
 #define S3EXPORT_CATALOG_H
 
 #include "access/xlog.h"
+#include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/pg_lsn.h"
 #include "utils/resowner.h"
+#include "utils/timestamp.h"
 
 /*
  * Between enter and leave the current user is the owner of the extension's
@@ -52,11 +56,12 @@ extern void catalog_doubt_caches(void);
 
 /*
  * Which server, of all that may have a copy of a row, this is: system_identifier,
- * data_directory, database and timeline; "iton".  A copy that was promoted has a
+ * data_directory, database and timeline.  A copy that was promoted has a
  * timeline of its own.
  */
-#define CATALOG_THIS_SERVER \
-	GetSystemIdentifier(), DataDir, MyDatabaseId, (int32) GetWALInsertionTimeLine()
+#define CATALOG_THIS_SERVER                                                                  \
+	param_int8((int64) GetSystemIdentifier()), param_text(DataDir), param_oid(MyDatabaseId), \
+		param_int4((int32) GetWALInsertionTimeLine())
 
 /*
  * In every background worker when it has connected, whatever the database and the role set:
@@ -75,20 +80,85 @@ extern void catalog_settle_connection(void);
 #define CATALOG_LOCK_TIMEOUT "10s"
 extern void catalog_settle_session(const char *application_name);
 
-/*
- * One statement within a scope, with SPI's results in SPI_tuptable.  "types"
- * has a letter a parameter: 'i' int8, 'n' int4, 't' text (a char *, NULL: null),
- * 'o' oid (of a role or not), 'b' bool, 'y' bytea (NULL: null), 'z' timestamptz,
- * 'l' pg_lsn (0: null).
- * Returns SPI's count of processed rows.
- */
-extern uint64 catalog_execute(const char *sql, const char *types, ...);
+/* The value of a parameter of a statement. */
+typedef struct CatalogParam
+{
+	Oid   type;
+	Datum value;
+	bool  isnull;
+} CatalogParam;
+
+static inline CatalogParam
+param_int4(int32 value)
+{
+	return (CatalogParam){.type = INT4OID, .value = Int32GetDatum(value)};
+}
+
+static inline CatalogParam
+param_int8(int64 value)
+{
+	return (CatalogParam){.type = INT8OID, .value = Int64GetDatum(value)};
+}
+
+static inline CatalogParam
+param_bool(bool value)
+{
+	return (CatalogParam){.type = BOOLOID, .value = BoolGetDatum(value)};
+}
+
+/* Of a role or anything else. */
+static inline CatalogParam
+param_oid(Oid value)
+{
+	return (CatalogParam){.type = OIDOID, .value = ObjectIdGetDatum(value)};
+}
+
+static inline CatalogParam
+param_timestamptz(TimestampTz value)
+{
+	return (CatalogParam){.type = TIMESTAMPTZOID, .value = TimestampTzGetDatum(value)};
+}
+
+/* InvalidXLogRecPtr: null. */
+static inline CatalogParam
+param_lsn(XLogRecPtr value)
+{
+	return (CatalogParam){PG_LSNOID, LSNGetDatum(value), value == InvalidXLogRecPtr};
+}
+
+/* NULL: null; so it is for a bytea. */
+static inline CatalogParam
+param_text(const char *value)
+{
+	return (CatalogParam){TEXTOID, value != NULL ? CStringGetTextDatum(value) : (Datum) 0,
+						  value == NULL};
+}
+
+static inline CatalogParam
+param_bytea(const bytea *value)
+{
+	return (CatalogParam){BYTEAOID, PointerGetDatum(value), value == NULL};
+}
 
 /*
- * The same, but it sees what has been committed by now, even where the snapshot
- * of the transaction is older.
+ * catalog_execute(sql, param_..., ...) runs one statement within a scope, with SPI's results in
+ * SPI_tuptable.  Returns SPI's count of processed rows.
  */
-extern uint64 catalog_execute_latest(const char *sql, const char *types, ...);
+#define catalog_execute(...) CATALOG_EXECUTE(false, __VA_ARGS__, {0})
+
+/*
+ * catalog_execute_latest also sees what has been committed by now where the snapshot of the
+ * transaction is older.
+ */
+#define catalog_execute_latest(...) CATALOG_EXECUTE(true, __VA_ARGS__, {0})
+
+/* The last parameter is a mark of the end, so that there may be none. */
+#define CATALOG_EXECUTE(latest, sql, ...)                                              \
+	catalog_execute_params(sql, latest, lengthof(((CatalogParam[]){__VA_ARGS__})) - 1, \
+						   (CatalogParam[]){__VA_ARGS__})
+
+extern uint64
+catalog_execute_params(const char *sql, bool latest, int count, const CatalogParam *params);
 
 /* Is one of these statements running?  For triggers on the tables. */
 extern bool catalog_is_executing(void);

@@ -25,6 +25,7 @@
 #include "tables/catalog.h"
 #include "tables/connector_internal.h"
 
+static const char *const kind_names[] = {"data_export", "currents"};
 static const char *const addressing_names[] = {"auto", "path", "virtual"};
 static const char *const payload_signing_names[] = {"auto", "signed", "unsigned"};
 
@@ -38,6 +39,22 @@ find_name(const char *const *names, int n, const char *value)
 			return i;
 	}
 	return -1;
+}
+
+bool
+connector_parse_kind(const char *value, ConnectorKind *kind)
+{
+	int found = find_name(kind_names, lengthof(kind_names), value);
+
+	if (found >= 0)
+		*kind = (ConnectorKind) found;
+	return found >= 0;
+}
+
+const char *
+connector_kind_name(ConnectorKind kind)
+{
+	return kind_names[kind];
 }
 
 bool
@@ -75,7 +92,7 @@ is_granted(int64 connector_id, Oid user, RowProof *proof, bool *overwrite)
 	uint64 rows = catalog_execute("SELECT grantee, overwrite, g AS row"
 								  " FROM s3export.connector_grant g WHERE connector_id = $1"
 								  " ORDER BY overwrite DESC",
-								  "i", connector_id);
+								  param_int8(connector_id));
 
 	for (uint64 i = 0; i < rows; i++)
 	{
@@ -124,7 +141,7 @@ connector_may_create(void)
 	catalog_enter(&scope);
 	(void) catalog_execute("SELECT has_function_privilege($1, 's3export.create_connector'::regproc,"
 						   " 'EXECUTE') AS allowed",
-						   "o", scope.userid);
+						   param_oid(scope.userid));
 	allowed = catalog_int64(0, "allowed", NULL) != 0;
 	catalog_leave(&scope);
 	return allowed;
@@ -152,7 +169,7 @@ load_row(Connector *connector, const char *name, int64 connector_id)
 			" LEFT JOIN s3export.credential k USING (credential_id)"
 			" LEFT JOIN s3export.secret s USING (credential_id)"
 			" WHERE c.name = $1 OR c.connector_id = $2",
-			"ti", name, connector_id) == 0)
+			param_text(name), param_int8(connector_id)) == 0)
 		return false;
 
 	row_proof_read(&connector->proofs[CONNECTOR_PROOF], "connector", 0, "connector_row");
@@ -161,7 +178,8 @@ load_row(Connector *connector, const char *name, int64 connector_id)
 	connector->connector_id = catalog_int64(0, "connector_id", NULL);
 	connector->name = catalog_text(0, "name");
 	connector->owner = (Oid) catalog_int64(0, "owner", NULL);
-	connector->kind = catalog_text(0, "kind");
+	if (!connector_parse_kind(catalog_text(0, "kind"), &connector->kind))
+		elog(ERROR, "connector \"%s\" is of an unknown kind", connector->name);
 	connector->folder_path = catalog_text(0, "folder_path");
 	connector->credential_id = catalog_int64(0, "credential_id", NULL);
 	connector->credential_owner = (Oid) catalog_int64(0, "credential_owner", &orphan);
@@ -214,8 +232,8 @@ load_connector(const char *name, ConnectorAccess access, bool lock, bool missing
 	catalog_enter(&scope);
 	/* A statement of its own, so that the next one sees what the lock waited for. */
 	if (lock)
-		(void) catalog_execute("SELECT FROM s3export.connector WHERE name = $1 FOR UPDATE", "t",
-							   name);
+		(void) catalog_execute("SELECT FROM s3export.connector WHERE name = $1 FOR UPDATE",
+							   param_text(name));
 	found = load_row(connector, name, 0);
 	if (found)
 		require_access(connector, access, scope.userid);
@@ -352,8 +370,9 @@ require_free_place(const Connector *connector, Oid user, bool reserved_alone)
 			" OR 'currents' IN (kind, $5) AND (" IS_INSIDE("folder_path", "$3") " OR " IS_INSIDE(
 				"$3", "folder_path") "))"
 									 " ORDER BY folder_path <> $3, name",
-			"ittttb", connector->connector_id, connector->s3.bucket, connector->folder_path,
-			connector->s3.endpoint_url, connector->kind, reserved_alone) == 0)
+			param_int8(connector->connector_id), param_text(connector->s3.bucket),
+			param_text(connector->folder_path), param_text(connector->s3.endpoint_url),
+			param_text(connector_kind_name(connector->kind)), param_bool(reserved_alone)) == 0)
 		return;
 	other_id = catalog_int64(0, "connector_id", NULL);
 	other = catalog_text(0, "name");
@@ -368,8 +387,8 @@ static void
 require_unique(const Connector *connector, Oid user)
 {
 	if (catalog_execute_latest(
-			"SELECT FROM s3export.connector WHERE connector_id <> $1 AND name = $2", "it",
-			connector->connector_id, connector->name) > 0)
+			"SELECT FROM s3export.connector WHERE connector_id <> $1 AND name = $2",
+			param_int8(connector->connector_id), param_text(connector->name)) > 0)
 		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
 						errmsg("connector \"%s\" already exists", connector->name)));
 	require_free_place(connector, user, connector->reserved);
@@ -410,8 +429,9 @@ connector_of_other_kind(const Connector *connector)
 						" OR EXISTS (SELECT FROM s3export.connector_grant g"
 						" WHERE g.connector_id = c.connector_id"
 						" AND pg_has_role($4, g.grantee, 'USAGE'))) ORDER BY name LIMIT 1",
-						"ttto", connector->s3.bucket, connector->s3.endpoint_url, connector->kind,
-						scope.userid) > 0)
+						param_text(connector->s3.bucket), param_text(connector->s3.endpoint_url),
+						param_text(connector_kind_name(connector->kind)),
+						param_oid(scope.userid)) > 0)
 		name = catalog_text(0, "name");
 	catalog_leave(&scope);
 	return name;
@@ -424,9 +444,8 @@ connector_of_other_kind(const Connector *connector)
 static void
 lock_places(const Connector *connector)
 {
-	bool currents = strcmp(connector->kind, "currents") == 0;
-
-	advisory_lock_bucket(connector->s3.endpoint_url, connector->s3.bucket, currents);
+	advisory_lock_bucket(connector->s3.endpoint_url, connector->s3.bucket,
+						 connector->kind == CONNECTOR_CURRENTS);
 }
 
 /* Within a scope: is its place another one than that in its row, or newly reserved? */
@@ -436,9 +455,10 @@ has_moved(const Connector *connector)
 	return catalog_execute("SELECT FROM s3export.connector WHERE connector_id = $1 AND bucket = $2"
 						   " AND folder_path = $3 AND endpoint_url IS NOT DISTINCT FROM $4"
 						   " AND reserved = $5",
-						   "itttb", connector->connector_id, connector->s3.bucket,
-						   connector->folder_path, connector->s3.endpoint_url,
-						   connector->reserved) == 0;
+						   param_int8(connector->connector_id), param_text(connector->s3.bucket),
+						   param_text(connector->folder_path),
+						   param_text(connector->s3.endpoint_url),
+						   param_bool(connector->reserved)) == 0;
 }
 
 void
@@ -471,15 +491,18 @@ connector_insert(Connector *connector, ConnectorValidation validation)
 			   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::boolean,"
 			   " $15, $16::jsonb, $17, $18, $19, CASE WHEN $20 THEN now() END, $21, $22)"
 			   " ON CONFLICT DO NOTHING RETURNING connector_id",
-			   "totittttttttttttttt"
-			   "bbb",
-			   connector->name, connector->owner, connector->kind, connector->credential_id,
-			   s3->endpoint_url, s3->bucket, connector->folder_path, s3->region,
-			   connector->credentials.sts_endpoint_url, addressing_names[s3->addressing],
-			   s3->expected_bucket_owner, s3->server_side_encryption, s3->kms_key_id,
-			   s3->bucket_key, s3->storage_class, connector->tags, s3->acl, s3->content_type,
-			   payload_signing_names[s3->payload_signing], validation == CONNECTOR_VALIDATED,
-			   connector->lent, connector->reserved) == 0)
+			   param_text(connector->name), param_oid(connector->owner),
+			   param_text(connector_kind_name(connector->kind)),
+			   param_int8(connector->credential_id), param_text(s3->endpoint_url),
+			   param_text(s3->bucket), param_text(connector->folder_path), param_text(s3->region),
+			   param_text(connector->credentials.sts_endpoint_url),
+			   param_text(addressing_names[s3->addressing]), param_text(s3->expected_bucket_owner),
+			   param_text(s3->server_side_encryption), param_text(s3->kms_key_id),
+			   param_text(s3->bucket_key), param_text(s3->storage_class),
+			   param_text(connector->tags), param_text(s3->acl), param_text(s3->content_type),
+			   param_text(payload_signing_names[s3->payload_signing]),
+			   param_bool(validation == CONNECTOR_VALIDATED), param_bool(connector->lent),
+			   param_bool(connector->reserved)) == 0)
 	{
 		CHECK_FOR_INTERRUPTS();
 		require_unique(connector, scope.userid);
@@ -506,18 +529,21 @@ connector_update(const Connector *connector, ConnectorValidation validation)
 		" acl = $16, content_type = $17, payload_signing = $18, credentials_lent = $22,"
 		" reserved = $23, validated_at = CASE $19"
 		" WHEN $20 THEN validated_at WHEN $21 THEN now() END WHERE connector_id = $1",
-		"itottttttttttttttt"
-		"nnnbb",
-		connector->connector_id, connector->name, connector->owner, s3->endpoint_url, s3->bucket,
-		connector->folder_path, s3->region, connector->credentials.sts_endpoint_url,
-		addressing_names[s3->addressing], s3->expected_bucket_owner, s3->server_side_encryption,
-		s3->kms_key_id, s3->bucket_key, s3->storage_class, connector->tags, s3->acl,
-		s3->content_type, payload_signing_names[s3->payload_signing], (int32) validation,
-		(int32) CONNECTOR_VALIDATION_KEPT, (int32) CONNECTOR_VALIDATED, connector->lent,
-		connector->reserved);
+		param_int8(connector->connector_id), param_text(connector->name),
+		param_oid(connector->owner), param_text(s3->endpoint_url), param_text(s3->bucket),
+		param_text(connector->folder_path), param_text(s3->region),
+		param_text(connector->credentials.sts_endpoint_url),
+		param_text(addressing_names[s3->addressing]), param_text(s3->expected_bucket_owner),
+		param_text(s3->server_side_encryption), param_text(s3->kms_key_id),
+		param_text(s3->bucket_key), param_text(s3->storage_class), param_text(connector->tags),
+		param_text(s3->acl), param_text(s3->content_type),
+		param_text(payload_signing_names[s3->payload_signing]), param_int4((int32) validation),
+		param_int4((int32) CONNECTOR_VALIDATION_KEPT), param_int4((int32) CONNECTOR_VALIDATED),
+		param_bool(connector->lent), param_bool(connector->reserved));
 	(void) catalog_execute("UPDATE s3export.credential SET owner = $2 WHERE credential_id = $1"
 						   " AND owner <> $2",
-						   "io", connector->credential_id, connector->credential_owner);
+						   param_int8(connector->credential_id),
+						   param_oid(connector->credential_owner));
 	catalog_leave(&scope);
 }
 
@@ -564,10 +590,10 @@ connector_delete(const Connector *connector)
 	CatalogScope scope;
 
 	catalog_enter(&scope);
-	(void) catalog_execute("DELETE FROM s3export.connector_grant WHERE connector_id = $1", "i",
-						   connector->connector_id);
-	(void) catalog_execute("DELETE FROM s3export.connector WHERE connector_id = $1", "i",
-						   connector->connector_id);
+	(void) catalog_execute("DELETE FROM s3export.connector_grant WHERE connector_id = $1",
+						   param_int8(connector->connector_id));
+	(void) catalog_execute("DELETE FROM s3export.connector WHERE connector_id = $1",
+						   param_int8(connector->connector_id));
 	connector_drop_unused_credentials(connector->credential_id);
 	catalog_leave(&scope);
 }
@@ -578,7 +604,7 @@ forget_dropped_grantees(const Connector *connector)
 {
 	(void) catalog_execute("DELETE FROM s3export.connector_grant WHERE connector_id = $1"
 						   " AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = grantee)",
-						   "i", connector->connector_id);
+						   param_int8(connector->connector_id));
 }
 
 void
@@ -591,7 +617,8 @@ connector_grant(const Connector *connector, Oid grantee, bool overwrite)
 	(void) catalog_execute("INSERT INTO s3export.connector_grant (connector_id, grantee, overwrite)"
 						   " VALUES ($1, $2, $3) ON CONFLICT (connector_id, grantee)"
 						   " DO UPDATE SET overwrite = EXCLUDED.overwrite",
-						   "iob", connector->connector_id, grantee, overwrite);
+						   param_int8(connector->connector_id), param_oid(grantee),
+						   param_bool(overwrite));
 	catalog_leave(&scope);
 }
 
@@ -604,7 +631,7 @@ connector_revoke(const Connector *connector, Oid grantee)
 	forget_dropped_grantees(connector);
 	(void) catalog_execute("DELETE FROM s3export.connector_grant"
 						   " WHERE connector_id = $1 AND grantee = $2",
-						   "io", connector->connector_id, grantee);
+						   param_int8(connector->connector_id), param_oid(grantee));
 	catalog_leave(&scope);
 }
 
@@ -631,7 +658,7 @@ connector_adopt(void)
 	catalog_enter(&scope);
 	for (size_t i = 0; i < lengthof(statements); i++)
 	{
-		uint64 rows = catalog_execute(statements[i][1], "");
+		uint64 rows = catalog_execute(statements[i][1]);
 
 		for (uint64 n = 0; n < rows; n++)
 		{

@@ -24,6 +24,12 @@ enum
 	CONNECTOR_PROOFS
 };
 
+typedef enum ConnectorKind
+{
+	CONNECTOR_DATA_EXPORT,
+	CONNECTOR_CURRENTS
+} ConnectorKind;
+
 /*
  * A connector authenticates with keys of its own, or with a role that the base
  * identity assumes (credentials.role_arn is set): then credentials holds the
@@ -35,7 +41,7 @@ typedef struct Connector
 	int64            connector_id; /* 0: not saved */
 	char            *name;         /* NULL: not to be saved */
 	Oid              owner;
-	char            *kind;               /* "data_export" or "currents" */
+	ConnectorKind    kind;
 	char            *folder_path;        /* normalised; "": the bucket's root */
 	int64            credential_id;      /* its own, 0: not saved */
 	Oid              credential_owner;   /* differs from owner where credentials are shared */
@@ -56,6 +62,12 @@ typedef enum ConnectorAccess
 	CONNECTOR_USAGE, /* the owner, its members, grantees, superusers */
 	CONNECTOR_OWNER  /* the owner, its members, superusers */
 } ConnectorAccess;
+
+/* "data_export" or "currents", as SQL has it. */
+extern const char *connector_kind_name(ConnectorKind kind);
+
+/* The kind of that name; false: there is none. */
+extern bool connector_parse_kind(const char *name, ConnectorKind *kind);
 
 /*
  * Raises ERRCODE_UNDEFINED_OBJECT when there is none, and

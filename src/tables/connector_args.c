@@ -114,9 +114,8 @@ args_set_name(Connector *connector, const char *argument, const char *value)
 void
 args_set_kind(Connector *connector, const char *value)
 {
-	if (strcmp(value, "data_export") != 0 && strcmp(value, "currents") != 0)
+	if (!connector_parse_kind(value, &connector->kind))
 		args_invalid_value("kind", value, "It is \"data_export\" or \"currents\".");
-	connector->kind = pstrdup(value);
 }
 
 void
@@ -132,7 +131,7 @@ require_room_for_files(const Connector *connector)
 {
 	size_t len;
 
-	if (strcmp(connector->kind, "currents") != 0)
+	if (connector->kind != CONNECTOR_CURRENTS)
 		return;
 	len = strlen(utf8_from_database(connector->folder_path));
 	if (len > MAX_CURRENTS_FOLDER)
@@ -164,7 +163,7 @@ set_default_folder(Connector *connector)
 {
 	const char *wrong = connector->name ? aws_names_check_key(connector->name) : NULL;
 
-	if (strcmp(connector->kind, "currents") == 0)
+	if (connector->kind == CONNECTOR_CURRENTS)
 		connector->folder_path = pstrdup("currents");
 	else if (wrong == NULL)
 		connector->folder_path = pstrdup(connector->name ? connector->name : "");

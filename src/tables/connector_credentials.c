@@ -34,7 +34,7 @@ external_id_of(Oid role, bool save, RowProof *proof)
 
 	memset(proof, 0, sizeof(*proof));
 	if (catalog_execute("SELECT external_id, e AS row FROM s3export.external_id e WHERE role = $1",
-						"o", role))
+						param_oid(role)))
 	{
 		row_proof_read(proof, "external_id", 0, "row");
 		return catalog_text(0, "external_id");
@@ -43,13 +43,13 @@ external_id_of(Oid role, bool save, RowProof *proof)
 	if (catalog_execute("SELECT 's3export-' || left(encode(sha256(convert_to(installation_id || ' '"
 						" || $1::text, 'UTF8')), 'hex'), 32) AS external_id"
 						" FROM s3export.installation",
-						"o", role) != 1)
+						param_oid(role)) != 1)
 		elog(ERROR, "table \"installation\" of extension \"s3export\" has lost its row");
 	external_id = catalog_text(0, "external_id");
 	if (save)
 		(void) catalog_execute("INSERT INTO s3export.external_id (role, external_id)"
 							   " VALUES ($1, $2) ON CONFLICT (role) DO NOTHING",
-							   "ot", role, external_id);
+							   param_oid(role), param_text(external_id));
 	return external_id;
 }
 
@@ -76,8 +76,7 @@ load_base_identity(Connector *connector)
 						" b AS identity_row, k AS credential_row"
 						" FROM s3export.base_identity b"
 						" LEFT JOIN s3export.credential k USING (credential_id)"
-						" LEFT JOIN s3export.secret s USING (credential_id)",
-						"") == 0)
+						" LEFT JOIN s3export.secret s USING (credential_id)") == 0)
 	{
 		credentials->ambient = guc_allow_ambient_credentials;
 		return;
@@ -183,7 +182,7 @@ connector_new_credential_id(void)
 	int64        credential_id;
 
 	catalog_enter(&scope);
-	(void) catalog_execute("SELECT nextval('s3export.credential_credential_id_seq') AS id", "");
+	(void) catalog_execute("SELECT nextval('s3export.credential_credential_id_seq') AS id");
 	credential_id = catalog_int64(0, "id", NULL);
 	catalog_leave(&scope);
 	return credential_id;
@@ -198,7 +197,7 @@ connector_stored_secret(void)
 	if (secret_has_key())
 		return NULL;
 	catalog_enter(&scope);
-	if (catalog_execute_latest("SELECT sealed FROM s3export.secret LIMIT 1", "") > 0)
+	if (catalog_execute_latest("SELECT sealed FROM s3export.secret LIMIT 1") > 0)
 		stored = catalog_bytea(0, "sealed");
 	catalog_leave(&scope);
 	return stored;
@@ -277,7 +276,7 @@ lock_shared_credentials(const Connector *other, Oid user)
 	if (catalog_execute("SELECT FROM s3export.connector JOIN s3export.credential k"
 						" USING (credential_id)"
 						" WHERE connector_id = $1 AND credential_id = $2 FOR SHARE OF k",
-						"ii", other->connector_id, other->credential_id) == 0)
+						param_int8(other->connector_id), param_int8(other->credential_id)) == 0)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("could not share the credentials of connector \"%s\"", other->name),
 						errdetail("They were changed at the same time.")));
@@ -335,8 +334,8 @@ connector_count_sharing(const Connector *connector)
 	int          count;
 
 	catalog_enter(&scope);
-	count = (int) catalog_execute("SELECT FROM s3export.connector WHERE credential_id = $1", "i",
-								  connector->credential_id);
+	count = (int) catalog_execute("SELECT FROM s3export.connector WHERE credential_id = $1",
+								  param_int8(connector->credential_id));
 	catalog_leave(&scope);
 	return count;
 }
@@ -354,13 +353,13 @@ static void
 save_secret(int64 credential_id, bytea *sealed)
 {
 	if (sealed == NULL)
-		(void) catalog_execute("DELETE FROM s3export.secret WHERE credential_id = $1", "i",
-							   credential_id);
+		(void) catalog_execute("DELETE FROM s3export.secret WHERE credential_id = $1",
+							   param_int8(credential_id));
 	else
 		(void) catalog_execute(
 			"INSERT INTO s3export.secret (credential_id, sealed) VALUES ($1, $2)"
 			" ON CONFLICT (credential_id) DO UPDATE SET sealed = EXCLUDED.sealed",
-			"iy", credential_id, sealed);
+			param_int8(credential_id), param_bytea(sealed));
 	/* Running exports that use it look again when they hear this. */
 	CacheInvalidateRelcacheByRelid(catalog_table("secret"));
 }
@@ -386,8 +385,9 @@ save_credential(int64 credential_id, Oid owner, const char *access_key_id, const
 									" role_arn = EXCLUDED.role_arn,"
 									" ambient = EXCLUDED.ambient,"
 									" version = credential.version + 1",
-						   "iottb", credential_id, owner, access_key_id, role_arn,
-						   access_key_id == NULL && role_arn == NULL);
+						   param_int8(credential_id), param_oid(owner), param_text(access_key_id),
+						   param_text(role_arn),
+						   param_bool(access_key_id == NULL && role_arn == NULL));
 }
 
 void
@@ -407,7 +407,8 @@ connector_credentials_shared(const Connector *connector)
 	return catalog_execute("SELECT FROM s3export.connector"
 						   " WHERE credential_id = $1 AND connector_id <> $2"
 						   " UNION ALL SELECT FROM s3export.base_identity WHERE credential_id = $1",
-						   "ii", connector->credential_id, connector->connector_id) > 0;
+						   param_int8(connector->credential_id),
+						   param_int8(connector->connector_id)) > 0;
 }
 
 void
@@ -415,13 +416,13 @@ connector_drop_unused_credentials(int64 credential_id)
 {
 	/* A statement of its own: the next one sees who began to share them meanwhile. */
 	(void) catalog_execute("SELECT FROM s3export.credential WHERE credential_id = $1 FOR UPDATE",
-						   "i", credential_id);
+						   param_int8(credential_id));
 	if (catalog_execute("DELETE FROM s3export.credential k WHERE credential_id = $1"
 						" AND NOT EXISTS (SELECT FROM s3export.connector c"
 						" WHERE c.credential_id = k.credential_id)"
 						" AND NOT EXISTS (SELECT FROM s3export.base_identity b"
 						" WHERE b.credential_id = k.credential_id)",
-						"i", credential_id) > 0)
+						param_int8(credential_id)) > 0)
 		save_secret(credential_id, NULL);
 }
 
@@ -434,20 +435,21 @@ connector_update_credentials(const Connector *connector, ConnectorValidation val
 	catalog_enter(&scope);
 	connector_claim_place(connector, scope.userid);
 	(void) catalog_execute("SELECT credential_id FROM s3export.connector WHERE connector_id = $1",
-						   "i", connector->connector_id);
+						   param_int8(connector->connector_id));
 	old_id = catalog_int64(0, "credential_id", NULL);
 	if (!connector->shares_credentials)
 		connector_save_credentials(connector, connector->credential_id != old_id);
 	/* Others that share new ones have not been tested with them. */
-	(void) catalog_execute("UPDATE s3export.connector SET credential_id = $1, validated_at ="
-						   " CASE WHEN connector_id = $2 AND $3 THEN now() END,"
-						   " credentials_lent = CASE WHEN connector_id = $2 THEN $5"
-						   " ELSE credentials_lent END,"
-						   " reserved = CASE WHEN connector_id = $2 THEN $6 ELSE reserved END"
-						   " WHERE connector_id = $2 OR (credential_id = $1 AND NOT $4)",
-						   "iibbbb", connector->credential_id, connector->connector_id,
-						   validation == CONNECTOR_VALIDATED, connector->shares_credentials,
-						   connector->lent, connector->reserved);
+	(void) catalog_execute(
+		"UPDATE s3export.connector SET credential_id = $1, validated_at ="
+		" CASE WHEN connector_id = $2 AND $3 THEN now() END,"
+		" credentials_lent = CASE WHEN connector_id = $2 THEN $5"
+		" ELSE credentials_lent END,"
+		" reserved = CASE WHEN connector_id = $2 THEN $6 ELSE reserved END"
+		" WHERE connector_id = $2 OR (credential_id = $1 AND NOT $4)",
+		param_int8(connector->credential_id), param_int8(connector->connector_id),
+		param_bool(validation == CONNECTOR_VALIDATED), param_bool(connector->shares_credentials),
+		param_bool(connector->lent), param_bool(connector->reserved));
 	if (connector->credential_id != old_id)
 		connector_drop_unused_credentials(old_id);
 	catalog_leave(&scope);
@@ -462,13 +464,12 @@ connector_set_identity(const char *access_key_id, const char *secret, const char
 	bytea       *sealed;
 
 	catalog_enter(&scope);
-	(void) catalog_execute("LOCK TABLE s3export.base_identity IN SHARE ROW EXCLUSIVE MODE", "");
-	is_new = catalog_execute("SELECT credential_id FROM s3export.base_identity", "") == 0;
+	(void) catalog_execute("LOCK TABLE s3export.base_identity IN SHARE ROW EXCLUSIVE MODE");
+	is_new = catalog_execute("SELECT credential_id FROM s3export.base_identity") == 0;
 	if (is_new)
 		(void) catalog_execute("INSERT INTO s3export.base_identity (credential_id)"
 							   " VALUES (nextval('s3export.credential_credential_id_seq'))"
-							   " RETURNING credential_id",
-							   "");
+							   " RETURNING credential_id");
 	credential_id = catalog_int64(0, "credential_id", NULL);
 	catalog_leave(&scope);
 
@@ -506,7 +507,8 @@ find_new_keys(Connector *connector)
 	if (catalog_execute("SELECT k.access_key_id, k.version, s.sealed, k AS row"
 						" FROM s3export.credential k JOIN s3export.secret s USING (credential_id)"
 						" WHERE credential_id = $1 AND version > $2 AND access_key_id IS NOT NULL",
-						"ii", credentials->credential_id, connector->keys_version) == 0)
+						param_int8(credentials->credential_id),
+						param_int8(connector->keys_version)) == 0)
 		return false;
 	row_proof_read(&proof, "credential", 0, "row");
 	row_require_proof(&proof, false);

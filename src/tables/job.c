@@ -59,13 +59,14 @@ job_begin(int64 job_id, const JobRequest *request, const char *uri)
 	catalog_begin_transaction(&transaction);
 	if (request->job_id != 0)
 	{
-		expect_one(job_id,
-				   catalog_execute("UPDATE s3export.job SET uri = $2, uploader_pid = $3,"
-								   " pipe = $4, endpoint_url = $5, first_key = $7"
-								   " WHERE job_id = $1 AND state = 'running' AND leader_pid = $6"
-								   " RETURNING attempts > 1 AS again",
-								   "itnitnt", job_id, uri, MyProcPid, (int64) request->pipe,
-								   request->endpoint_url, request->leader_pid, request->first_key));
+		expect_one(job_id, catalog_execute(
+							   "UPDATE s3export.job SET uri = $2, uploader_pid = $3,"
+							   " pipe = $4, endpoint_url = $5, first_key = $7"
+							   " WHERE job_id = $1 AND state = 'running' AND leader_pid = $6"
+							   " RETURNING attempts > 1 AS again",
+							   param_int8(job_id), param_text(uri), param_int4(MyProcPid),
+							   param_int8((int64) request->pipe), param_text(request->endpoint_url),
+							   param_int4(request->leader_pid), param_text(request->first_key)));
 		again = catalog_int64(0, "again", NULL) != 0;
 	}
 	else
@@ -75,9 +76,11 @@ job_begin(int64 job_id, const JobRequest *request, const char *uri)
 			" leader_pid, uploader_pid, pipe, first_key, attempts)"
 			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'running',"
 			" pg_catalog.clock_timestamp(), $13, $14, $15, $16, 1)",
-			"ioitttttitonnnit", job_id, request->owner, request->connector_id, request->connector,
-			request->endpoint_url, request->source, request->path, uri, CATALOG_THIS_SERVER,
-			request->leader_pid, MyProcPid, (int64) request->pipe, request->first_key);
+			param_int8(job_id), param_oid(request->owner), param_int8(request->connector_id),
+			param_text(request->connector), param_text(request->endpoint_url),
+			param_text(request->source), param_text(request->path), param_text(uri),
+			CATALOG_THIS_SERVER, param_int4(request->leader_pid), param_int4(MyProcPid),
+			param_int8((int64) request->pipe), param_text(request->first_key));
 	catalog_commit_transaction(&transaction);
 	return again;
 }
@@ -95,9 +98,10 @@ put_file(int64 job_id, JobFile *file, const char *state)
 		" rows = EXCLUDED.rows, bytes = EXCLUDED.bytes, parts = EXCLUDED.parts,"
 		" etag = EXCLUDED.etag, crc32c = EXCLUDED.crc32c,"
 		" finished_at = CASE WHEN EXCLUDED.state = 'done' THEN pg_catalog.clock_timestamp() END",
-		"intttttiintt", job_id, file->number, file->key, file->uri, state, file->upload_id,
-		file->token, (int64) file->rows, (int64) file->bytes, file->parts, file->etag,
-		file->crc32c);
+		param_int8(job_id), param_int4(file->number), param_text(file->key), param_text(file->uri),
+		param_text(state), param_text(file->upload_id), param_text(file->token),
+		param_int8((int64) file->rows), param_int8((int64) file->bytes), param_int4(file->parts),
+		param_text(file->etag), param_text(file->crc32c));
 	file->begun = true;
 }
 
@@ -139,7 +143,7 @@ job_set_completing(int64 job_id, List *files)
 	put_files(job_id, files, "completing");
 	expect_one(job_id, catalog_execute("UPDATE s3export.job SET state = 'completing'"
 									   " WHERE job_id = $1",
-									   "i", job_id));
+									   param_int8(job_id)));
 	catalog_commit_transaction(&transaction);
 }
 
@@ -170,8 +174,9 @@ job_succeed(int64 job_id, const JobTotals *totals, List *files)
 							   " uri = coalesce($6, uri), pipe = NULL, error_code = NULL,"
 							   " error_message = NULL, error_detail = NULL, error_hint = NULL,"
 							   " finished_at = pg_catalog.clock_timestamp() WHERE job_id = $1",
-							   "iiinnt", job_id, (int64) totals->rows, (int64) totals->bytes,
-							   totals->files, totals->requests, totals->uri));
+							   param_int8(job_id), param_int8((int64) totals->rows),
+							   param_int8((int64) totals->bytes), param_int4(totals->files),
+							   param_int4(totals->requests), param_text(totals->uri)));
 	job_notify(job_id, "succeeded");
 	catalog_commit_transaction(&transaction);
 }
@@ -182,14 +187,16 @@ put_failure(int64 job_id, JobState state, const JobTotals *totals, const ErrorDa
 {
 	const char *name = state == JOB_CANCELLED ? "cancelled" : "failed";
 
-	expect_one(job_id, catalog_execute(
-						   "UPDATE s3export.job SET state = $2, rows = $3, bytes = $4,"
-						   " files = $5, requests = $6, error_code = $7, error_message = $8,"
-						   " error_detail = $9, error_hint = $10, pipe = NULL,"
-						   " finished_at = pg_catalog.clock_timestamp() WHERE job_id = $1",
-						   "itiinntttt", job_id, name, (int64) totals->rows, (int64) totals->bytes,
-						   totals->files, totals->requests, unpack_sql_state(error->sqlerrcode),
-						   error->message, error->detail, error->hint));
+	expect_one(job_id,
+			   catalog_execute(
+				   "UPDATE s3export.job SET state = $2, rows = $3, bytes = $4,"
+				   " files = $5, requests = $6, error_code = $7, error_message = $8,"
+				   " error_detail = $9, error_hint = $10, pipe = NULL,"
+				   " finished_at = pg_catalog.clock_timestamp() WHERE job_id = $1",
+				   param_int8(job_id), param_text(name), param_int8((int64) totals->rows),
+				   param_int8((int64) totals->bytes), param_int4(totals->files),
+				   param_int4(totals->requests), param_text(unpack_sql_state(error->sqlerrcode)),
+				   param_text(error->message), param_text(error->detail), param_text(error->hint)));
 	job_notify(job_id, name);
 }
 
@@ -208,11 +215,11 @@ job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData 
 		(void) catalog_execute("UPDATE s3export.job_file SET state = 'aborted', upload_id = NULL,"
 							   " finished_at = pg_catalog.clock_timestamp()"
 							   " WHERE job_id = $1 AND file_no = $2",
-							   "in", job_id, lfirst_int(cell));
+							   param_int8(job_id), param_int4(lfirst_int(cell)));
 	foreach (cell, doubtful)
 		(void) catalog_execute("UPDATE s3export.job_file SET upload_id = NULL"
 							   " WHERE job_id = $1 AND file_no = $2",
-							   "in", job_id, lfirst_int(cell));
+							   param_int8(job_id), param_int4(lfirst_int(cell)));
 	again = may_pass && job_try_again(job_id, unpack_sql_state(error->sqlerrcode), error->message,
 									  error->detail, error->hint);
 	if (!again)
@@ -254,7 +261,7 @@ job_stale_files(int64 job_id, Oid exporter)
 						   " s3export.job own WHERE" OF_SAME_PATH
 						   " AND ($2 = 0::oid OR pg_has_role($2, j.owner, 'USAGE'))"
 						   " AND NOT EXISTS" WRITTEN_SINCE " ORDER BY f.uri, f.finished_at DESC",
-						   "io", job_id, exporter);
+						   param_int8(job_id), param_oid(exporter));
 	MemoryContextSwitchTo(transaction.context);
 	for (uint64 i = 0; i < rows; i++)
 	{
@@ -281,7 +288,7 @@ job_was_exported_by(Oid role, const char *endpoint_url, const char *uri)
 						  " WHERE f.uri = $2 AND j.endpoint_url IS NOT DISTINCT FROM $3"
 						  " AND f.state IN ('completing', 'done')"
 						  " ORDER BY f.finished_at DESC NULLS FIRST LIMIT 1",
-						  "ott", role, uri, endpoint_url) > 0 &&
+						  param_oid(role), param_text(uri), param_text(endpoint_url)) > 0 &&
 		  catalog_int64(0, "own", NULL) != 0;
 	catalog_commit_transaction(&transaction);
 	return own;
@@ -300,6 +307,7 @@ job_files_removed(int64 job_id, List *files)
 		(void) catalog_execute("UPDATE s3export.job_file f SET state = 'removed'"
 							   " FROM s3export.job j, s3export.job own"
 							   " WHERE j.job_id = f.job_id AND f.uri = $2 AND" OF_SAME_PATH,
-							   "it", job_id, ((const JobFile *) lfirst(cell))->uri);
+							   param_int8(job_id),
+							   param_text(((const JobFile *) lfirst(cell))->uri));
 	catalog_commit_transaction(&transaction);
 }

@@ -58,7 +58,7 @@ require_room(Oid owner)
 	(void) catalog_execute_latest(
 		"SELECT pg_catalog.count(*) AS queued, pg_catalog.count(*) FILTER (WHERE owner = $5) AS own"
 		" FROM s3export.job WHERE state = 'queued' AND" IS_OURS,
-		"itono", CATALOG_THIS_SERVER, owner);
+		CATALOG_THIS_SERVER, param_oid(owner));
 	if (catalog_int64(0, "own", NULL) >= guc_queued_jobs_of_role() && !superuser_arg(owner))
 		ereport(
 			ERROR,
@@ -90,7 +90,7 @@ job_enqueue(const JobOrder *order)
 								  strlen(arguments) + strlen(settings), MAX_ARGUMENTS)));
 	catalog_enter(&scope);
 	require_room(order->owner);
-	(void) catalog_execute("SELECT nextval('s3export.job_id_seq') AS job_id", "");
+	(void) catalog_execute("SELECT nextval('s3export.job_id_seq') AS job_id");
 	job_id = catalog_int64(0, "job_id", NULL);
 	(void) catalog_execute(
 		"INSERT INTO s3export.job (system_identifier, data_directory, database, timeline, job_id,"
@@ -98,9 +98,10 @@ job_enqueue(const JobOrder *order)
 		" queued_at, retry_until)"
 		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::jsonb, $13::jsonb, 'queued',"
 		" pg_catalog.clock_timestamp(), nullif($14, '-infinity'))",
-		"itonioittttttz", CATALOG_THIS_SERVER, job_id, order->owner, order->connector_id,
-		order->connector, order->endpoint_url, order->source, order->path, arguments, settings,
-		order->retry_until);
+		CATALOG_THIS_SERVER, param_int8(job_id), param_oid(order->owner),
+		param_int8(order->connector_id), param_text(order->connector),
+		param_text(order->endpoint_url), param_text(order->source), param_text(order->path),
+		param_text(arguments), param_text(settings), param_timestamptz(order->retry_until));
 	catalog_leave(&scope);
 	return job_id;
 }
@@ -114,7 +115,7 @@ job_any_queued(void)
 	catalog_enter(&scope);
 	any = catalog_execute_latest("SELECT FROM s3export.job WHERE state = 'queued' AND" IS_OURS
 								 " LIMIT 1",
-								 "iton", CATALOG_THIS_SERVER) > 0;
+								 CATALOG_THIS_SERVER) > 0;
 	catalog_leave(&scope);
 	return any;
 }
@@ -126,14 +127,14 @@ job_cancel_queued(int64 job_id)
 	bool         cancelled;
 
 	catalog_enter(&scope);
-	cancelled =
-		catalog_execute_latest("UPDATE s3export.job SET state = 'cancelled', waiting_for = NULL,"
-							   " error_code = $2, error_message = $3, error_detail = NULL,"
-							   " error_hint = NULL, next_attempt_at = NULL,"
-							   " finished_at = pg_catalog.clock_timestamp()"
-							   " WHERE job_id = $1 AND state = 'queued'",
-							   "itt", job_id, unpack_sql_state(ERRCODE_QUERY_CANCELED),
-							   "canceling the export due to user request") > 0;
+	cancelled = catalog_execute_latest(
+					"UPDATE s3export.job SET state = 'cancelled', waiting_for = NULL,"
+					" error_code = $2, error_message = $3, error_detail = NULL,"
+					" error_hint = NULL, next_attempt_at = NULL,"
+					" finished_at = pg_catalog.clock_timestamp()"
+					" WHERE job_id = $1 AND state = 'queued'",
+					param_int8(job_id), param_text(unpack_sql_state(ERRCODE_QUERY_CANCELED)),
+					param_text("canceling the export due to user request")) > 0;
 	if (cancelled)
 		job_notify(job_id, "cancelled");
 	catalog_leave(&scope);
@@ -151,7 +152,7 @@ job_get_status(int64 job_id, JobStatus *status)
 				"SELECT owner, state, uri, rows, files::bigint AS files, bytes, leader_pid,"
 				" uploader_pid, error_code, error_message, error_detail, error_hint"
 				" FROM s3export.job WHERE job_id = $1",
-				"i", job_id) > 0;
+				param_int8(job_id)) > 0;
 	if (found)
 		*status = (JobStatus){
 			.owner = (Oid) catalog_int64(0, "owner", NULL),
@@ -190,7 +191,7 @@ job_list_unfinished(void)
 		" next_attempt_at > pg_catalog.clock_timestamp() AS resting"
 		" FROM s3export.job WHERE state IN ('queued', 'running', 'completing') AND" IS_OURS
 		"ORDER BY job_id",
-		"iton", CATALOG_THIS_SERVER);
+		CATALOG_THIS_SERVER);
 	for (uint64 i = 0; i < rows; i++)
 	{
 		JobEntry *entry = SPI_palloc(sizeof(JobEntry));
@@ -225,7 +226,7 @@ job_is_free(int64 job_id)
 	catalog_begin_transaction(&transaction);
 	is_free = catalog_execute("SELECT FROM s3export.job WHERE job_id = $1 AND state = 'queued'"
 							  " FOR UPDATE SKIP LOCKED",
-							  "i", job_id) > 0;
+							  param_int8(job_id)) > 0;
 	catalog_commit_transaction(&transaction);
 	return is_free;
 }
@@ -244,7 +245,7 @@ job_set_waiting(List *entries)
 		(void) catalog_execute("UPDATE s3export.job SET waiting_for = $2 WHERE job_id ="
 							   " (SELECT job_id FROM s3export.job WHERE job_id = $1"
 							   " AND state = 'queued' FOR UPDATE SKIP LOCKED)",
-							   "it", entry->job_id, entry->waiting_for);
+							   param_int8(entry->job_id), param_text(entry->waiting_for));
 	}
 	catalog_commit_transaction(&transaction);
 }
@@ -254,8 +255,8 @@ static List *
 pairs_from_json(const char *json, MemoryContext context)
 {
 	List  *pairs = NIL;
-	uint64 rows =
-		catalog_execute("SELECT key, value FROM pg_catalog.jsonb_each_text($1::jsonb)", "t", json);
+	uint64 rows = catalog_execute("SELECT key, value FROM pg_catalog.jsonb_each_text($1::jsonb)",
+								  param_text(json));
 
 	for (uint64 i = 0; i < rows; i++)
 	{
@@ -297,7 +298,7 @@ job_claim(int64 job_id, JobClaim *claim)
 							  " WHERE job_id = (SELECT job_id FROM s3export.job WHERE job_id = $1"
 							  " AND state = 'queued' FOR UPDATE SKIP LOCKED)"
 							  " RETURNING connector_id, source, arguments, settings, j AS row",
-							  "in", job_id, MyProcPid) > 0;
+							  param_int8(job_id), param_int4(MyProcPid)) > 0;
 	if (claimed)
 	{
 		char *arguments = catalog_text(0, "arguments");
@@ -324,7 +325,7 @@ job_put_back(int64 job_id, const char *waiting_for)
 						   " attempts = attempts - 1, started_at = NULL, leader_pid = NULL"
 						   " WHERE job_id = $1 AND state = 'running' AND leader_pid = $3"
 						   " AND uploader_pid IS NULL",
-						   "itn", job_id, waiting_for, MyProcPid);
+						   param_int8(job_id), param_text(waiting_for), param_int4(MyProcPid));
 	catalog_commit_transaction(&transaction);
 }
 
@@ -340,7 +341,7 @@ fail_unbegun(int64 job_id, const char *state, int leader_pid, JobState end, cons
 	if (catalog_execute("SELECT FROM s3export.job WHERE job_id = $1 AND state = $2"
 						" AND leader_pid IS NOT DISTINCT FROM nullif($3, 0)"
 						" AND uploader_pid IS NULL FOR UPDATE",
-						"itn", job_id, state, leader_pid) > 0 &&
+						param_int8(job_id), param_text(state), param_int4(leader_pid)) > 0 &&
 		!(job_error_passes(error->sqlerrcode) &&
 		  job_try_again(job_id, code, error->message, error->detail, error->hint)))
 	{
@@ -348,8 +349,9 @@ fail_unbegun(int64 job_id, const char *state, int leader_pid, JobState end, cons
 							   " next_attempt_at = NULL, error_code = $3, error_message = $4,"
 							   " error_detail = $5, error_hint = $6,"
 							   " finished_at = pg_catalog.clock_timestamp() WHERE job_id = $1",
-							   "ittttt", job_id, name, code, error->message, error->detail,
-							   error->hint);
+							   param_int8(job_id), param_text(name), param_text(code),
+							   param_text(error->message), param_text(error->detail),
+							   param_text(error->hint));
 		job_notify(job_id, name);
 	}
 	catalog_commit_transaction(&transaction);

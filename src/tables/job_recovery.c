@@ -33,7 +33,8 @@ job_writing_to(int64 connector_id, const char *uri, int64 job_id)
 	if (catalog_execute("SELECT job_id FROM s3export.job WHERE " IS_OURS
 						" AND state IN ('running', 'completing') AND connector_id = $5"
 						" AND uri = $6 AND job_id <> $7 ORDER BY job_id LIMIT 1",
-						"itoniti", CATALOG_THIS_SERVER, connector_id, uri, job_id) > 0)
+						CATALOG_THIS_SERVER, param_int8(connector_id), param_text(uri),
+						param_int8(job_id)) > 0)
 		other = catalog_int64(0, "job_id", NULL);
 	catalog_commit_transaction(&transaction);
 	return other;
@@ -48,7 +49,7 @@ job_any_of(Oid role)
 	catalog_enter(&scope);
 	any = catalog_execute_latest("SELECT FROM s3export.job"
 								 " WHERE $1 = 0::oid OR pg_has_role($1, owner, 'USAGE') LIMIT 1",
-								 "o", role) > 0;
+								 param_oid(role)) > 0;
 	catalog_leave(&scope);
 	return any;
 }
@@ -85,7 +86,7 @@ job_find_suspects(int64 connector_id, int64 own_job_id)
 						   " AND connector_id = $5 AND job_id <> $6"
 						   " UNION ALL SELECT job_id FROM s3export.job_file"
 						   " WHERE upload_id IS NOT NULL OR state = 'completing'",
-						   "itonii", CATALOG_THIS_SERVER, connector_id, own_job_id);
+						   CATALOG_THIS_SERVER, param_int8(connector_id), param_int8(own_job_id));
 	ids = take_ids(&transaction, rows);
 	catalog_commit_transaction(&transaction);
 	return ids;
@@ -110,8 +111,9 @@ job_find_remains(const JobScope *scope)
 						   " AND (NOT $8 OR checked_at IS NULL"
 						   " OR checked_at < clock_timestamp() - interval '" PATIENCE "')"
 						   " ORDER BY job_id",
-						   "itoniiob", CATALOG_THIS_SERVER, scope->connector_id, scope->own_job_id,
-						   scope->role, scope->patient);
+						   CATALOG_THIS_SERVER, param_int8(scope->connector_id),
+						   param_int8(scope->own_job_id), param_oid(scope->role),
+						   param_bool(scope->patient));
 	ids = take_ids(&transaction, rows);
 	catalog_commit_transaction(&transaction);
 	return ids;
@@ -124,7 +126,7 @@ load_remnants(const CatalogTransaction *transaction, JobRemains *remains)
 		"SELECT file_no, key, uri, state = 'completing' AS completing, upload_id, token, rows,"
 		" bytes, parts FROM s3export.job_file"
 		" WHERE job_id = $1 AND state IN ('uploading', 'completing') ORDER BY file_no",
-		"i", remains->job_id);
+		param_int8(remains->job_id));
 
 	MemoryContextSwitchTo(transaction->context);
 	for (uint64 i = 0; i < rows; i++)
@@ -177,7 +179,7 @@ job_load_remains(int64 job_id)
 	if (catalog_execute("SELECT " REMAINS_COLUMNS " FROM s3export.job WHERE " IS_OURS
 						" AND job_id = $5"
 						" AND state IN ('running', 'completing', 'failed', 'cancelled')",
-						"itoni", CATALOG_THIS_SERVER, job_id) > 0)
+						CATALOG_THIS_SERVER, param_int8(job_id)) > 0)
 	{
 		MemoryContextSwitchTo(transaction.context);
 		remains = load_job(0);
@@ -206,9 +208,9 @@ put_fates(const JobRemains *remains)
 			(void) catalog_execute("UPDATE s3export.job_file SET state = $3, upload_id = NULL,"
 								   " etag = $4, finished_at = pg_catalog.clock_timestamp()"
 								   " WHERE job_id = $1 AND file_no = $2",
-								   "intt", remains->job_id, remnant->file.number,
-								   remnant->fate == JOB_FILE_DONE ? "done" : "aborted",
-								   remnant->file.etag);
+								   param_int8(remains->job_id), param_int4(remnant->file.number),
+								   param_text(remnant->fate == JOB_FILE_DONE ? "done" : "aborted"),
+								   param_text(remnant->file.etag));
 	}
 	return in_doubt;
 }
@@ -227,7 +229,7 @@ put_success(int64 job_id)
 			   " bool_and(state = 'done') AS done"
 			   " FROM s3export.job_file WHERE job_id = $1) f"
 			   " WHERE job_id = $1 AND f.done",
-			   "i", job_id) > 0;
+			   param_int8(job_id)) > 0;
 }
 
 /* Within a transaction.  A job that has an error of its own keeps it. */
@@ -246,9 +248,10 @@ put_failure(const JobRemains *remains, const char *detail, bool in_doubt, bool l
 		" recovered_at = CASE WHEN $5 OR $6 AND finished_at IS NOT NULL THEN recovered_at"
 		" ELSE clock_timestamp() END,"
 		" checked_at = CASE WHEN $6 THEN clock_timestamp() END WHERE job_id = $1",
-		"itttbb", remains->job_id, unpack_sql_state(ERRCODE_CRASH_SHUTDOWN), INTERRUPTED_MESSAGE,
-		remains->finished ? detail : psprintf("%s  %s", INTERRUPTED_DETAIL, detail), in_doubt,
-		left);
+		param_int8(remains->job_id), param_text(unpack_sql_state(ERRCODE_CRASH_SHUTDOWN)),
+		param_text(INTERRUPTED_MESSAGE),
+		param_text(remains->finished ? detail : psprintf("%s  %s", INTERRUPTED_DETAIL, detail)),
+		param_bool(in_doubt), param_bool(left));
 }
 
 static bool
@@ -326,8 +329,8 @@ job_disown(const JobScope *scope)
 		" AND ($5 = 0 OR connector_id = $5) AND job_id <> $6"
 		" AND ($7 = 0::oid OR pg_has_role($7, owner, 'USAGE'))"
 		" RETURNING " REMAINS_COLUMNS,
-		"itoniiot", CATALOG_THIS_SERVER, scope->connector_id, scope->own_job_id, scope->role,
-		unpack_sql_state(ERRCODE_CRASH_SHUTDOWN));
+		CATALOG_THIS_SERVER, param_int8(scope->connector_id), param_int8(scope->own_job_id),
+		param_oid(scope->role), param_text(unpack_sql_state(ERRCODE_CRASH_SHUTDOWN)));
 	MemoryContextSwitchTo(transaction.context);
 	for (uint64 i = 0; i < rows; i++)
 		disowned = lappend(disowned, load_job(i));
@@ -355,6 +358,7 @@ job_forget(void)
 		" WHERE f.job_id = j.job_id AND (f.upload_id IS NOT NULL OR f.state = 'completing'))"
 		" AND EXISTS (SELECT FROM s3export.connector c WHERE c.connector_id = j.connector_id))"
 		" ORDER BY finished_at LIMIT $6 FOR UPDATE SKIP LOCKED)",
-		"itonnn", CATALOG_THIS_SERVER, (int32) guc_job_retention, (int32) FORGET_LIMIT);
+		CATALOG_THIS_SERVER, param_int4((int32) guc_job_retention),
+		param_int4((int32) FORGET_LIMIT));
 	catalog_commit_transaction(&transaction);
 }

@@ -53,7 +53,8 @@ job_try_again(int64 job_id, const char *code, const char *message, const char *d
 			   " WHERE job_id = $1 AND state IN ('queued', 'running', 'completing')"
 			   " AND retry_until > pg_catalog.clock_timestamp() AND NOT EXISTS (SELECT"
 			   " FROM s3export.job_file f WHERE f.job_id = $1 AND f.state IN ('done', 'completing'))",
-			   "itttt", job_id, code, message, detail, hint) > 0;
+			   param_int8(job_id), param_text(code), param_text(message), param_text(detail),
+			   param_text(hint)) > 0;
 }
 
 void
@@ -64,6 +65,6 @@ job_forget_files(int64 job_id)
 	catalog_begin_transaction(&transaction);
 	(void) catalog_execute("DELETE FROM s3export.job_file WHERE job_id = $1"
 						   " AND state = 'aborted'",
-						   "i", job_id);
+						   param_int8(job_id));
 	catalog_commit_transaction(&transaction);
 }

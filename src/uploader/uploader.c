@@ -302,7 +302,7 @@ run_check(Pipe *pipe, StringInfo request)
 
 	http_set_watch(http, s3_client_watch_leader, pipe);
 	permission_check_all(http, &connector->s3, &connector->credentials, &limits, wait,
-						 folder_prefix(connector), strcmp(connector->kind, "data_export") == 0,
+						 folder_prefix(connector), connector->kind == CONNECTOR_DATA_EXPORT,
 						 reply_check, pipe, &region);
 
 	initStringInfo(&reply);
