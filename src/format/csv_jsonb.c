@@ -140,33 +140,12 @@ put_piece(char *dst, const char *src, size_t len)
 	return dst;
 }
 
-/* A short one of which no character has to be escaped; NULL if one has. */
-static inline char *
-put_short_string(Writer *w, char **dst, const char *src, size_t len)
-{
-#ifdef CSV_TEXT_X86
-	if (len <= CSV_JSON_SHORT && csv_has_avx512())
-	{
-		*dst = csv_block_room(w->block, *dst, len + 4);
-		memcpy(*dst, "\"\"", 2);
-		memcpy(*dst + 2 + len, "\"\"", 2);
-		if (csv_copy_json_avx512(*dst + 2, src, len))
-			return *dst + len + 4;
-	}
-#endif
-	return NULL;
-}
-
 static char *
 put_string(Writer *w, char *dst, const char *src, size_t len)
 {
 	size_t n = Min(len, PIECE);
-	char  *end = put_short_string(w, &dst, src, len);
 
 	w->needs_quotes = true;
-	if (end != NULL)
-		return end;
-
 	/* one question for room is enough for most strings, marks and all */
 	dst = csv_block_room(w->block, dst, n * ESCAPED + CHUNK + 4);
 	*dst++ = '"';

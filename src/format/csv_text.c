@@ -90,8 +90,6 @@ bool
 csv_copy_plain(char *dst, const char *src, size_t len, const CsvMarks *marks, bool ascii_only)
 {
 #ifdef CSV_TEXT_X86
-	if (csv_has_avx512())
-		return csv_copy_plain_avx512(dst, src, len, marks, ascii_only);
 	if (len >= LONG_VALUE && csv_has_avx2())
 		return csv_copy_plain_avx2(dst, src, len, marks, ascii_only);
 #endif
