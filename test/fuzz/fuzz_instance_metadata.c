@@ -42,7 +42,7 @@ check_next_request(MetadataSource *source)
 		source->role = "exporter";
 	if (source->instance_token == NULL)
 		source->instance_token = "token";
-	FUZZ_CHECK(prepare(&source->request, &attempt, &reason) == HTTP_SEND);
+	FUZZ_CHECK(prepare_request(&source->request, &attempt, &reason) == HTTP_SEND);
 	line_end = strchr(attempt.headers.data, '\n');
 	FUZZ_CHECK(line_end != NULL && line_end[1] == '\0');
 	*line_end = '\0';
@@ -68,8 +68,8 @@ fuzz_one(FuzzInput *input)
 	source->request.arg = source;
 	response->attempts = 1;
 
-	verdict = judge(&source->request, response);
-	if (succeeded(source))
+	verdict = judge_answer(&source->request, response);
+	if (step_succeeded(source))
 	{
 		FUZZ_CHECK(verdict == HTTP_DONE && response->status == 200 && !response->truncated);
 		if (source->session != NULL)
