@@ -238,14 +238,23 @@ job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData 
 	" AND j.endpoint_url IS NOT DISTINCT FROM own.endpoint_url"                  \
 	" AND own.job_id = $1 AND j.job_id <> own.job_id AND f.state = 'done'"
 
-/* The rows of the others of that path say nothing of an object that is of this one. */
-#define WRITTEN_SINCE                                                                         \
-	" (SELECT FROM s3export.job_file o JOIN s3export.job k USING (job_id)"                    \
-	" WHERE o.uri = f.uri AND o.state IN ('done', 'completing')"                              \
-	" AND (o.job_id = own.job_id OR (o.finished_at IS NULL OR o.finished_at > f.finished_at)" \
-	" AND (k.connector_id, k.first_key)"                                                      \
-	" IS DISTINCT FROM (own.connector_id, own.first_key)))"
+/* Is the object one of this job's own files? */
+#define WRITTEN_BY_IT                                                                 \
+	" (SELECT FROM s3export.job_file o WHERE (o.job_id, o.uri) = (own.job_id, f.uri)" \
+	" AND o.state IN ('done', 'completing'))"
 
+/* Has another path's job written the object later? */
+#define WRITTEN_SINCE                                                      \
+	" (SELECT FROM s3export.job_file o JOIN s3export.job k USING (job_id)" \
+	" WHERE o.uri = f.uri AND o.state IN ('done', 'completing')"           \
+	" AND (o.finished_at IS NULL OR o.finished_at > f.finished_at)"        \
+	" AND (k.connector_id, k.first_key) IS DISTINCT FROM (f.connector_id, f.first_key))"
+
+/*
+ * An object that is written again and again has a row of each time.  So the job's own files,
+ * which most of these rows are about, are left out before anything is asked about a row: else
+ * the time would grow with the square of the number of exports.
+ */
 List *
 job_stale_files(int64 job_id, Oid exporter)
 {
@@ -256,12 +265,14 @@ job_stale_files(int64 job_id, Oid exporter)
 	if (job_id == JOB_UNRECORDED)
 		return NIL;
 	catalog_begin_transaction(&transaction);
-	rows = catalog_execute("SELECT DISTINCT ON (f.uri) f.key, f.uri, f.token"
-						   " FROM s3export.job_file f JOIN s3export.job j USING (job_id),"
-						   " s3export.job own WHERE" OF_SAME_PATH
-						   " AND ($2 = 0::oid OR pg_has_role($2, j.owner, 'USAGE'))"
-						   " AND NOT EXISTS" WRITTEN_SINCE " ORDER BY f.uri, f.finished_at DESC",
-						   param_int8(job_id), param_oid(exporter));
+	rows = catalog_execute(
+		"WITH f AS MATERIALIZED (SELECT DISTINCT ON (f.uri) f.key, f.uri, f.token, f.finished_at,"
+		" own.connector_id, own.first_key"
+		" FROM s3export.job_file f JOIN s3export.job j USING (job_id), s3export.job own"
+		" WHERE" OF_SAME_PATH " AND ($2 = 0::oid OR pg_has_role($2, j.owner, 'USAGE'))"
+		" AND NOT EXISTS" WRITTEN_BY_IT " ORDER BY f.uri, f.finished_at DESC)"
+		" SELECT key, uri, token FROM f WHERE NOT EXISTS" WRITTEN_SINCE,
+		param_int8(job_id), param_oid(exporter));
 	MemoryContextSwitchTo(transaction.context);
 	for (uint64 i = 0; i < rows; i++)
 	{

@@ -77,6 +77,18 @@ $s3->call('delete_object', bucket => 'exports', key => 'lake/m.csv');
 refused("its manifest\n_m.manifest.json", 'carol', 'm.csv', 1, ', manifest => true');
 done('his own', 'bob', 'm.csv', 2, ', manifest => true');
 
+# ---- one path again and again: what an export reads grows with its number, not with the square
+{
+	my $again = q(SELECT s3export.copy_to('lake', 'VALUES (1)', 'again.csv', if_exists => 'overwrite'););
+	my $read = q(SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relid = 's3export.job_file'::regclass);
+
+	sql($again x 60);
+	poll_until(sub { sql(q(SELECT pg_stat_reset())); sleep 1; sql($read) == 0 }, 'the statistics of these exports');
+	sql($again);
+	poll_until(sub { sql($read) > 0 }, 'those of one more');
+	cmp_ok(sql($read), '<', 1000, 'one more export reads the rows of the others once');
+}
+
 # ---- in the background
 {
 	my $job = sql(q(SELECT job_id FROM s3export.copy_to('lake', 'VALUES (1)', 'm.csv', if_exists => 'overwrite', wait => false)), 'carol');
