@@ -17,7 +17,7 @@ use warnings;
 use Cwd qw(abs_path);
 use Digest::MD5 qw(md5);
 use Exporter 'import';
-use File::Basename qw(dirname);
+use File::Basename qw(basename dirname);
 use IO::Uncompress::Gunzip ();
 use IPC::Run;
 use JSON::PP ();
@@ -125,12 +125,27 @@ sub finish_psql
 	return ($session->{handle}->result(0), $session->{out}, $session->{err});
 }
 
-# The process that decodes, or that uploads for it, once there is one.
+# The process that decodes, or that uploads for it, once there is one.  It may live for a moment only, so the
+# server is not asked: a connection takes longer.  With the session that it works for, an end of that is an error.
 sub worker_pid
 {
-	my ($node, $type) = @_;
+	my ($node, $type, $session) = @_;
+	my ($postmaster) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
+	my $title = 'postgres: ' . $node->name . ': ' . ($type // 's3export current');
 
-	return poll_until(sub { $node->safe_psql('postgres', "SELECT min(pid) FROM pg_stat_activity WHERE backend_type = " . sql_literal($type // 's3export current')) }, 'a worker');
+	return poll_until(sub {
+		foreach my $directory (glob '/proc/[0-9]*')
+		{
+			my $command = eval { slurp_file("$directory/cmdline") } // '';
+
+			next if substr($command, 0, length $title) ne $title;
+			return basename($directory) if (eval { slurp_file("$directory/status") } // '') =~ /^PPid:\s+$postmaster$/m;
+		}
+		return if !$session;
+		eval { $session->{handle}->pump_nb };
+		die "no worker was seen before the session ended: $session->{out} $session->{err}" if !$session->{handle}->pumpable;
+		return;
+	}, 'a worker');
 }
 
 # ------------------------------------------------------------- the time of day

@@ -592,7 +592,7 @@ TEXT
 	launch($node, 'held');
 	sql(q(INSERT INTO held SELECT i, repeat('y', 100) FROM generate_series(1, 200000) i));
 	my $delivery = start_psql($node, q(SELECT events FROM s3export.deliver('held')));
-	my $uploader = worker_pid($node, 's3export uploader');
+	my $uploader = worker_pid($node, 's3export uploader', $delivery);
 
 	kill 'STOP', $uploader;
 	error_like($node, q(SELECT s3export.deliver('held')), { sqlstate => '55006', message => 'connector "held" is being delivered or launched' }, 'a connector that is being delivered is not delivered twice');

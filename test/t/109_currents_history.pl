@@ -238,7 +238,7 @@ is(events_of('hammer'), 'launched', 'nothing was lost or failed');
 sql('INSERT INTO h DEFAULT VALUES');
 $s3->call('add_fault', do => 'stall', when => 'before', seconds => 1.5, match => { operation => 'PutObject', key => $folder{hammer} }, times => 1);
 my $first = start_psql($node, q(SELECT events FROM s3export.deliver('hammer')));
-worker_pid($node);
+worker_pid($node, undef, $first);
 ($out, $err) = deliver_loudly('hammer');
 like($out, qr/is being delivered or launched/, 'a delivery beside another has nothing to do');
 unlike($err, qr/WARNING/, 'which is nothing to warn of');
@@ -406,7 +406,7 @@ DO $$ BEGIN FOR i IN 1..100 LOOP
 END LOOP; END $$
 SQL
 my $delivery = start_psql($node, q(SELECT events FROM s3export.deliver('coming')));
-my $pid = worker_pid($node);
+my $pid = worker_pid($node, undef, $delivery);
 my $most = 0;
 while (-d "/proc/$pid")
 {
@@ -492,7 +492,7 @@ SQL
 
 	stalled();
 	my $session = start_psql($node, qq(DO \$\$ BEGIN PERFORM s3export.deliver($arguments); EXCEPTION WHEN query_canceled THEN PERFORM count(*) FROM s3export.currents; END \$\$), q(SELECT 'usable'));
-	worker_pid($node);
+	worker_pid($node, undef, $session);
 	sleep 0.3;
 	sql(q(SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'DO %s3export.deliver%' AND pid <> pg_backend_pid()));
 	my ($exit, $rows, $messages) = finish_psql($session);
