@@ -106,7 +106,7 @@ find_web_identity(Ambient *ambient)
 	ambient->token_file = get_environment("AWS_WEB_IDENTITY_TOKEN_FILE");
 	if (ambient->token_file == NULL)
 		return false;
-	ambient->found_in = "the get_environment (web identity)";
+	ambient->found_in = "the environment (web identity)";
 	ambient->kind = AMBIENT_WEB_IDENTITY;
 	if (ambient->web_identity.role_arn == NULL)
 		raise_unusable(ambient->found_in, "AWS_WEB_IDENTITY_TOKEN_FILE requires AWS_ROLE_ARN.");
@@ -122,7 +122,7 @@ find_container(Ambient *ambient)
 
 	if (path == NULL && url == NULL)
 		return false;
-	ambient->found_in = "the get_environment (container)";
+	ambient->found_in = "the environment (container)";
 	ambient->kind = AMBIENT_CONTAINER;
 	if (path != NULL && path[0] != '/')
 		raise_unusable(ambient->found_in,

@@ -16,6 +16,7 @@
 #include "access/xlog.h"
 #include "access/xlogreader.h"
 #include "access/xlogrecord.h"
+#include "access/xlog_internal.h"
 #include "access/xlogutils.h"
 #include "miscadmin.h"
 #include "replication/decode.h"
@@ -346,6 +347,16 @@ commits_another(XLogReaderState *reader)
 	return XLogRecGetOrigin(reader) != DoNotReplicateId;
 }
 
+/* A record that fills its page to the end is followed by the next page's header. */
+static XLogRecPtr
+after_page_header(XLogRecPtr lsn)
+{
+	if (lsn % XLOG_BLCKSZ != 0)
+		return lsn;
+	return lsn +
+		   (XLogSegmentOffset(lsn, wal_segment_size) == 0 ? SizeOfXLogLongPHD : SizeOfXLogShortPHD);
+}
+
 /*
  * Both are in one segment of the WAL, which the slot keeps as long as it has been told
  * nothing beyond "to".
@@ -362,7 +373,7 @@ decoder_is_own(XLogRecPtr from, XLogRecPtr to)
 	reader = XLogReaderAllocate(wal_segment_size, NULL, &routine, NULL);
 	if (reader == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-	XLogBeginRead(reader, from);
+	XLogBeginRead(reader, after_page_header(from));
 	while (own && reader->EndRecPtr < to)
 		own = XLogReadRecord(reader, &error) != NULL && !commits_another(reader);
 	XLogReaderFree(reader);
