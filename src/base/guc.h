@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * guc.h
- *	  The settings of s3export, defined in s3export.c.
+ *	  The settings of s3export.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,6 +10,9 @@
 
 #include "lib/stringinfo.h"
 #include "utils/guc.h"
+
+/* Defines all settings; once, when the library is loaded. */
+extern void guc_define(void);
 
 /* what an upload may take */
 extern int guc_upload_memory;        /* kB, all part buffers of one export */
