@@ -10,6 +10,7 @@ OBJS = \
 	src/s3export.o \
 	src/api/connector_api.o \
 	src/api/setup_api.o \
+	src/api/result_row.o \
 	src/api/role_api.o \
 	src/api/row_api.o \
 	src/api/copy_api.o \

@@ -11,8 +11,8 @@
 #include "miscadmin.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
-#include "utils/builtins.h"
 
+#include "api/result_row.h"
 #include "base/compat.h"
 #include "base/guc.h"
 #include "currents/current_args.h"
@@ -150,27 +150,22 @@ validate_connector(Connector *connector, bool validate, int role_wait)
 static void
 return_checks(FunctionCallInfo fcinfo, List *results)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	ListCell      *lc;
+	ListCell *lc;
 
 	InitMaterializedSRF(fcinfo, 0);
 	foreach (lc, results)
 	{
 		const PermissionResult *result = lfirst(lc);
-		const char             *texts[] = {
-						result->check,   NULL,        result->action, result->code, result->request_id,
-						result->message, result->hint};
-		Datum values[lengthof(texts)];
-		bool  nulls[lengthof(texts)];
+		ResultRow               row = {0};
 
-		for (size_t i = 0; i < lengthof(texts); i++)
-		{
-			nulls[i] = texts[i] == NULL;
-			values[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(texts[i]);
-		}
-		values[1] = BoolGetDatum(result->ok);
-		nulls[1] = false;
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		result_row_add_text(&row, result->check);
+		result_row_add_bool(&row, result->ok);
+		result_row_add_text(&row, result->action);
+		result_row_add_text(&row, result->code);
+		result_row_add_text(&row, result->request_id);
+		result_row_add_text(&row, result->message);
+		result_row_add_text(&row, result->hint);
+		result_row_put(fcinfo, &row);
 	}
 }
 

@@ -7,17 +7,15 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_authid.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "tcop/utility.h"
-#include "utils/builtins.h"
 #include "utils/syscache.h"
 
+#include "api/result_row.h"
 #include "base/compat.h"
 #include "export/copy_args.h"
 #include "export/export.h"
@@ -31,25 +29,23 @@ SQL_FUNCTION(s3export_copy_to);
 static Datum
 totals_row(FunctionCallInfo fcinfo, const JobTotals *totals, bool queued)
 {
-	TupleDesc tupdesc;
-	Datum     values[6] = {0};
-	bool      nulls[6] = {false, queued, queued, queued, queued, queued};
+	ResultRow row = {0};
 
-	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	values[0] = Int64GetDatum(totals->job_id);
+	if (queued || totals->job_id != JOB_UNRECORDED)
+		result_row_add_int8(&row, totals->job_id);
+	else
+		result_row_add_null(&row);
+	result_row_add_text(&row, queued ? NULL : totals->uri);
+	for (int column = 0; queued && column < 3; column++)
+		result_row_add_null(&row);
 	if (!queued)
 	{
-		nulls[0] = totals->job_id == JOB_UNRECORDED;
-		nulls[1] = totals->uri == NULL;
-		values[1] = nulls[1] ? (Datum) 0 : CStringGetTextDatum(totals->uri);
-		values[2] = Int64GetDatum((int64) totals->rows);
-		values[3] = Int64GetDatum(totals->files);
-		values[4] = Int64GetDatum((int64) totals->bytes);
-		nulls[5] = totals->manifest_uri == NULL;
-		values[5] = nulls[5] ? (Datum) 0 : CStringGetTextDatum(totals->manifest_uri);
+		result_row_add_int8(&row, (int64) totals->rows);
+		result_row_add_int8(&row, totals->files);
+		result_row_add_int8(&row, (int64) totals->bytes);
 	}
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls));
+	result_row_add_text(&row, queued ? NULL : totals->manifest_uri);
+	return result_row_datum(fcinfo, &row);
 }
 
 /*

@@ -17,11 +17,11 @@
 #include "storage/lwlock.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/pg_lsn.h"
 #include "utils/resowner.h"
 
+#include "api/result_row.h"
 #include "base/compat.h"
 #include "base/object_path.h"
 #include "currents/current.h"
@@ -216,22 +216,17 @@ static void
 return_outcome(FunctionCallInfo fcinfo, const char *name, const DeliveryOutcome *outcome,
 			   const char *error)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Datum          values[8];
-	bool           nulls[8] = {false};
+	ResultRow row = {0};
 
-	values[0] = CStringGetTextDatum(name);
-	nulls[1] = outcome->state == NULL;
-	values[1] = nulls[1] ? (Datum) 0 : CStringGetTextDatum(outcome->state);
-	values[2] = Int64GetDatum((int64) outcome->events);
-	values[3] = Int64GetDatum(outcome->files);
-	values[4] = Int64GetDatum((int64) outcome->bytes);
-	values[5] = Int64GetDatum((int64) outcome->events_dropped);
-	nulls[6] = outcome->batch == NULL;
-	values[6] = nulls[6] ? (Datum) 0 : CStringGetTextDatum(outcome->batch);
-	nulls[7] = error == NULL;
-	values[7] = nulls[7] ? (Datum) 0 : CStringGetTextDatum(error);
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	result_row_add_text(&row, name);
+	result_row_add_text(&row, outcome->state);
+	result_row_add_int8(&row, (int64) outcome->events);
+	result_row_add_int8(&row, outcome->files);
+	result_row_add_int8(&row, (int64) outcome->bytes);
+	result_row_add_int8(&row, (int64) outcome->events_dropped);
+	result_row_add_text(&row, outcome->batch);
+	result_row_add_text(&row, error);
+	result_row_put(fcinfo, &row);
 }
 
 /*

@@ -9,19 +9,18 @@
 
 #include <signal.h>
 
-#include "access/htup_details.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "api/result_row.h"
 #include "base/compat.h"
 #include "tables/advisory_lock.h"
 #include "tables/dispatcher.h"
@@ -184,24 +183,24 @@ require_committed(int64 job_id)
 						errhint("Commit first.")));
 }
 
+static void
+add_status(ResultRow *row, int64 job_id, const JobStatus *status)
+{
+	result_row_add_int8(row, job_id);
+	result_row_add_text(row, status->state);
+	result_row_add_text(row, status->uri);
+	result_row_add_int8(row, status->rows);
+	result_row_add_int8(row, status->files);
+	result_row_add_int8(row, status->bytes);
+}
+
 static Datum
 status_row(FunctionCallInfo fcinfo, int64 job_id, const JobStatus *status)
 {
-	TupleDesc tupdesc;
-	Datum     values[6] = {0};
-	bool      nulls[6] = {false};
+	ResultRow row = {0};
 
-	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	values[0] = Int64GetDatum(job_id);
-	values[1] = CStringGetTextDatum(status->state);
-	nulls[2] = status->uri == NULL;
-	if (!nulls[2])
-		values[2] = CStringGetTextDatum(status->uri);
-	values[3] = Int64GetDatum(status->rows);
-	values[4] = Int64GetDatum(status->files);
-	values[5] = Int64GetDatum(status->bytes);
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls));
+	add_status(&row, job_id, status);
+	return result_row_datum(fcinfo, &row);
 }
 
 Datum
@@ -250,30 +249,14 @@ jobs_argument(FunctionCallInfo fcinfo)
 static void
 put_status(FunctionCallInfo fcinfo, int64 job_id, const JobStatus *status)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	const char    *texts[] = {status->state,
-							  status->uri,
-							  NULL,
-							  NULL,
-							  NULL,
-							  status->error_code,
-							  status->error_message,
-							  status->error_detail,
-							  status->error_hint};
-	Datum          values[lengthof(texts) + 1];
-	bool           nulls[lengthof(texts) + 1] = {false};
+	ResultRow row = {0};
 
-	for (size_t i = 0; i < lengthof(texts); i++)
-	{
-		nulls[i + 1] = texts[i] == NULL;
-		values[i + 1] = nulls[i + 1] ? (Datum) 0 : CStringGetTextDatum(texts[i]);
-	}
-	values[0] = Int64GetDatum(job_id);
-	values[3] = Int64GetDatum(status->rows);
-	values[4] = Int64GetDatum(status->files);
-	values[5] = Int64GetDatum(status->bytes);
-	nulls[3] = nulls[4] = nulls[5] = false;
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	add_status(&row, job_id, status);
+	result_row_add_text(&row, status->error_code);
+	result_row_add_text(&row, status->error_message);
+	result_row_add_text(&row, status->error_detail);
+	result_row_add_text(&row, status->error_hint);
+	result_row_put(fcinfo, &row);
 }
 
 /* An error comes when all have ended, and is that of the first that has one. */

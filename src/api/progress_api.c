@@ -7,22 +7,23 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
-#include "utils/builtins.h"
 
+#include "api/result_row.h"
 #include "base/compat.h"
 #include "ipc/pipe.h"
 
 SQL_FUNCTION(s3export_job_progress);
 
+/* A number that is not known is negative. */
 static void
-set_int64(Datum *value, bool *null, int64 number)
+add_if_known(ResultRow *row, int64 number)
 {
-	*value = Int64GetDatum(number);
-	*null = number < 0;
+	if (number < 0)
+		result_row_add_null(row);
+	else
+		result_row_add_int8(row, number);
 }
 
 /*
@@ -36,27 +37,25 @@ s3export_job_progress(PG_FUNCTION_ARGS)
 	int64          job_id = PG_GETARG_INT64(0);
 	int64          pipe = PG_GETARG_INT64(1);
 	ProgressReport report;
-	TupleDesc      tupdesc;
-	Datum          values[11];
-	bool           nulls[11] = {false};
+	ResultRow      row = {0};
 
 	if (job_id <= 0 || pipe <= 0 || pipe > PG_UINT32_MAX || !pipe_report((uint32) pipe, &report) ||
 		report.job_id != job_id || !has_privs_of_role(GetUserId(), report.owner))
 		PG_RETURN_NULL();
 
-	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	values[0] = CStringGetTextDatum(report.phase);
-	values[1] = CStringGetTextDatum(report.waiting_for);
-	values[2] = Int64GetDatum(report.rows);
-	values[3] = Int64GetDatum(report.bytes_made);
-	values[4] = Int64GetDatum(report.bytes_sent);
-	values[5] = Int32GetDatum(report.parts);
-	values[6] = Int32GetDatum(report.files);
-	values[7] = Int32GetDatum(report.retries);
-	set_int64(&values[8], &nulls[8], report.rate);
-	values[9] = Float8GetDatum(report.percent);
-	nulls[9] = report.percent < 0;
-	set_int64(&values[10], &nulls[10], report.seconds_left);
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls)));
+	result_row_add_text(&row, report.phase);
+	result_row_add_text(&row, report.waiting_for);
+	result_row_add_int8(&row, report.rows);
+	result_row_add_int8(&row, report.bytes_made);
+	result_row_add_int8(&row, report.bytes_sent);
+	result_row_add_int4(&row, report.parts);
+	result_row_add_int4(&row, report.files);
+	result_row_add_int4(&row, report.retries);
+	add_if_known(&row, report.rate);
+	if (report.percent < 0)
+		result_row_add_null(&row);
+	else
+		result_row_add_float8(&row, report.percent);
+	add_if_known(&row, report.seconds_left);
+	PG_RETURN_DATUM(result_row_datum(fcinfo, &row));
 }

@@ -10,8 +10,8 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
-#include "utils/builtins.h"
 
+#include "api/result_row.h"
 #include "base/compat.h"
 #include "tables/dispatcher.h"
 #include "tables/job.h"
@@ -20,20 +20,15 @@
 SQL_FUNCTION(s3export_recover);
 
 static void
-put_row(ReturnSetInfo *rsinfo, const RecoveryRow *row)
+put_row(FunctionCallInfo fcinfo, const RecoveryRow *recovered)
 {
-	const char *texts[] = {row->uri, row->action, row->detail};
-	Datum       values[1 + lengthof(texts)];
-	bool        nulls[1 + lengthof(texts)];
+	ResultRow row = {0};
 
-	values[0] = Int64GetDatum(row->job_id);
-	nulls[0] = false;
-	for (size_t i = 0; i < lengthof(texts); i++)
-	{
-		nulls[i + 1] = texts[i] == NULL;
-		values[i + 1] = nulls[i + 1] ? (Datum) 0 : CStringGetTextDatum(texts[i]);
-	}
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	result_row_add_int8(&row, recovered->job_id);
+	result_row_add_text(&row, recovered->uri);
+	result_row_add_text(&row, recovered->action);
+	result_row_add_text(&row, recovered->detail);
+	result_row_put(fcinfo, &row);
 }
 
 Datum
@@ -50,7 +45,7 @@ s3export_recover(PG_FUNCTION_ARGS)
 	if (!job_any_of(role))
 		return (Datum) 0;
 	foreach (cell, uploader_recover(role))
-		put_row((ReturnSetInfo *) fcinfo->resultinfo, lfirst(cell));
+		put_row(fcinfo, lfirst(cell));
 	dispatcher_start();
 	return (Datum) 0;
 }

@@ -11,9 +11,9 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
-#include "utils/builtins.h"
 #include "utils/rel.h"
 
+#include "api/result_row.h"
 #include "base/compat.h"
 #include "tables/catalog.h"
 #include "tables/connector.h"
@@ -110,17 +110,17 @@ s3export_authenticate_row(PG_FUNCTION_ARGS)
 static void
 return_adopted(FunctionCallInfo fcinfo)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	List          *rows = connector_adopt();
-	ListCell      *cell;
+	List     *adopted = connector_adopt();
+	ListCell *cell;
 
-	foreach (cell, rows)
+	foreach (cell, adopted)
 	{
-		const AdoptedRow *row = lfirst(cell);
-		Datum values[] = {CStringGetTextDatum(row->table), CStringGetTextDatum(row->row)};
-		bool  nulls[] = {false, false};
+		const AdoptedRow *of = lfirst(cell);
+		ResultRow         row = {0};
 
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		result_row_add_text(&row, of->table);
+		result_row_add_text(&row, of->row);
+		result_row_put(fcinfo, &row);
 	}
 }
 

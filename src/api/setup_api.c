@@ -7,13 +7,11 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
-#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
+#include "api/result_row.h"
 #include "aws/aws_names.h"
 #include "aws/iam_policy.h"
 #include "base/compat.h"
@@ -89,23 +87,15 @@ Datum
 s3export_identity(PG_FUNCTION_ARGS)
 {
 	const UploaderIdentity *identity = ask_identity(fcinfo, NOTICE);
-	char                   *external_id = connector_external_id(GetUserId());
-	TupleDesc               tupdesc;
-	Datum                   values[3];
-	bool                    nulls[3] = {true, true, false};
+	bool                    known = identity != NULL && identity->arn != NULL;
+	ResultRow               row = {0};
 
 	if (identity != NULL && identity->arn == NULL)
 		report_failure(WARNING, identity);
-	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	if (identity != NULL && identity->arn != NULL)
-	{
-		values[0] = CStringGetTextDatum(identity->account);
-		values[1] = CStringGetTextDatum(identity->arn);
-		nulls[0] = nulls[1] = false;
-	}
-	values[2] = CStringGetTextDatum(external_id);
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls)));
+	result_row_add_text(&row, known ? identity->account : NULL);
+	result_row_add_text(&row, known ? identity->arn : NULL);
+	result_row_add_text(&row, connector_external_id(GetUserId()));
+	PG_RETURN_DATUM(result_row_datum(fcinfo, &row));
 }
 
 /* -------------------------------------------------------------- policies */
