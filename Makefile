@@ -112,6 +112,7 @@ OBJS = \
 	src/http/socket_set.o \
 	src/http/address.o \
 	src/aws/sigv4.o \
+	src/base/args.o \
 	src/base/guc.o \
 	src/base/message.o \
 	src/base/mac.o \

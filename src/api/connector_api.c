@@ -13,6 +13,7 @@
 #include "utils/acl.h"
 
 #include "api/result_row.h"
+#include "base/args.h"
 #include "base/compat.h"
 #include "base/guc.h"
 #include "currents/current_args.h"
@@ -450,9 +451,7 @@ s3export_revoke_usage(PG_FUNCTION_ARGS)
 {
 	Connector *connector = lock_connector(fcinfo, "s3export.revoke_usage()");
 
-	if (PG_ARGISNULL(1))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("argument \"%s\" must not be null", "grantee")));
+	args_require_not_null(fcinfo, 1, "grantee");
 	connector_revoke(connector, PG_GETARG_OID(1));
 	PG_RETURN_VOID();
 }

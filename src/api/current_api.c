@@ -22,6 +22,7 @@
 #include "utils/resowner.h"
 
 #include "api/result_row.h"
+#include "base/args.h"
 #include "base/compat.h"
 #include "base/object_path.h"
 #include "currents/current.h"
@@ -143,9 +144,7 @@ s3export_add_table(PG_FUNCTION_ARGS)
 	PreventCommandIfParallelMode("s3export.add_table()");
 	PreventCommandDuringRecovery("s3export.add_table()");
 	connector = connector_load(args_required_text(fcinfo, 0, "connector"), CONNECTOR_OWNER);
-	if (PG_ARGISNULL(1))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("argument \"%s\" must not be null", "relation")));
+	args_require_not_null(fcinfo, 1, "relation");
 	require_currents(connector);
 	current = current_get(connector, false);
 	if (!args_required_bool(fcinfo, 2, "copy_existing"))

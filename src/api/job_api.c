@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "api/result_row.h"
+#include "base/args.h"
 #include "base/compat.h"
 #include "tables/advisory_lock.h"
 #include "tables/dispatcher.h"
@@ -54,9 +55,7 @@ get_status(int64 job_id, JobStatus *status)
 static int64
 job_argument(FunctionCallInfo fcinfo)
 {
-	if (PG_ARGISNULL(0))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("argument \"job_id\" must not be null")));
+	args_require_not_null(fcinfo, 0, "job_id");
 	return PG_GETARG_INT64(0);
 }
 
@@ -227,9 +226,7 @@ jobs_argument(FunctionCallInfo fcinfo)
 	bool  *nulls;
 	int    count;
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("argument \"job_ids\" must not be null")));
+	args_require_not_null(fcinfo, 0, "job_ids");
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
 					  TYPALIGN_DOUBLE, &values, &nulls, &count);
 	for (int i = 0; i < count; i++)
@@ -237,8 +234,7 @@ jobs_argument(FunctionCallInfo fcinfo)
 		int64 *id = palloc(sizeof(int64));
 
 		if (nulls[i])
-			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-							errmsg("argument \"job_ids\" must not contain nulls")));
+			args_null_element("job_ids");
 		*id = DatumGetInt64(values[i]);
 		require_committed(*id);
 		ids = lappend(ids, id);

@@ -12,6 +12,7 @@
 #include "utils/fmgrprotos.h"
 
 #include "api/result_row.h"
+#include "base/args.h"
 #include "aws/aws_names.h"
 #include "aws/iam_policy.h"
 #include "base/compat.h"

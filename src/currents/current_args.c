@@ -16,6 +16,7 @@
 #include "utils/rel.h"
 #include "utils/varlena.h"
 
+#include "base/args.h"
 #include "aws/aws_names.h"
 #include "currents/current_args.h"
 #include "format/csv.h"
@@ -57,35 +58,6 @@ static const char *const names[ARGS_CURRENT] = {
 	[ARG_HEARTBEAT] = "heartbeat",
 };
 
-static void
-invalid_value(int argument, const char *value, const char *what_is_right)
-{
-	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					errmsg("invalid value for argument \"%s\": \"%s\"", names[argument], value),
-					errdetail("%s", what_is_right)));
-}
-
-/* The elements (text *) of an array. */
-static List *
-array_argument(FunctionCallInfo fcinfo, int number, int argument)
-{
-	List  *list = NIL;
-	Datum *values;
-	bool  *nulls;
-	int    count;
-
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(number), TEXTOID, -1, false, TYPALIGN_INT, &values,
-					  &nulls, &count);
-	for (int i = 0; i < count; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-							errmsg("argument \"%s\" must not contain nulls", names[argument])));
-		list = lappend(list, DatumGetTextPP(values[i]));
-	}
-	return list;
-}
-
 /* Locked until the transaction ends, so that they stay. */
 static List *
 read_tables(FunctionCallInfo fcinfo, int number)
@@ -93,9 +65,10 @@ read_tables(FunctionCallInfo fcinfo, int number)
 	List     *relids = NIL;
 	ListCell *cell;
 
-	foreach (cell, array_argument(fcinfo, number, ARG_TABLES))
+	foreach (cell, args_list(fcinfo, number, names[ARG_TABLES]))
 	{
-		RangeVar *name = makeRangeVarFromNameList(textToQualifiedNameList(lfirst(cell)));
+		RangeVar *name =
+			makeRangeVarFromNameList(textToQualifiedNameList(cstring_to_text(lfirst(cell))));
 
 		relids = list_append_unique_oid(relids, RangeVarGetRelid(name, AccessShareLock, false));
 	}
@@ -112,9 +85,8 @@ read_operation(const char *name)
 		if (strcmp(name, operations[i]) == 0)
 			return OPERATION_BIT(i);
 	}
-	invalid_value(ARG_OPERATIONS, name,
-				  "They are \"insert\", \"update\", \"delete\" and \"truncate\".");
-	return 0;
+	args_invalid_value(names[ARG_OPERATIONS], name,
+					   "They are \"insert\", \"update\", \"delete\" and \"truncate\".");
 }
 
 static int
@@ -124,10 +96,10 @@ read_operations(FunctionCallInfo fcinfo, int number)
 	ListCell *cell;
 
 	StaticAssertStmt(DECODE_INSERT == 0 && DECODE_TRUNCATE == 3, "the order of operations");
-	foreach (cell, array_argument(fcinfo, number, ARG_OPERATIONS))
-		operations |= read_operation(text_to_cstring(lfirst(cell)));
+	foreach (cell, args_list(fcinfo, number, names[ARG_OPERATIONS]))
+		operations |= read_operation(lfirst(cell));
 	if (operations == 0)
-		invalid_value(ARG_OPERATIONS, "{}", "There must be at least one.");
+		args_invalid_value(names[ARG_OPERATIONS], "{}", "There must be at least one.");
 	return operations;
 }
 
@@ -146,8 +118,8 @@ read_events_per_file(FunctionCallInfo fcinfo, int number)
 	int events = PG_GETARG_INT32(number);
 
 	if (events < 1 || events > MAX_EVENTS_PER_FILE)
-		invalid_value(ARG_MAX_EVENTS_PER_FILE, psprintf("%d", events),
-					  psprintf("It is between 1 and %d.", MAX_EVENTS_PER_FILE));
+		args_invalid_value(names[ARG_MAX_EVENTS_PER_FILE], psprintf("%d", events),
+						   psprintf("It is between 1 and %d.", MAX_EVENTS_PER_FILE));
 	return events;
 }
 
@@ -166,9 +138,9 @@ read_interval(FunctionCallInfo fcinfo, int number, int argument)
 	ms = interval->time / 1000.0 +
 		 (interval->day + (double) DAYS_PER_MONTH * interval->month) * SECS_PER_DAY * 1000.0;
 	if (!(ms >= 1 && ms <= MAX_INTERVAL))
-		invalid_value(argument, value,
-					  "It is an interval between 1 millisecond and 1000 years, or "
-					  "\"infinity\".");
+		args_invalid_value(names[argument], value,
+						   "It is an interval between 1 millisecond and 1000 years, or "
+						   "\"infinity\".");
 	return (int64) ms;
 }
 
@@ -185,7 +157,7 @@ read_feed(FunctionCallInfo fcinfo, int number)
 	else
 		wrong = aws_names_check_key(feed);
 	if (wrong != NULL)
-		invalid_value(ARG_FEED, feed, wrong);
+		args_invalid_value(names[ARG_FEED], feed, wrong);
 	return feed;
 }
 
@@ -195,8 +167,9 @@ read_origin(FunctionCallInfo fcinfo, int number)
 	const char *origin = args_text(fcinfo, number);
 
 	if (strcmp(origin, "any") != 0 && strcmp(origin, "none") != 0)
-		invalid_value(ARG_ORIGIN, origin,
-					  "It is \"any\", or \"none\" for what was not replicated from elsewhere.");
+		args_invalid_value(
+			names[ARG_ORIGIN], origin,
+			"It is \"any\", or \"none\" for what was not replicated from elsewhere.");
 	return origin;
 }
 
@@ -211,13 +184,13 @@ read_null(FunctionCallInfo fcinfo, int number)
 static bool
 read_force_quote(FunctionCallInfo fcinfo, int number)
 {
-	List *columns = array_argument(fcinfo, number, ARG_FORCE_QUOTE);
+	List *columns = args_list(fcinfo, number, names[ARG_FORCE_QUOTE]);
 
 	if (columns == NIL)
 		return false;
-	if (list_length(columns) > 1 || strcmp(text_to_cstring(linitial(columns)), "*") != 0)
-		invalid_value(ARG_FORCE_QUOTE, text_to_cstring(linitial(columns)),
-					  "Of a connector of kind \"currents\" it is \"{*}\", or \"{}\".");
+	if (list_length(columns) > 1 || strcmp(linitial(columns), "*") != 0)
+		args_invalid_value(names[ARG_FORCE_QUOTE], linitial(columns),
+						   "Of a connector of kind \"currents\" it is \"{*}\", or \"{}\".");
 	return true;
 }
 

@@ -23,6 +23,7 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#include "base/args.h"
 #include "aws/aws_names.h"
 #include "base/guc.h"
 #include "base/object_path.h"
@@ -65,63 +66,9 @@ enum
 };
 
 static char *
-text_argument(FunctionCallInfo fcinfo, int number)
-{
-	return PG_ARGISNULL(number) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(number));
-}
-
-static char *
-required_argument(FunctionCallInfo fcinfo, int number, const char *name)
-{
-	char *value = text_argument(fcinfo, number);
-
-	if (value == NULL)
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("argument \"%s\" must not be null", name)));
-	return value;
-}
-
-/* Which of "choices" (NULL-terminated) the argument is. */
-static int
-choice_argument(FunctionCallInfo fcinfo, int number, const char *name, const char *const *choices,
-				const char *detail)
-{
-	char *value = required_argument(fcinfo, number, name);
-
-	for (int i = 0; choices[i] != NULL; i++)
-		if (strcmp(value, choices[i]) == 0)
-			return i;
-	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					errmsg("invalid value for argument \"%s\": \"%s\"", name, value),
-					errdetail("%s", detail)));
-}
-
-static List *
-list_argument(FunctionCallInfo fcinfo, int number, const char *name)
-{
-	List  *list = NIL;
-	Datum *values;
-	bool  *nulls;
-	int    count;
-
-	if (PG_ARGISNULL(number))
-		return NIL;
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(number), TEXTOID, -1, false, TYPALIGN_INT, &values,
-					  &nulls, &count);
-	for (int i = 0; i < count; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-							errmsg("argument \"%s\" must not contain nulls", name)));
-		list = lappend(list, TextDatumGetCString(values[i]));
-	}
-	return list;
-}
-
-static char *
 source_argument(FunctionCallInfo fcinfo)
 {
-	char *source = required_argument(fcinfo, ARG_SOURCE, "source");
+	char *source = args_required_text(fcinfo, ARG_SOURCE, "source");
 
 	if (strlen(source) > MAX_SOURCE)
 		ereport(ERROR,
@@ -135,19 +82,17 @@ source_argument(FunctionCallInfo fcinfo)
 static const char *
 header_argument(FunctionCallInfo fcinfo)
 {
-	if (PG_ARGISNULL(ARG_HEADER))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("argument \"header\" must not be null")));
+	args_require_not_null(fcinfo, ARG_HEADER, "header");
 	return DatumGetCString(DirectFunctionCall1(enum_out, PG_GETARG_DATUM(ARG_HEADER)));
 }
 
 static const CsvOptions *
 csv_arguments(FunctionCallInfo fcinfo, bool header)
 {
-	return csv_options(
-		header, text_argument(fcinfo, ARG_DELIMITER), text_argument(fcinfo, ARG_QUOTE),
-		text_argument(fcinfo, ARG_ESCAPE), text_argument(fcinfo, ARG_NULL),
-		list_argument(fcinfo, ARG_FORCE_QUOTE, "force_quote"), text_argument(fcinfo, ARG_ENCODING));
+	return csv_options(header, args_text(fcinfo, ARG_DELIMITER), args_text(fcinfo, ARG_QUOTE),
+					   args_text(fcinfo, ARG_ESCAPE), args_text(fcinfo, ARG_NULL),
+					   args_list(fcinfo, ARG_FORCE_QUOTE, "force_quote"),
+					   args_text(fcinfo, ARG_ENCODING));
 }
 
 static CompressOptions
@@ -156,9 +101,9 @@ compression_arguments(FunctionCallInfo fcinfo)
 	CompressOptions options;
 	int level = PG_ARGISNULL(ARG_COMPRESSION_LEVEL) ? 0 : PG_GETARG_INT32(ARG_COMPRESSION_LEVEL);
 
-	compress_options(&options, text_argument(fcinfo, ARG_COMPRESSION),
+	compress_options(&options, args_text(fcinfo, ARG_COMPRESSION),
 					 PG_ARGISNULL(ARG_COMPRESSION_LEVEL) ? NULL : &level,
-					 text_argument(fcinfo, ARG_PATH));
+					 args_text(fcinfo, ARG_PATH));
 	return options;
 }
 
@@ -206,7 +151,7 @@ static char *
 path_argument(FunctionCallInfo fcinfo, const Connector *connector)
 {
 	PathFields  fields = {.connector = connector->name, .job = "1", .part = 1};
-	char       *path = text_argument(fcinfo, ARG_PATH);
+	char       *path = args_text(fcinfo, ARG_PATH);
 	const char *wrong;
 	char       *key;
 
@@ -237,10 +182,8 @@ file_size_argument(FunctionCallInfo fcinfo)
 		return 0;
 	size = DatumGetInt64(DirectFunctionCall1(pg_size_bytes, PG_GETARG_DATUM(ARG_MAX_FILE_SIZE)));
 	if (size < MIN_FILE_SIZE)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("invalid value for argument \"max_file_size\": \"%s\"",
-							   text_argument(fcinfo, ARG_MAX_FILE_SIZE)),
-						errdetail("It is at least 1 MB.")));
+		args_invalid_value("max_file_size", args_text(fcinfo, ARG_MAX_FILE_SIZE),
+						   "It is at least 1 MB.");
 	return (uint64) size;
 }
 
@@ -268,7 +211,7 @@ file_arguments(FunctionCallInfo fcinfo, OutputFormat *format, ExportRequest *req
 
 	format->csv = *csv_arguments(fcinfo, strcmp(header, "none") != 0);
 	format->compression = compression_arguments(fcinfo);
-	format->partition_by = text_argument(fcinfo, ARG_PARTITION_BY);
+	format->partition_by = args_text(fcinfo, ARG_PARTITION_BY);
 	format->max_file_size = request->files.max_file_size = file_size_argument(fcinfo);
 	format->csv.max_rows_per_file = request->files.max_rows_per_file = file_rows_argument(fcinfo);
 	request->files.header_once = strcmp(header, "first") == 0;
@@ -351,7 +294,7 @@ copy_args_retry_until(FunctionCallInfo fcinfo)
 List *
 copy_args_settings(FunctionCallInfo fcinfo)
 {
-	return list_argument(fcinfo, ARG_SETTINGS, "settings");
+	return args_list(fcinfo, ARG_SETTINGS, "settings");
 }
 
 void
@@ -361,17 +304,17 @@ copy_args_get(FunctionCallInfo fcinfo, int64 connector_id, CopyArguments *argume
 	static const char *const on_empty[] = {"file", "skip", "error", NULL};
 	ExportRequest           *request = &arguments->request;
 	OutputFormat            *format = &arguments->format;
-	char                    *name = required_argument(fcinfo, ARG_CONNECTOR, "connector");
+	char                    *name = args_required_text(fcinfo, ARG_CONNECTOR, "connector");
 
 	memset(arguments, 0, sizeof(*arguments));
 	request->owner = GetUserId();
 	request->exporter = GetUserNameFromId(request->owner, false);
 	request->places = superuser() ? 0 : Max(guc_exports_of_role(), 1);
 	request->source = source_argument(fcinfo);
-	request->files.overwrite = choice_argument(fcinfo, ARG_IF_EXISTS, "if_exists", if_exists,
-											   "It is \"error\" or \"overwrite\".") == 1;
-	request->on_empty = (ExportOnEmpty) choice_argument(fcinfo, ARG_ON_EMPTY, "on_empty", on_empty,
-														"It is \"file\", \"skip\" or \"error\".");
+	request->files.overwrite = args_required_choice(fcinfo, ARG_IF_EXISTS, "if_exists", if_exists,
+													"It is \"error\" or \"overwrite\".") == 1;
+	request->on_empty = (ExportOnEmpty) args_required_choice(
+		fcinfo, ARG_ON_EMPTY, "on_empty", on_empty, "It is \"file\", \"skip\" or \"error\".");
 	file_arguments(fcinfo, format, request);
 	arguments->workers = parallel_argument(fcinfo);
 

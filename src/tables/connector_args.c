@@ -16,80 +16,14 @@
 #include "utils/varlena.h"
 
 #include "aws/aws_names.h"
+#include "base/args.h"
 #include "base/guc.h"
-#include "tables/connector_args_internal.h"
+#include "tables/connector_args.h"
 #include "tables/utf8.h"
 
 #define MAX_NAME_LENGTH (NAMEDATALEN - 1)
 #define MAX_CURRENTS_FOLDER 512
 #define MAX_ROLE_WAIT (60 * 60 * 1000) /* ms */
-
-/* ---------------------------------------------------------------- errors */
-
-void
-args_invalid_value(const char *argument, const char *value, const char *what_is_right)
-{
-	if (value != NULL)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("invalid value for argument \"%s\": \"%s\"", argument, value),
-						errdetail("%s", what_is_right)));
-	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					errmsg("invalid value for argument \"%s\"", argument),
-					errdetail("%s", what_is_right)));
-}
-
-void
-args_require(const char *argument, const char *value, const char *what_is_right)
-{
-	if (what_is_right != NULL)
-		args_invalid_value(argument, value, what_is_right);
-}
-
-void
-args_null_value(const char *argument)
-{
-	ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					errmsg("argument \"%s\" must not be null", argument)));
-}
-
-/* --------------------------------------------------------------- reading */
-
-char *
-args_text(FunctionCallInfo fcinfo, int n)
-{
-	return PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n));
-}
-
-char *
-args_required_text(FunctionCallInfo fcinfo, int n, const char *argument)
-{
-	if (PG_ARGISNULL(n))
-		args_null_value(argument);
-	return text_to_cstring(PG_GETARG_TEXT_PP(n));
-}
-
-bool
-args_required_bool(FunctionCallInfo fcinfo, int n, const char *argument)
-{
-	if (PG_ARGISNULL(n))
-		args_null_value(argument);
-	return PG_GETARG_BOOL(n);
-}
-
-Oid
-args_required_role(FunctionCallInfo fcinfo, int n, const char *argument)
-{
-	Oid role;
-
-	if (PG_ARGISNULL(n))
-		args_null_value(argument);
-	role = PG_GETARG_OID(n);
-	/* regrole takes any number, and "-" for none. */
-	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-						errmsg("role with OID %u does not exist", role)));
-	return role;
-}
 
 /* ----------------------------------------------------------- connectors */
 

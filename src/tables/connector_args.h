@@ -15,14 +15,6 @@
 
 #include "tables/connector.h"
 
-/* NULL: null. */
-extern char *args_text(FunctionCallInfo fcinfo, int n);
-extern char *args_required_text(FunctionCallInfo fcinfo, int n, const char *argument);
-extern bool  args_required_bool(FunctionCallInfo fcinfo, int n, const char *argument);
-
-/* A role that exists. */
-extern Oid args_required_role(FunctionCallInfo fcinfo, int n, const char *argument);
-
 /*
  * Each checks a value, normalises it and puts it into the connector.  The limits of a
  * folder_path depend on the kind, which is set before it.

@@ -17,10 +17,11 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 
+#include "base/args.h"
 #include "aws/aws_names.h"
 #include "base/guc.h"
 #include "base/secret.h"
-#include "tables/connector_args_internal.h"
+#include "tables/connector_args.h"
 
 /* Room for a secret and a session token of the greatest length, and line ends. */
 #define MAX_SECRET_FILE (17 * 1024)
