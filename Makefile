@@ -3,7 +3,7 @@
 EXTENSION = s3export
 MODULE_big = s3export
 DATA = $(wildcard sql/s3export--*.sql)
-DOCS = README.md
+DOCS = README.md $(wildcard docs/*.md)
 EXTVERSION := $(shell sed -n 's/^   "version": "\([0-9.]*\)".*/\1/p' META.json)
 
 OBJS = \
@@ -155,3 +155,6 @@ endif
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
+
+# The pages have plain names: a folder of their own keeps them from those of other extensions.
+docmoduledir = s3export

@@ -948,3 +948,53 @@ GRANT USAGE ON SCHEMA s3export TO PUBLIC;
 GRANT SELECT ON s3export.connectors, s3export.connector_grants, s3export.shared_credentials, s3export.jobs, s3export.job_files, s3export.progress,
 	s3export.currents, s3export.current_events TO PUBLIC;
 GRANT EXECUTE ON FUNCTION s3export.ambient_credentials_allowed, s3export.job_progress TO PUBLIC;
+
+-- ----------------------------------------------------------------- comments
+
+COMMENT ON FUNCTION s3export.version IS 'The version of s3export, and of the libraries it was built with';
+COMMENT ON FUNCTION s3export.create_connector IS 'Tests a place in S3 and credentials, and saves them as a connector; returns its id';
+COMMENT ON FUNCTION s3export.alter_connector IS 'Changes a connector, and tests it again';
+COMMENT ON FUNCTION s3export.drop_connector IS 'Removes a connector and its secret; objects stay';
+COMMENT ON FUNCTION s3export.set_credentials IS 'Gives a connector other credentials, which are tested first';
+COMMENT ON FUNCTION s3export.test_credentials IS 'Tests each permission that a connector needs: a row for each';
+COMMENT ON FUNCTION s3export.grant_usage IS 'Lets a role export to a connector';
+COMMENT ON FUNCTION s3export.revoke_usage IS 'Takes back what grant_usage has granted';
+COMMENT ON FUNCTION s3export.adopt IS 'Accepts rows that did not come from the functions of s3export, as after a restore';
+COMMENT ON FUNCTION s3export.set_identity IS 'Sets the AWS identity of the database, which assumes the roles of connectors';
+COMMENT ON FUNCTION s3export.identity IS 'The AWS identity of the database, and the external ID of the calling role';
+COMMENT ON FUNCTION s3export.iam_policy IS 'The IAM policy that the user or role of a connector needs';
+COMMENT ON FUNCTION s3export.trust_policy IS 'The trust policy for AWS roles of the caller''s connectors';
+COMMENT ON FUNCTION s3export.copy_to IS 'Exports a query or a table to S3, at once or in the background';
+COMMENT ON FUNCTION s3export.wait(bigint, interval) IS 'Waits for an export in the background, and raises its error';
+COMMENT ON FUNCTION s3export.wait(bigint[], interval, boolean) IS 'Waits for several exports in the background: a row for each';
+COMMENT ON FUNCTION s3export.cancel IS 'Cancels an export, queued or running';
+COMMENT ON FUNCTION s3export.recover IS 'Settles what crashes have left of the caller''s exports: a row for each file';
+COMMENT ON FUNCTION s3export.launch IS 'Starts a current: makes its replication slot';
+COMMENT ON FUNCTION s3export.deliver IS 'Sends the changes of one current, or of all of the caller''s currents';
+COMMENT ON FUNCTION s3export.add_table IS 'Adds a table to the publication of a current, with the rows that it has';
+COMMENT ON FUNCTION s3export.pause IS 'Pauses a current; the server keeps its changes';
+COMMENT ON FUNCTION s3export.resume IS 'Resumes a current that is paused or suspended';
+COMMENT ON FUNCTION s3export.stop IS 'Stops a current, and drops its replication slot';
+COMMENT ON FUNCTION s3export.header_mode(boolean) IS 'Internal: true is all, false is none';
+COMMENT ON FUNCTION s3export.job_progress IS 'Internal: for the view progress';
+COMMENT ON FUNCTION s3export.ambient_credentials_allowed IS 'Internal: for the view connectors';
+COMMENT ON FUNCTION s3export.authenticate_row IS 'Internal: gives rows the code that only the functions of s3export can make';
+COMMENT ON FUNCTION s3export.refuse_direct_writes IS 'Internal: refuses changes of tables by others than the functions of s3export';
+COMMENT ON FUNCTION s3export.refuse_drop_extension IS 'Internal: refuses DROP EXTENSION while currents have replication slots';
+COMMENT ON FUNCTION s3export.skip_unknown_role IS 'Internal: leaves out what a dump has of a role that does not exist';
+COMMENT ON FUNCTION s3export.role_in IS 'Internal: input of type role';
+COMMENT ON FUNCTION s3export.role_out IS 'Internal: output of type role';
+COMMENT ON FUNCTION s3export.role_recv IS 'Internal: binary input of type role';
+COMMENT ON FUNCTION s3export.role_send IS 'Internal: binary output of type role';
+
+COMMENT ON TYPE s3export.header_mode IS 'In which files of an export the line of column names is: all, the first, or none';
+COMMENT ON TYPE s3export.role IS 'A role, which a dump has by its name; "-" is a role that does not exist';
+
+COMMENT ON VIEW s3export.connectors IS 'The connectors that the role may use, without secrets';
+COMMENT ON VIEW s3export.connector_grants IS 'Who may use a connector besides its owner';
+COMMENT ON VIEW s3export.shared_credentials IS 'Connectors that share the credentials of another';
+COMMENT ON VIEW s3export.jobs IS 'Exports and deliveries, and what became of them';
+COMMENT ON VIEW s3export.job_files IS 'The objects of exports and deliveries';
+COMMENT ON VIEW s3export.progress IS 'Exports that run or wait, and how far they are';
+COMMENT ON VIEW s3export.currents IS 'Currents: their state, position, lag and last error';
+COMMENT ON VIEW s3export.current_events IS 'What has happened to currents last';

@@ -123,6 +123,11 @@ check_cppcheck() {
         --inline-suppr --std=c11 --library=posix --include=test/lib/cppcheck.h -Isrc src
 }
 
+# Links lead somewhere, and the README stays short.
+check_docs() {
+    perl test/lib/check_docs.pl
+}
+
 # The Makefile refuses servers that nobody has tried, with a sentence.
 check_versions() {
     local config=$WORK/pg_config major said
@@ -138,7 +143,7 @@ check_versions() {
 lint() {
     local check passed=0 failed=0
 
-    for check in test/lib/check_includes.sh test/lib/check_format.sh check_cppcheck check_versions; do
+    for check in test/lib/check_includes.sh test/lib/check_format.sh check_cppcheck check_docs check_versions; do
         if "$check"; then
             passed=$((passed + 1))
         else
@@ -226,8 +231,8 @@ discard() {
 # working tree: they run on a copy.
 copy_tests() {
     [ ! -d "$WORK/test" ] || return 0
-    tar -c --exclude='bin*' test README.md | tar -x -C "$WORK"
-    chmod -R a+rX "$WORK/test" "$WORK/README.md"
+    tar -c --exclude='bin*' test README.md docs | tar -x -C "$WORK"
+    chmod -R a+rX "$WORK/test" "$WORK/docs" "$WORK/README.md"
     server_directory "$WORK/tap"
     server_directory "$WORK/tmp"
 }
@@ -290,15 +295,15 @@ prove() {
     return "$status"
 }
 
-# check_faults check|part: the README's table of faults is what the tests saw.
+# check_faults check|part: the table of faults in the docs is what the tests saw.
 check_faults() {
     local passed failed
 
     read -r passed failed <"$COUNT" || return 1
-    if perl test/lib/fault_table.pl "$1" "$WORK/tap/tmp_check/log" README.md; then
+    if perl test/lib/fault_table.pl "$1" "$WORK/tap/tmp_check/log" docs/troubleshooting.md; then
         passed=$((passed + 1))
     else
-        say "README.md: to be replaced by"
+        say "docs/troubleshooting.md: to be replaced by"
         perl test/lib/fault_table.pl print "$WORK/tap/tmp_check/log"
         failed=$((failed + 1))
     fi

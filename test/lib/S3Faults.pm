@@ -203,7 +203,7 @@ sub job_text
 
 # ------------------------------------------------------------- the table of faults
 
-# States one line of the README's table of faults, of what was observed; the cells
+# States one line of the table of faults in the docs, of what was observed; the cells
 # are best made by the functions below.  A test file's lines go to
 # NAME.faults beside its logs, where fault_table.pl finds them.
 #

@@ -1,4 +1,4 @@
-# The README's SQL, run as it is written there.  Only what the reader puts in
+# The SQL of README and docs, run as it is written there.  Only what the reader puts in
 # himself is put in: keys, the account's number, the path of a file.  What he does
 # in the AWS console is done to the scripted server.
 use strict;
@@ -14,11 +14,12 @@ use S3Faults;
 use ScriptedS3;
 use Test::More;
 
-my $readme = slurp_file(dirname(abs_path(__FILE__)) . '/../../README.md');
+my $root = dirname(abs_path(__FILE__)) . '/../..';
+my $readme = join "\n", map { slurp_file($_) } "$root/README.md", glob "$root/docs/*.md";
 my $account = '111122223333';
 my $s3 = scripted_s3();
-# What the README has for postgresql.conf, but for pg_cron, which is played here.
-my ($conf) = $readme =~ /^ +# postgresql\.conf\n((?: +\w+ = .*\n){2,})/m or die 'README has no settings for currents';
+# What the docs have for postgresql.conf, but for pg_cron, which is played here.
+my ($conf) = $readme =~ /^ +# postgresql\.conf\n((?: +\w+ = .*\n){2,})/m or die 'the docs have no settings for currents';
 my @settings = grep { !/shared_preload|output_plugin/ } map { s/^ +//r } split /\n/, $conf;
 my $node = currents_node('main', aws_settings($s3), @settings);
 my $secret_file = $node->basedir . '/identity.secret';
@@ -31,7 +32,7 @@ $s3->call('add_bucket', name => 'acme-exports');
 sub blocks
 {
 	my ($heading, $language) = @_;
-	my ($section) = $readme =~ /^#+ \Q$heading\E\n(.*?)(?=^#+ [^#]|\z)/ms or die "README has no section \"$heading\"";
+	my ($section) = $readme =~ /^#+ \Q$heading\E\n(.*?)(?=^#+ [^#]|\z)/ms or die "no page has a section \"$heading\"";
 	my @found;
 
 	while ($section =~ /^( *)(?:\d+\. )?```\Q$language\E\n(.*?)^ *```/msg)
@@ -144,17 +145,6 @@ poll_until(sub { (join ' ', $s3->keys_of('acme-exports')) =~ qr{orders/backgroun
 	like($job, qr/^\d+$/, 'returns its job');
 	is(run($others =~ s/\(9/($job/gr, 'wait and cancel'), join("\n", ("$job|succeeded|s3://acme-exports/orders/orders.csv.gz|100|1|"
 			. $node->safe_psql('postgres', "SELECT bytes FROM s3export.jobs WHERE job_id = $job")) x 2, 'f'), 'as the README says');
-}
-
-# ---- the settings: the library has no other names of settings, but for that of the formatter's developers
-{
-	my ($table) = $readme =~ /^## Settings\n(.*?)^## /ms;
-	my @documented = map { /(s3export\.\w+)/g } $table =~ /^\|([^|]*)\|/mg;
-	my %named = map { $_ => 1 } slurp_file($node->config_data('--pkglibdir') . '/s3export.so') =~ /\b(s3export\.[a-z_]+)/g;
-	my $names = join ', ', map { sql_literal($_) } sort keys %named;
-
-	is($node->safe_psql('postgres', qq(LOAD 's3export'; SELECT string_agg(name, ' ' ORDER BY name COLLATE "C") FROM unnest(ARRAY[$names]) name WHERE current_setting(name, true) IS NOT NULL)),
-		join(' ', sort @documented, 's3export.fast_output'), 'the settings are those of the README');
 }
 
 # ---- currents

@@ -256,7 +256,7 @@ SKIP:
 	$new->stop;
 	{
 		local @ENV{qw(OLD_DATA NEW_DATA)} = ($old->data_dir, $new->data_dir);
-		my ($step) = slurp_file(dirname(abs_path(__FILE__)) . '/../../README.md') =~ /^### pg_upgrade\n.*?^ *```sh\n(.*?)^ *```/ms;
+		my ($step) = slurp_file(dirname(abs_path(__FILE__)) . '/../../docs/upgrading.md') =~ /^## pg_upgrade\n.*?^ *```sh\n(.*?)^ *```/ms;
 		PostgreSQL::Test::Utils::system_or_bail('sh', '-c', $step);
 	}
 	$new->start;
