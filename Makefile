@@ -3,6 +3,7 @@
 EXTENSION = s3export
 MODULE_big = s3export
 DATA = $(wildcard sql/s3export--*.sql)
+PGFILEDESC = "s3export - exports query results and tables to S3"
 DOCS = README.md $(wildcard docs/*.md)
 EXTVERSION := $(shell sed -n 's/^   "version": "\([0-9.]*\)".*/\1/p' META.json)
 
@@ -155,6 +156,15 @@ endif
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
+
+# Each object depends on all headers.  That is simple, and no object is ever stale.
+$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h src/*/*.h)
+
+.PHONY: lint format check-unit
+lint check-unit:
+	bash test/check.sh $(@:check-%=%)
+format:
+	clang-format --style=file -i src/*.[ch] src/*/*.[ch] $(wildcard test/*/*.[ch])
 
 # The pages have plain names: a folder of their own keeps them from those of other extensions.
 docmoduledir = s3export

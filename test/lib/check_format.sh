@@ -7,7 +7,7 @@ shopt -s nullglob
 failed=0
 
 c_files=(src/*.[ch] src/*/*.[ch] test/*/*.[ch])
-other_files=(sql/*.sql test/*.sh test/*/*.{sh,sql,pl,pm,py} .ci/run Makefile test/*/Makefile *.md)
+other_files=(sql/*.sql test/*.sh test/*/*.{sh,sql,pl,pm,py} .ci/run Makefile test/*/Makefile *.md docs/*.md test/*.md)
 
 for file in "${c_files[@]}"; do
     if ! clang-format --style=file "$file" |
