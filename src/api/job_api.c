@@ -72,7 +72,7 @@ has_ended(const JobStatus *status)
 		   strcmp(status->state, "completing") != 0;
 }
 
-/* Of the leaders only those that are workers of a queued job share its lease. */
+/* Of the leaders only those that are workers of a queued job share its advisory lock. */
 static bool
 has_process(int64 job_id, const JobStatus *status)
 {

@@ -99,8 +99,8 @@ take_transaction(void *arg, const DecodeTransaction *transaction)
 	Delivery *delivery = arg;
 
 	if (delivery->cutoff != 0 && transaction->committed_at >= delivery->cutoff)
-		delivery->beyond = true;
-	if (delivery->beyond)
+		delivery->seen_younger = true;
+	if (delivery->seen_younger)
 		return false;
 	batch_begin(delivery->batch, transaction);
 	return true;
@@ -338,7 +338,7 @@ drop_batch(Delivery *delivery)
 
 	if (current->batch.events > 0 && current->batch.committed_at >= delivery->cutoff)
 	{
-		delivery->beyond = true;
+		delivery->seen_younger = true;
 		return;
 	}
 	delivery->outcome->events_dropped += current->batch.events;
@@ -366,7 +366,7 @@ drop_events(Delivery *delivery)
 	while (decoder_position(delivery->decoder) < delivery->target)
 	{
 		decoder_next(delivery->decoder);
-		if (delivery->beyond)
+		if (delivery->seen_younger)
 			break;
 		position = decoder_position(delivery->decoder);
 		if (position - forgotten < QUIET_BYTES)
@@ -417,7 +417,7 @@ look_at_clock(Delivery *delivery)
 	delivery->cutoff = GetCurrentTimestamp() - current->drop_after * 1000;
 	if (current->batch.end != InvalidXLogRecPtr)
 		drop_batch(delivery);
-	if (!delivery->beyond)
+	if (!delivery->seen_younger)
 		drop_events(delivery);
 }
 

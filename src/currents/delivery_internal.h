@@ -19,8 +19,8 @@ typedef struct Delivery
 	XLogRecPtr       target;  /* where this delivery ends */
 	Decoder         *decoder; /* NULL: to be opened */
 	Batch           *batch;
-	TimestampTz      cutoff; /* changes committed before it are dropped; 0: none */
-	bool             beyond; /* a younger one has been seen */
+	TimestampTz      cutoff;       /* changes committed before it are dropped; 0: none */
+	bool             seen_younger; /* a younger one has been seen */
 	DeliveryOutcome *outcome;
 	bool             records; /* errors, too */
 	bool             copies;  /* of a launch: rows that are there */

@@ -223,7 +223,7 @@ s3export_leader_main(Datum arg pg_attribute_unused())
 	dsm_segment   *segment;
 	shm_mq_handle *reports;
 	JobClaim       claim;
-	char           letter;
+	char           outcome;
 
 	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
 	pqsignal(SIGTERM, handle_terminate);
@@ -244,8 +244,8 @@ s3export_leader_main(Datum arg pg_attribute_unused())
 	advisory_lock_join(order.job_id);
 	if (job_claim(order.job_id, &claim))
 		claimed_job = order.job_id;
-	letter = claimed_job != 0 ? QUEUE_LETTER_TAKEN : QUEUE_LETTER_LEFT;
-	(void) shm_mq_send(reports, 1, &letter, true, true);
+	outcome = claimed_job != 0 ? QUEUE_OUTCOME_TAKEN : QUEUE_OUTCOME_LEFT;
+	(void) shm_mq_send(reports, 1, &outcome, true, true);
 	dsm_detach(segment);
 	if (claimed_job == 0)
 		return;

@@ -96,7 +96,7 @@ struct Pipe
 	/* leader only */
 	BackgroundWorkerHandle *server;
 	bool                    tells;
-	ProgressTeller          teller;
+	ProgressDisplay         display;
 
 	/* uploader only */
 	BlockQueue *sources; /* the leader's is the first */
@@ -293,7 +293,7 @@ raise_uploader_error(StringInfo message)
 
 /* Takes one message off the replies; false: there is none now. */
 static bool
-take_reply(Pipe *pipe, char *letter, StringInfo reply)
+take_reply(Pipe *pipe, char *kind, StringInfo reply)
 {
 	Size          len;
 	void         *data;
@@ -310,8 +310,8 @@ take_reply(Pipe *pipe, char *letter, StringInfo reply)
 
 	resetStringInfo(reply);
 	appendBinaryStringInfo(reply, data, (int) len);
-	*letter = (char) pq_getmsgbyte(reply);
-	if (*letter == LETTER_ERROR || *letter == LETTER_NOTICE)
+	*kind = (char) pq_getmsgbyte(reply);
+	if (*kind == LETTER_ERROR || *kind == LETTER_NOTICE)
 		raise_uploader_error(reply);
 	return true;
 }
@@ -321,7 +321,7 @@ static void
 wait_for_uploader(Pipe *pipe, uint32 wait_event)
 {
 	int  events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
-	long timeout = pipe->tells ? progress_tell(&pipe->teller) : -1;
+	long timeout = pipe->tells ? progress_update(&pipe->display) : -1;
 
 	if (timeout >= 0)
 		events |= WL_TIMEOUT;
@@ -333,7 +333,7 @@ wait_for_uploader(Pipe *pipe, uint32 wait_event)
 void
 pipe_begin_progress(Pipe *pipe, Oid relid)
 {
-	progress_begin(&pipe->teller, &pipe->head->progress, relid);
+	progress_begin(&pipe->display, &pipe->head->progress, relid);
 	pipe->tells = true;
 }
 
@@ -348,14 +348,14 @@ static void
 hear_uploader(Pipe *pipe)
 {
 	StringInfoData reply;
-	char           letter;
+	char           kind;
 
 	if (pipe->replies == NULL)
 		return;
 	initStringInfo(&reply);
-	while (take_reply(pipe, &letter, &reply))
-		if (letter >= LETTER_FIRST_OWN)
-			elog(ERROR, "unexpected reply \"%c\" of the uploader", letter);
+	while (take_reply(pipe, &kind, &reply))
+		if (kind >= LETTER_FIRST_OWN)
+			elog(ERROR, "unexpected reply \"%c\" of the uploader", kind);
 	pfree(reply.data);
 }
 
@@ -416,7 +416,7 @@ pipe_send(Pipe *pipe, const PipeBlock *block)
 	if (send_block(pipe, block))
 	{
 		if (pipe->tells)
-			(void) progress_tell(&pipe->teller);
+			(void) progress_update(&pipe->display);
 		return true;
 	}
 	if (pipe->replies == NULL)
@@ -432,14 +432,14 @@ char
 pipe_wait_reply(Pipe *pipe, StringInfo reply)
 {
 	static uint32 wait_event = 0;
-	char          letter = 0;
+	char          kind = 0;
 
 	do
 	{
-		if (!take_reply(pipe, &letter, reply))
+		if (!take_reply(pipe, &kind, reply))
 			wait_for_uploader(pipe, compat_wait_event(wait_event, "S3exportReply"));
-	} while (letter < LETTER_FIRST_OWN);
-	return letter;
+	} while (kind < LETTER_FIRST_OWN);
+	return kind;
 }
 
 /* As much of a text as there is room for; no character is cut. */
@@ -470,7 +470,7 @@ void
 pipe_close(Pipe *pipe)
 {
 	if (pipe->tells)
-		progress_end(&pipe->teller);
+		progress_end(&pipe->display);
 	cancel_on_dsm_detach(pipe->segment, leader_ends_server, PointerGetDatum(pipe->server));
 	dsm_detach(pipe->segment);
 	pfree(pipe->server);
@@ -648,11 +648,11 @@ pipe_receive(Pipe *pipe, PipeBlock *block)
 /* ---- the uploader's end: replies ---- */
 
 void
-pipe_reply(Pipe *pipe, char letter, const StringInfoData *reply)
+pipe_reply(Pipe *pipe, char kind, const StringInfoData *reply)
 {
-	shm_mq_iovec iov[2] = {{&letter, 1}, {reply->data, reply->len}};
+	shm_mq_iovec iov[2] = {{&kind, 1}, {reply->data, reply->len}};
 
-	Assert(letter >= LETTER_FIRST_OWN);
+	Assert(kind >= LETTER_FIRST_OWN);
 
 	/* A leader that is gone needs no reply. */
 	(void) shm_mq_sendv(pipe->replies, iov, 2, false, true);

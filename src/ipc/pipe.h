@@ -100,7 +100,7 @@ extern uint32 pipe_handle(Pipe *pipe);
 extern bool pipe_send(Pipe *pipe, const PipeBlock *block);
 
 /*
- * Waits for the next reply, a letter and its contents; raises the uploader's
+ * Waits for the next reply, a kind and its contents; raises the uploader's
  * errors, shows its notices.  "reply" is valid until the next call.
  */
 extern char pipe_wait_reply(Pipe *pipe, StringInfo reply);
@@ -138,7 +138,7 @@ extern Pipe *pipe_attach(Datum arg, StringInfo request);
  */
 extern bool pipe_receive(Pipe *pipe, PipeBlock *block);
 
-extern void pipe_reply(Pipe *pipe, char letter, const StringInfoData *reply);
+extern void pipe_reply(Pipe *pipe, char kind, const StringInfoData *reply);
 
 /*
  * Has the leader gone?  If it said why, *error has SQLSTATE, message, detail

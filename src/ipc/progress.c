@@ -182,15 +182,15 @@ progress_report(Progress *progress, ProgressReport *report)
 /* ---- the leader ---- */
 
 static bool
-entry_is_ours(const ProgressTeller *teller)
+entry_is_ours(const ProgressDisplay *display)
 {
 	return MyBEEntry->st_progress_command == PROGRESS_COMMAND_COPY &&
-		   MyBEEntry->st_progress_param[MARK_PARAM] == teller->progress->started_at;
+		   MyBEEntry->st_progress_param[MARK_PARAM] == display->progress->started_at;
 }
 
 /* What ran within the query may have ended our entry: then it is made anew. */
 static void
-update_entry(const ProgressTeller *teller)
+update_entry(const ProgressDisplay *display)
 {
 	static const int index[] = {
 		PROGRESS_COPY_BYTES_PROCESSED,
@@ -200,18 +200,18 @@ update_entry(const ProgressTeller *teller)
 		MARK_PARAM,
 	};
 	int64 values[] = {
-		(int64) pg_atomic_read_u64(&teller->progress->bytes_made),
-		(int64) pg_atomic_read_u64(&teller->progress->rows),
+		(int64) pg_atomic_read_u64(&display->progress->bytes_made),
+		(int64) pg_atomic_read_u64(&display->progress->rows),
 		PROGRESS_COPY_COMMAND_TO,
 		PROGRESS_COPY_TYPE_CALLBACK,
-		teller->progress->started_at,
+		display->progress->started_at,
 	};
 
 	if (MyBEEntry == NULL || !pgstat_track_activities)
 		return;
 	if (MyBEEntry->st_progress_command == PROGRESS_COMMAND_INVALID)
-		pgstat_progress_start_command(PROGRESS_COMMAND_COPY, teller->relid);
-	else if (!entry_is_ours(teller))
+		pgstat_progress_start_command(PROGRESS_COMMAND_COPY, display->relid);
+	else if (!entry_is_ours(display))
 		return;
 	pgstat_progress_update_multi_param(lengthof(index), index, values);
 }
@@ -263,36 +263,36 @@ wants_notices(void)
 }
 
 void
-progress_begin(ProgressTeller *teller, Progress *progress, Oid relid)
+progress_begin(ProgressDisplay *display, Progress *progress, Oid relid)
 {
-	teller->progress = progress;
-	teller->relid = relid;
-	teller->notices = wants_notices();
-	teller->next_notice = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), NOTICE_INTERVAL);
-	update_entry(teller);
+	display->progress = progress;
+	display->relid = relid;
+	display->notices = wants_notices();
+	display->next_notice = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), NOTICE_INTERVAL);
+	update_entry(display);
 }
 
 long
-progress_tell(ProgressTeller *teller)
+progress_update(ProgressDisplay *display)
 {
 	TimestampTz now;
 
-	update_entry(teller);
-	if (!teller->notices)
+	update_entry(display);
+	if (!display->notices)
 		return -1;
 	now = GetCurrentTimestamp();
-	if (now >= teller->next_notice)
+	if (now >= display->next_notice)
 	{
-		give_notice(teller->progress);
+		give_notice(display->progress);
 		now = GetCurrentTimestamp();
-		teller->next_notice = TimestampTzPlusMilliseconds(now, NOTICE_INTERVAL);
+		display->next_notice = TimestampTzPlusMilliseconds(now, NOTICE_INTERVAL);
 	}
-	return TimestampDifferenceMilliseconds(now, teller->next_notice);
+	return TimestampDifferenceMilliseconds(now, display->next_notice);
 }
 
 void
-progress_end(const ProgressTeller *teller)
+progress_end(const ProgressDisplay *display)
 {
-	if (MyBEEntry != NULL && entry_is_ours(teller))
+	if (MyBEEntry != NULL && entry_is_ours(display))
 		pgstat_progress_end_command();
 }

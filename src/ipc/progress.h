@@ -87,28 +87,28 @@ extern void progress_report(Progress *progress, ProgressReport *report);
 
 /* ---- the leader, who tells its own user ---- */
 
-typedef struct ProgressTeller
+typedef struct ProgressDisplay
 {
 	Progress   *progress;
 	Oid         relid;
 	bool        notices;
 	TimestampTz next_notice;
-} ProgressTeller;
+} ProgressDisplay;
 
 /*
  * From here on the backend has a row in pg_stat_progress_copy, unless a command
  * around this one has it, and its client gets notices as s3export.progress_notice
  * says.  "relid" is the table that is exported; InvalidOid: it is a query.
  */
-extern void progress_begin(ProgressTeller *teller, Progress *progress, Oid relid);
+extern void progress_begin(ProgressDisplay *display, Progress *progress, Oid relid);
 
 /*
  * To be called again and again: after each block, and before each wait.  Returns
  * how long the next wait may be: ms, or -1 for ever.
  */
-extern long progress_tell(ProgressTeller *teller);
+extern long progress_update(ProgressDisplay *display);
 
 /* After an error the server does this itself. */
-extern void progress_end(const ProgressTeller *teller);
+extern void progress_end(const ProgressDisplay *display);
 
 #endif /* S3EXPORT_PROGRESS_H */

@@ -14,20 +14,20 @@
 #include "s3/concurrency.h"
 
 static void
-begin_round(Concurrency *pace, bool settling, int64 now)
+begin_round(Concurrency *concurrency, bool settling, int64 now)
 {
-	pace->settling = settling;
-	pace->waited = false;
-	pace->done = 0;
-	pace->bytes = 0;
-	pace->began_at = now;
+	concurrency->settling = settling;
+	concurrency->waited = false;
+	concurrency->done = 0;
+	concurrency->bytes = 0;
+	concurrency->began_at = now;
 }
 
 static void
-change_parts(Concurrency *pace, int parts, int64 now)
+change_parts(Concurrency *concurrency, int parts, int64 now)
 {
-	pace->parts = parts;
-	begin_round(pace, true, now);
+	concurrency->parts = parts;
+	begin_round(concurrency, true, now);
 }
 
 /*
@@ -36,59 +36,59 @@ change_parts(Concurrency *pace, int parts, int64 now)
  * and more than what chance makes of connections that share everything.
  */
 static bool
-paid_off(const Concurrency *pace, double rate)
+paid_off(const Concurrency *concurrency, double rate)
 {
-	double added = (double) (pace->parts - pace->fewer) / pace->fewer;
+	double added = (double) (concurrency->parts - concurrency->fewer) / concurrency->fewer;
 
-	return rate >= pace->before * (1 + added / 4);
+	return rate >= concurrency->before * (1 + added / 4);
 }
 
 static void
-judge_round(Concurrency *pace, int most, int64 now)
+judge_round(Concurrency *concurrency, int most, int64 now)
 {
-	double rate = (double) pace->bytes / Max(now - pace->began_at, 1);
+	double rate = (double) concurrency->bytes / Max(now - concurrency->began_at, 1);
 
-	if (pace->fewer > 0 && pace->waited && !paid_off(pace, rate))
+	if (concurrency->fewer > 0 && concurrency->waited && !paid_off(concurrency, rate))
 	{
-		int fewer = pace->fewer;
+		int fewer = concurrency->fewer;
 
-		pace->fewer = 0;
-		pace->rest_until = now + PACE_PAUSE;
-		change_parts(pace, fewer, now);
+		concurrency->fewer = 0;
+		concurrency->rest_until = now + CONCURRENCY_PAUSE;
+		change_parts(concurrency, fewer, now);
 		return;
 	}
-	pace->fewer = 0;
-	if (pace->waited && pace->parts < most && now >= pace->rest_until)
+	concurrency->fewer = 0;
+	if (concurrency->waited && concurrency->parts < most && now >= concurrency->rest_until)
 	{
-		pace->fewer = pace->parts;
-		pace->before = rate;
-		change_parts(pace, Min(pace->parts * 2, most), now);
+		concurrency->fewer = concurrency->parts;
+		concurrency->before = rate;
+		change_parts(concurrency, Min(concurrency->parts * 2, most), now);
 	}
 	else
-		begin_round(pace, false, now);
+		begin_round(concurrency, false, now);
 }
 
 void
-concurrency_begin(Concurrency *pace, int64 now)
+concurrency_begin(Concurrency *concurrency, int64 now)
 {
-	memset(pace, 0, sizeof(*pace));
-	change_parts(pace, PACE_FIRST, now);
+	memset(concurrency, 0, sizeof(*concurrency));
+	change_parts(concurrency, CONCURRENCY_FIRST, now);
 }
 
 void
-concurrency_waited(Concurrency *pace)
+concurrency_waited(Concurrency *concurrency)
 {
-	pace->waited = true;
+	concurrency->waited = true;
 }
 
 void
-concurrency_part_done(Concurrency *pace, size_t bytes, int most, int64 now)
+concurrency_part_done(Concurrency *concurrency, size_t bytes, int most, int64 now)
 {
-	pace->bytes += bytes;
-	if (++pace->done < Min(pace->parts, most))
+	concurrency->bytes += bytes;
+	if (++concurrency->done < Min(concurrency->parts, most))
 		return;
-	if (pace->settling)
-		begin_round(pace, false, now);
+	if (concurrency->settling)
+		begin_round(concurrency, false, now);
 	else
-		judge_round(pace, most, now);
+		judge_round(concurrency, most, now);
 }

@@ -14,8 +14,8 @@
 #ifndef CONCURRENCY_H
 #define CONCURRENCY_H
 
-#define PACE_FIRST 2                     /* parts */
-#define PACE_PAUSE (INT64CONST(5000000)) /* us from an attempt in vain to the next */
+#define CONCURRENCY_FIRST 2                     /* parts */
+#define CONCURRENCY_PAUSE (INT64CONST(5000000)) /* us from an attempt in vain to the next */
 
 typedef struct Concurrency
 {
@@ -33,12 +33,12 @@ typedef struct Concurrency
 } Concurrency;
 
 /* Times are us of any steady clock. */
-extern void concurrency_begin(Concurrency *pace, int64 now);
+extern void concurrency_begin(Concurrency *concurrency, int64 now);
 
 /* Data had to wait because all buffers were taken. */
-extern void concurrency_waited(Concurrency *pace);
+extern void concurrency_waited(Concurrency *concurrency);
 
 /* A part got through; there may be "most" at the same time, at least 1. */
-extern void concurrency_part_done(Concurrency *pace, size_t bytes, int most, int64 now);
+extern void concurrency_part_done(Concurrency *concurrency, size_t bytes, int most, int64 now);
 
 #endif /* CONCURRENCY_H */

@@ -69,7 +69,7 @@ most_sending(const UploadPool *pool)
 static int
 max_sending(const UploadPool *pool)
 {
-	return Min(pool->pace.parts, most_sending(pool));
+	return Min(pool->concurrency.parts, most_sending(pool));
 }
 
 static int64
@@ -274,7 +274,7 @@ part_done(S3Call *call)
 	{
 		part->etag = MemoryContextStrdup(upload->context, call->etag);
 		pool->bytes_sent += buffer->len;
-		concurrency_part_done(&pool->pace, buffer->len, most_sending(pool), now_us());
+		concurrency_part_done(&pool->concurrency, buffer->len, most_sending(pool), now_us());
 		if (pool->limits.part_sent)
 			pool->limits.part_sent(pool->limits.arg, buffer->len);
 	}
@@ -387,7 +387,7 @@ upload_created(Upload *upload)
 	upload_end_call(upload);
 	upload->state = UPLOAD_OPEN;
 	if (pool->sending == 0 && pool->bytes_sent == 0)
-		concurrency_begin(&pool->pace, now_us());
+		concurrency_begin(&pool->concurrency, now_us());
 	if (upload->options.started)
 		upload->options.started(upload->options.arg, upload->id);
 }
@@ -503,7 +503,7 @@ upload_pool_open(S3Session *s3, const UploadLimits *limits)
 		pool->buffers[i].context =
 			AllocSetContextCreate(context, "s3export part", ALLOCSET_SMALL_SIZES);
 	}
-	concurrency_begin(&pool->pace, now_us());
+	concurrency_begin(&pool->concurrency, now_us());
 	if (s3_signs_payload(s3))
 		open_hashes(pool);
 	MemoryContextSwitchTo(old);
@@ -521,7 +521,7 @@ upload_pool_ready(UploadPool *pool)
 		return true;
 	if (find_buffer(pool, next_part_size(pool, pool->current)) != NULL)
 		return true;
-	concurrency_waited(&pool->pace);
+	concurrency_waited(&pool->concurrency);
 	return false;
 }
 
@@ -567,7 +567,7 @@ begin_part(Upload *upload)
 {
 	while (upload->filling == NULL && !start_filling(upload))
 	{
-		concurrency_waited(&upload->pool->pace);
+		concurrency_waited(&upload->pool->concurrency);
 		drive_uploads(upload->pool, -1);
 	}
 }

@@ -97,7 +97,7 @@ struct UploadPool
 	PartBuffer *buffers;
 	int         nbuffers;
 	int         sending;
-	Concurrency pace;
+	Concurrency concurrency;
 	uint64      turns;
 	size_t      allocated;  /* bytes in buffers */
 	size_t      unattended; /* bytes written since the client was driven */

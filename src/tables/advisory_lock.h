@@ -16,7 +16,7 @@
 #define ADVISORY_LOCK_H
 
 /*
- * Whoever takes part in a job shares its lease from before its row says
+ * Whoever takes part in a job shares its advisory lock from before its row says
  * 'running' until its end has been recorded.  In a process that also runs code
  * of users it does not suffice: pg_advisory_unlock_all() gives it up.  Raises
  * ERRCODE_OBJECT_IN_USE while somebody recovers the job.
@@ -32,7 +32,7 @@ extern void advisory_lock_leave(int64 job_id);
 extern bool advisory_lock_try_exclusive(int64 job_id);
 extern void advisory_lock_release(int64 job_id);
 
-/* Does that process share the job's lease?  0 is no process. */
+/* Does that process share the job's advisory lock?  0 is no process. */
 extern bool advisory_lock_is_held_by(int64 job_id, int pid);
 
 /*

@@ -281,18 +281,18 @@ receive_outcome(Dispatcher *dispatcher, Starter *starter)
 	void          *data;
 	shm_mq_result  result;
 	StringInfoData message;
-	char           letter = 0;
+	char           outcome = 0;
 	MemoryContext  old = MemoryContextSwitchTo(dispatcher->context);
 
 	while ((result = shm_mq_receive(starter->reports, &len, &data, true)) == SHM_MQ_SUCCESS)
 	{
 		initStringInfo(&message);
 		appendBinaryStringInfo(&message, data, (int) len);
-		letter = (char) pq_getmsgbyte(&message);
-		if (letter == 'E')
+		outcome = (char) pq_getmsgbyte(&message);
+		if (outcome == 'E')
 			pq_parse_errornotice(&message, &starter->error);
 		pfree(message.data);
-		if (letter == QUEUE_LETTER_TAKEN || letter == QUEUE_LETTER_LEFT)
+		if (outcome == QUEUE_OUTCOME_TAKEN || outcome == QUEUE_OUTCOME_LEFT)
 			break;
 	}
 	MemoryContextSwitchTo(old);
@@ -300,14 +300,14 @@ receive_outcome(Dispatcher *dispatcher, Starter *starter)
 		return;
 
 	end_starting(starter);
-	if (letter == QUEUE_LETTER_TAKEN)
+	if (outcome == QUEUE_OUTCOME_TAKEN)
 	{
 		starter->state = TAKEN;
 		starter->failures = 0;
 		starter->pause = 0;
 		return;
 	}
-	if (letter != QUEUE_LETTER_LEFT)
+	if (outcome != QUEUE_OUTCOME_LEFT)
 		starter->failures++;
 	rest_starter(starter);
 }

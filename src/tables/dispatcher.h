@@ -43,7 +43,7 @@ typedef struct QueueOrder
 } QueueOrder;
 
 /* Its word that it has taken the job, or that the job is nobody's to take now. */
-#define QUEUE_LETTER_TAKEN 't'
-#define QUEUE_LETTER_LEFT 'l'
+#define QUEUE_OUTCOME_TAKEN 't'
+#define QUEUE_OUTCOME_LEFT 'l'
 
 #endif /* DISPATCHER_H */

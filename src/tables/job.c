@@ -202,7 +202,7 @@ put_failure(int64 job_id, JobState state, const JobTotals *totals, const ErrorDa
 
 bool
 job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData *error,
-		 List *aborted, List *doubtful, bool may_pass)
+		 List *aborted, List *in_doubt, bool may_pass)
 {
 	CatalogTransaction transaction;
 	ListCell          *cell;
@@ -216,7 +216,7 @@ job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData 
 							   " finished_at = pg_catalog.clock_timestamp()"
 							   " WHERE job_id = $1 AND file_no = $2",
 							   param_int8(job_id), param_int4(lfirst_int(cell)));
-	foreach (cell, doubtful)
+	foreach (cell, in_doubt)
 		(void) catalog_execute("UPDATE s3export.job_file SET upload_id = NULL"
 							   " WHERE job_id = $1 AND file_no = $2",
 							   param_int8(job_id), param_int4(lfirst_int(cell)));

@@ -10,7 +10,7 @@
  * functions do nothing then.
  *
  * Recovery relies on the order of what is committed.  A job is 'running' only
- * while somebody holds its lease (advisory_lock.h).  A file has its row, with its
+ * while somebody holds its advisory lock (advisory_lock.h).  A file has its row, with its
  * upload's id, before its first part is sent; a file is 'completing' only when
  * its job is, and a job only when all of its rows have been taken, so that one
  * whose files are all in place has succeeded.
@@ -102,11 +102,11 @@ extern void job_files_done(int64 job_id, List *files);
 /*
  * A file keeps its upload_id if its upload could not be aborted, and its state
  * if it has been put in place.  "aborted" has the numbers of the others, and
- * "doubtful" of those that have no upload any more and may appear all the same.
+ * "in_doubt" of those that have no upload any more and may appear all the same.
  * True: the job has not ended but is queued again, as it "may_pass" and retry_for is not over.
  */
 extern bool job_fail(int64 job_id, JobState state, const JobTotals *totals, const ErrorData *error,
-					 List *aborted, List *doubtful, bool may_pass);
+					 List *aborted, List *in_doubt, bool may_pass);
 
 /* Forgets the files of an attempt of which nothing is left. */
 extern void job_forget_files(int64 job_id);
@@ -155,7 +155,7 @@ typedef struct JobScope
 	int64 connector_id; /* 0: all */
 	int64 own_job_id;   /* not this one; 0: there is none */
 	Oid   role;         /* the jobs that this role sees; InvalidOid: all */
-	bool  patient;      /* not those that could not be settled a moment ago */
+	bool  skip_recent;  /* not those that could not be settled a moment ago */
 } JobScope;
 
 /* What has become of a file. */
@@ -206,7 +206,7 @@ extern List *job_find_suspects(int64 connector_id, int64 own_job_id);
  */
 extern List *job_find_remains(const JobScope *scope);
 
-/* With the job's lease held exclusively; NULL: there is nothing left to do. */
+/* With the job's advisory lock held exclusively; NULL: there is nothing left to do. */
 extern JobRemains *job_load_remains(int64 job_id);
 
 typedef enum JobSettlement

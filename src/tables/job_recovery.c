@@ -113,7 +113,7 @@ job_find_remains(const JobScope *scope)
 						   " ORDER BY job_id",
 						   CATALOG_THIS_SERVER, param_int8(scope->connector_id),
 						   param_int8(scope->own_job_id), param_oid(scope->role),
-						   param_bool(scope->patient));
+						   param_bool(scope->skip_recent));
 	ids = take_ids(&transaction, rows);
 	catalog_commit_transaction(&transaction);
 	return ids;

@@ -67,15 +67,15 @@ typedef struct ExportJob
 	Connector           *connector;
 	const ExportRequest *request;
 	int64                job_id;
-	bool                 leased;   /* the job's lease is held */
-	bool                 claimed;  /* so is the path */
-	bool                 marked;   /* as one that is released soon */
-	bool                 recorded; /* the job has a row */
-	bool                 again;    /* it was tried before */
-	char                *label;    /* what names call the job: its id, if it has one */
-	char                *key;      /* of the first file, or the folder of partitions; UTF-8 */
-	char                *uri;      /* of that */
-	FilesOptions         options;  /* of the files */
+	bool                 has_job_lock;   /* the job's advisory lock is held */
+	bool                 has_path_lock;  /* so is the path */
+	bool                 path_is_marked; /* as one that is released soon */
+	bool                 recorded;       /* the job has a row */
+	bool                 again;          /* it was tried before */
+	char                *label;          /* what names call the job: its id, if it has one */
+	char                *key;            /* of the first file, or the folder of partitions; UTF-8 */
+	char                *uri;            /* of that */
+	FilesOptions         options;        /* of the files */
 	HttpClient          *http;
 	Credentials         *credentials;
 	TimestampTz          refreshed_at;
@@ -200,7 +200,7 @@ begin_job(ExportJob *job)
 	if (job->job_id != JOB_UNRECORDED)
 	{
 		advisory_lock_join(job->job_id);
-		job->leased = true;
+		job->has_job_lock = true;
 	}
 	pg_atomic_write_u64(&job->progress->job_id, (uint64) job->job_id);
 	job->again = job_begin(job->job_id, &request, job->uri);
@@ -234,18 +234,18 @@ claim_path(ExportJob *job)
 		CHECK_FOR_INTERRUPTS();
 		s3_client_watch_leader(job->pipe);
 	}
-	job->claimed = true;
+	job->has_path_lock = true;
 }
 
 /* When the end has been recorded, and before anybody hears of it. */
 static void
 release_locks(const ExportJob *job)
 {
-	if (job->claimed)
+	if (job->has_path_lock)
 		advisory_lock_release_path(job->connector->connector_id, job->key);
-	if (job->marked)
+	if (job->path_is_marked)
 		advisory_lock_unmark_path(job->connector->connector_id, job->key);
-	if (job->leased)
+	if (job->has_job_lock)
 		advisory_lock_leave(job->job_id);
 }
 
@@ -681,17 +681,17 @@ record_failure(ExportJob *job, const ErrorData *error, bool passing)
 	PG_TRY();
 	{
 		List *aborted = NIL;
-		List *doubtful = NIL;
+		List *in_doubt = NIL;
 
 		if (job->files != NULL)
 		{
 			aborted = files_aborted(job->files);
-			doubtful = files_in_doubt(job->files);
+			in_doubt = files_in_doubt(job->files);
 			if (files_in_place(job->files) != NIL)
 				job_files_done(job->job_id, files_in_place(job->files));
 		}
 		if (job_fail(job->job_id, cancelled ? JOB_CANCELLED : JOB_FAILED, &job->totals, error,
-					 aborted, doubtful, passing && !is_cancelled(job)))
+					 aborted, in_doubt, passing && !is_cancelled(job)))
 		{
 			ereport(LOG, (errmsg("export job " INT64_FORMAT " is queued again after an error",
 								 job->job_id)));
@@ -785,8 +785,8 @@ export_job_run(Pipe *pipe, Connector *connector, const ExportRequest *request,
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
 
-		if (job->claimed)
-			job->marked = advisory_lock_mark_path(job->connector->connector_id, job->key);
+		if (job->has_path_lock)
+			job->path_is_marked = advisory_lock_mark_path(job->connector->connector_id, job->key);
 		abort_files(job, error);
 		record_failure(job, error, passing);
 		if (is_unrecorded(job))

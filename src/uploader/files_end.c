@@ -405,8 +405,8 @@ files_describe(const Files *files)
 {
 	int            total = list_length(files->list);
 	int            in_place = files_count_in_place(files);
-	int            doubtful;
-	const File    *doubt = first_in_doubt(files, &doubtful);
+	int            in_doubt;
+	const File    *doubt = first_in_doubt(files, &in_doubt);
 	StringInfoData buf;
 
 	if (!files->completing)
@@ -422,7 +422,7 @@ files_describe(const Files *files)
 		return buf.len > 0 ? buf.data : NULL;
 	if (buf.len > 0)
 		appendStringInfoString(&buf, "  ");
-	if (doubtful == 1)
+	if (in_doubt == 1)
 		appendStringInfo(&buf,
 						 "The object had been sent when this happened: it may or may not appear as "
 						 "\"%s\".",
@@ -430,6 +430,6 @@ files_describe(const Files *files)
 	else
 		appendStringInfo(&buf,
 						 "%d more had been sent when this happened: each may or may not appear.",
-						 doubtful);
+						 in_doubt);
 	return buf.data;
 }

@@ -461,7 +461,7 @@ recovery_in_passing(const Connector *connector, int64 job_id, void (*watch)(void
 	JobScope      scope = {
 			 .connector_id = connector->connector_id,
 			 .own_job_id = job_id,
-			 .patient = true,
+			 .skip_recent = true,
     };
 	Recovery recovery = {
 		.report = log_row,

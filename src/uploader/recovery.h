@@ -47,7 +47,7 @@ recovery_in_passing(const Connector *connector, int64 job_id, void (*watch)(void
 extern void recovery_forget(void);
 
 /*
- * For a queued job that begins another attempt, and whose lease we share: leaves nothing of the
+ * For a queued job that begins another attempt, and whose advisory lock we share: leaves nothing of the
  * last one.  Raises an error that may pass where that cannot be done; "watch" as above.
  */
 extern void recovery_of_attempt(int64 job_id, void (*watch)(void *arg), void *arg);

@@ -92,10 +92,10 @@ send_request(StringInfo request, int workers)
 static void
 expect_reply(Pipe *pipe, char expected, StringInfo reply)
 {
-	char letter = pipe_wait_reply(pipe, reply);
+	char kind = pipe_wait_reply(pipe, reply);
 
-	if (letter != expected)
-		elog(ERROR, "unexpected reply \"%c\" of the uploader", letter);
+	if (kind != expected)
+		elog(ERROR, "unexpected reply \"%c\" of the uploader", kind);
 }
 
 /* ---- the callers' side ---- */
@@ -166,21 +166,21 @@ uploader_check(const Connector *connector, int wait, char **region)
 	StringInfoData request;
 	StringInfoData reply;
 	Pipe          *pipe;
-	char           letter;
+	char           kind;
 
 	begin_request(&request, REQUEST_CHECK, connector);
 	message_put_int64(&request, wait);
 	pipe = send_request(&request, 0);
 	initStringInfo(&reply);
-	while ((letter = pipe_wait_reply(pipe, &reply)) == REPLY_CHECK)
+	while ((kind = pipe_wait_reply(pipe, &reply)) == REPLY_CHECK)
 	{
 		PermissionResult *result = palloc(sizeof(PermissionResult));
 
 		message_get_struct(&reply, result, permission_members);
 		results = lappend(results, result);
 	}
-	if (letter != REPLY_FINISHED)
-		elog(ERROR, "unexpected reply \"%c\" of the uploader", letter);
+	if (kind != REPLY_FINISHED)
+		elog(ERROR, "unexpected reply \"%c\" of the uploader", kind);
 	*region = message_get_string(&reply);
 	pfree(reply.data);
 	pipe_close(pipe);
@@ -230,21 +230,21 @@ uploader_recover(Oid role)
 	StringInfoData request;
 	StringInfoData reply;
 	Pipe          *pipe;
-	char           letter;
+	char           kind;
 
 	begin_request(&request, REQUEST_RECOVER, NULL);
 	message_put_int64(&request, role);
 	pipe = send_request(&request, 0);
 	initStringInfo(&reply);
-	while ((letter = pipe_wait_reply(pipe, &reply)) == REPLY_RECOVERED)
+	while ((kind = pipe_wait_reply(pipe, &reply)) == REPLY_RECOVERED)
 	{
 		RecoveryRow *row = palloc(sizeof(RecoveryRow));
 
 		message_get_struct(&reply, row, recovery_members);
 		rows = lappend(rows, row);
 	}
-	if (letter != REPLY_FINISHED)
-		elog(ERROR, "unexpected reply \"%c\" of the uploader", letter);
+	if (kind != REPLY_FINISHED)
+		elog(ERROR, "unexpected reply \"%c\" of the uploader", kind);
 	pfree(reply.data);
 	pipe_close(pipe);
 	return rows;
@@ -339,12 +339,12 @@ run_identity(Pipe *pipe, StringInfo request)
 /* ---- the uploader's side: recovery ---- */
 
 static void
-reply_nothing(Pipe *pipe, char letter)
+reply_nothing(Pipe *pipe, char kind)
 {
 	StringInfoData nothing;
 
 	initStringInfo(&nothing);
-	pipe_reply(pipe, letter, &nothing);
+	pipe_reply(pipe, kind, &nothing);
 }
 
 static void

@@ -150,7 +150,8 @@ finish_psql($open);
 is((finish_psql($adder))[0], 0, 'a table joins while a partition is made');
 sql('INSERT INTO w VALUES (12), (2)');
 deliver($node, 'late');
-is(join('|', map { short('late', "public.$_") } 'x', 'w1', 'w2'), 'insert 1|copy 1, insert 2|copy 11, insert 12', 'each row of each partition once');
+# On a machine that is slow enough the copy waits no more, and the row is an event.
+like(join('|', map { short('late', "public.$_") } 'x', 'w1', 'w2'), qr/^insert 1\|copy 1, insert 2\|(?:copy|insert) 11, insert 12$/, 'each row of each partition once');
 
 # ---- another publication takes the name of one that is dropped
 sql('CREATE TABLE e (id int PRIMARY KEY); CREATE TABLE f (id int PRIMARY KEY)');

@@ -24,7 +24,7 @@ typedef struct Store
 
 typedef struct Run
 {
-	Concurrency pace;
+	Concurrency concurrency;
 	int64       now;
 	int         sending;
 	double      left[64];  /* bytes of each part on its way */
@@ -37,7 +37,7 @@ static void
 begin(Run *run)
 {
 	memset(run, 0, sizeof(*run));
-	concurrency_begin(&run->pace, 0);
+	concurrency_begin(&run->concurrency, 0);
 }
 
 static void
@@ -46,18 +46,18 @@ end_part(Run *run, int i, int most)
 	run->sending--;
 	run->left[i] = run->left[run->sending];
 	run->delay[i] = run->delay[run->sending];
-	concurrency_part_done(&run->pace, PART, most, run->now);
+	concurrency_part_done(&run->concurrency, PART, most, run->now);
 }
 
 /* One ms: data come if there is room for them, full parts leave, bytes move. */
 static void
 step(Run *run, const Store *store, int most)
 {
-	int    parts = Min(run->pace.parts, most);
+	int    parts = Min(run->concurrency.parts, most);
 	double speed = Min(store->connection, store->all / Max(run->sending, 1));
 
 	if (run->ready >= PART && run->sending >= parts)
-		concurrency_waited(&run->pace);
+		concurrency_waited(&run->concurrency);
 	else
 		run->ready += store->source * 1000;
 	while (run->ready >= PART && run->sending < parts)
@@ -74,7 +74,7 @@ step(Run *run, const Store *store, int most)
 		else if ((run->delay[i] -= 1000) <= 0)
 			end_part(run, i, most);
 	}
-	run->highest = Max(run->highest, run->pace.parts);
+	run->highest = Max(run->highest, run->concurrency.parts);
 }
 
 static void
@@ -91,17 +91,18 @@ test_far_store(void)
 	Run   run;
 
 	begin(&run);
-	ok(run.pace.parts == PACE_FIRST, "an upload begins with few parts");
+	ok(run.concurrency.parts == CONCURRENCY_FIRST, "an upload begins with few parts");
 	run_for(&run, &store, MOST, 1500);
-	ok(run.pace.parts == MOST, "a store that is slow per connection gets all: %d", run.pace.parts);
+	ok(run.concurrency.parts == MOST, "a store that is slow per connection gets all: %d",
+	   run.concurrency.parts);
 
 	begin(&run);
 	run_for(&run, &store, 11, 3000);
-	ok(run.pace.parts == 11, "and no more than may be: %d", run.pace.parts);
+	ok(run.concurrency.parts == 11, "and no more than may be: %d", run.concurrency.parts);
 
 	begin(&run);
 	run_for(&run, &store, 1, 3000);
-	ok(run.pace.parts == PACE_FIRST, "nothing is tried where one is the most");
+	ok(run.concurrency.parts == CONCURRENCY_FIRST, "nothing is tried where one is the most");
 }
 
 static void
@@ -112,15 +113,16 @@ test_near_store(void)
 
 	begin(&run);
 	run_for(&run, &store, MOST, 2000);
-	ok(run.pace.parts == PACE_FIRST, "a fast store gets few: %d", run.pace.parts);
-	ok(run.highest == 2 * PACE_FIRST, "after one attempt with more: %d", run.highest);
+	ok(run.concurrency.parts == CONCURRENCY_FIRST, "a fast store gets few: %d",
+	   run.concurrency.parts);
+	ok(run.highest == 2 * CONCURRENCY_FIRST, "after one attempt with more: %d", run.highest);
 	run_for(&run, &store, MOST, 1000);
-	ok(run.pace.rest_until > run.now, "which is not repeated at once");
+	ok(run.concurrency.rest_until > run.now, "which is not repeated at once");
 
 	/* what was near is far now */
 	store.connection = 50;
 	run_for(&run, &store, MOST, 10000);
-	ok(run.pace.parts == MOST, "but later: %d", run.pace.parts);
+	ok(run.concurrency.parts == MOST, "but later: %d", run.concurrency.parts);
 }
 
 static void
@@ -131,7 +133,7 @@ test_shared_limit(void)
 
 	begin(&run);
 	run_for(&run, &store, MOST, 4000);
-	ok(run.pace.parts == 4, "no more than fill the line: %d", run.pace.parts);
+	ok(run.concurrency.parts == 4, "no more than fill the line: %d", run.concurrency.parts);
 	ok(run.highest == 8, "as one attempt has shown: %d", run.highest);
 }
 
@@ -143,12 +145,12 @@ test_slow_source(void)
 
 	begin(&run);
 	run_for(&run, &store, MOST, 10000);
-	ok(run.highest == PACE_FIRST, "nothing is tried while no data wait: %d", run.highest);
+	ok(run.highest == CONCURRENCY_FIRST, "nothing is tried while no data wait: %d", run.highest);
 
 	store.source = 250;
 	run_for(&run, &store, MOST, 10000);
-	ok(run.pace.parts >= 4 && run.pace.parts <= 8, "and no more than they need: %d",
-	   run.pace.parts);
+	ok(run.concurrency.parts >= 4 && run.concurrency.parts <= 8, "and no more than they need: %d",
+	   run.concurrency.parts);
 }
 
 int
