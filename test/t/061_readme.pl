@@ -122,7 +122,7 @@ is(scalar(() = $s3->object('acme-exports', 'orders/yesterday.csv') =~ /\n/g), 10
 run((blocks('Watching an export', 'sql'))[0], 'the progress of exports');
 run((blocks('Several files', 'sql'))[0], 'several files');
 {
-	my ($shown) = blocks('Several files', 'json');
+	my ($shown) = blocks('The manifest', 'json');
 	my $made = $s3->object('acme-exports', 'orders/by-country/_orders.manifest.json');
 
 	note($made);
