@@ -86,6 +86,10 @@ append_failure(StringInfo buf, const PermissionResult *result)
 					 result->message);
 }
 
+/*
+ * Raises one error for all checks that failed: the first check decides the SQLSTATE and the
+ * hint.  A check that a connector can do without is only a warning.
+ */
 static void
 require_passed(List *results)
 {
@@ -148,6 +152,7 @@ validate_connector(Connector *connector, bool validate, int role_wait)
 	return CONNECTOR_VALIDATED;
 }
 
+/* A row for each check, in the order in which they ran. */
 static void
 return_checks(FunctionCallInfo fcinfo, List *results)
 {

@@ -87,6 +87,10 @@ check_queueing(void)
 	require_login(GetUserId());
 }
 
+/*
+ * Queues a job that starts when the transaction commits.  The query is planned here, so that its
+ * errors reach the caller and not only the job's row.
+ */
 static int64
 enqueue_export(FunctionCallInfo fcinfo, CopyArguments *arguments, TimestampTz retry_until)
 {

@@ -392,6 +392,10 @@ deliver_and_report(FunctionCallInfo fcinfo, const char *name, Undelivered *undel
 	return_outcome(fcinfo, name, &outcome, error ? error->message : NULL);
 }
 
+/*
+ * A current that failed a moment ago is left alone until it is due, unless its slot is gone: the
+ * sooner that is told, the better.
+ */
 static void
 deliver_all(FunctionCallInfo fcinfo, Undelivered *undelivered)
 {

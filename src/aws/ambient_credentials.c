@@ -252,6 +252,7 @@ parse_duration(const char *found_in, const char *value)
 	return (int) seconds;
 }
 
+/* A profile with a role_arn says in one of three ways with which keys the role is assumed. */
 static void
 use_role(Ambient *ambient, const char *name, const AwsProfile *profile, const ConfigFiles *files)
 {
@@ -299,6 +300,9 @@ says_nothing(const AwsProfile *profile)
 		   profile->role_arn == NULL && profile->unsupported == NULL;
 }
 
+/*
+ * A profile that somebody has chosen by name must be there.  The profile "default" need not be.
+ */
 static bool
 find_profile(Ambient *ambient)
 {

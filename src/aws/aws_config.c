@@ -118,6 +118,10 @@ split_setting(const Line *line, Line *name, Line *value)
 	return true;
 }
 
+/*
+ * The last of equal settings wins, as with AWS's own tools.  A setting that we do not support is
+ * noted: whoever needs the profile refuses it.
+ */
 static void
 set_member(AwsProfile *profile, const Line *name, const Line *value)
 {
@@ -153,6 +157,10 @@ set_member(AwsProfile *profile, const Line *name, const Line *value)
 	}
 }
 
+/*
+ * Reads the settings of one profile.  A line that is indented more than the setting before it
+ * belongs to a nested setting, and is skipped.
+ */
 static void
 read_file(const char *text, const char *name, bool is_config, AwsProfile *profile)
 {

@@ -83,6 +83,10 @@ log_failed_renewal(const Keys *keys, const CredentialFailure *failure)
 							(long) (keys->session->until - time(NULL)))));
 }
 
+/*
+ * A session that could not be renewed serves until its end; the pauses between attempts double.
+ * The failure counts only when there is no good session any more.
+ */
 static void
 keys_renewed(void *arg, Session *session, const CredentialFailure *failure)
 {
@@ -207,6 +211,7 @@ keys_without_end(const SigV4Credentials *values)
 	return keys->session != NULL ? keys : NULL;
 }
 
+/* The opened secret has a memory context of its own, which wipes it when it goes. */
 static Keys *
 open_stored(const CredentialConfig *config)
 {
@@ -264,6 +269,10 @@ open_ambient_keys(const Ambient *ambient)
 	return keys;
 }
 
+/*
+ * Keys that expire come from a source that fetches them again: a web identity, a container or an
+ * instance.
+ */
 static Keys *
 open_ambient_source(HttpClient *http, Sts *sts, const Ambient *ambient, const char *session_name)
 {

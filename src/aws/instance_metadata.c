@@ -109,6 +109,10 @@ add_authorization(MetadataSource *source, HttpAttempt *attempt, const char **rea
 	return right;
 }
 
+/*
+ * An instance is asked three times: for a token, for the name of its role, for the keys.  A
+ * container answers at once.
+ */
 static HttpReadiness
 prepare_request(HttpRequest *request, HttpAttempt *attempt, const char **reason)
 {
@@ -220,6 +224,9 @@ take_answer(MetadataSource *source, const HttpResponse *response)
 	}
 }
 
+/*
+ * A session that has expired already is asked for again, since the service may renew it late.
+ */
 static HttpVerdict
 judge_answer(HttpRequest *request, const HttpResponse *response)
 {
@@ -293,6 +300,9 @@ error_member(const HttpResponse *response, const char *name, const char *other_n
 	return text != NULL && text[0] != '\0' ? aws_session_clean_text(text) : NULL;
 }
 
+/*
+ * The service answers with status 200 also when it has no keys: then the member "Code" says why.
+ */
 static void
 record_failure(MetadataSource *source, const HttpResponse *response)
 {
@@ -380,6 +390,7 @@ fetch_session(SessionSource *session_source)
  * ----------------------------------------------------------------
  */
 
+/* What the steps allocate is in the scratch context, which each fetch empties. */
 static MetadataSource *
 make_source(HttpClient *http, const char *service, const char *what, const char *origin)
 {

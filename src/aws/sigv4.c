@@ -223,6 +223,7 @@ compare_pairs(const void *a, const void *b)
 	return result ? result : strcmp(left->value, right->value);
 }
 
+/* The pairs are sorted by name, then by value.  The query is encoded already. */
 static void
 append_canonical_query(StringInfo buf, const char *query)
 {

@@ -172,6 +172,10 @@ find_keys(StsCall *call, const SigV4Credentials **keys, const char **reason)
 	return HTTP_GIVE_UP;
 }
 
+/*
+ * The body is built anew for each attempt: a token's file may have been renewed, and the session
+ * may have become shorter.
+ */
 static HttpReadiness
 call_prepare(HttpRequest *request, HttpAttempt *attempt, const char **reason)
 {
@@ -258,6 +262,10 @@ is_provider_error(const StsError *error)
 		   strcmp(error->code, "InvalidIdentityToken") == 0;
 }
 
+/*
+ * Two errors are mended and tried again at once: a clock that is wrong, and a session that is
+ * longer than the role allows.
+ */
 static HttpVerdict
 judge_error(StsCall *call, const HttpResponse *response)
 {
@@ -289,6 +297,9 @@ judge_error(StsCall *call, const HttpResponse *response)
 	return HTTP_DONE;
 }
 
+/*
+ * An answer with status 200 that lacks what it should have is tried again, as one that was cut.
+ */
 static HttpVerdict
 call_judge(HttpRequest *request, const HttpResponse *response)
 {
@@ -317,6 +328,7 @@ call_judge(HttpRequest *request, const HttpResponse *response)
  * ----------------------------------------------------------------
  */
 
+/* Hints that do not depend on the action.  NULL: there is nothing to advise. */
 static char *
 failure_hint(const StsCall *call, const HttpResponse *response, const StsError *error)
 {
@@ -365,6 +377,10 @@ failure_message(const HttpResponse *response, const StsError *error)
 	return psprintf("HTTP status %d", response->status);
 }
 
+/*
+ * A status without a code of STS comes from something in between, such as a proxy: that is no
+ * refusal of the keys.
+ */
 static void
 record_failure(StsCall *call, const HttpResponse *response)
 {
@@ -410,6 +426,7 @@ call_done(HttpRequest *request, const HttpResponse *response)
 	call->finish(call, call->taken);
 }
 
+/* The signer is NULL where the request carries a token of its own, as with a web identity. */
 static void
 call_init(StsCall *call, Sts *sts, const char *action, const StsSigner *signer)
 {
@@ -478,6 +495,10 @@ read_token(const char *path, const char **wrong)
 	return token;
 }
 
+/*
+ * The parameters of AssumeRole and AssumeRoleWithWebIdentity.  Returns what is wrong with the
+ * token's file, or NULL.
+ */
 static const char *
 put_role(StsCall *call)
 {
@@ -517,6 +538,10 @@ answer_text(StsCall *call, const HttpResponse *response, const char *name)
 	return s3_xml_find(response->body, response->body_len, path);
 }
 
+/*
+ * The end of the session is told by the clock of STS: the difference to the date of the answer
+ * counts, not the clock of this server.
+ */
 static bool
 take_session(StsCall *call, const HttpResponse *response)
 {
@@ -576,6 +601,10 @@ token_hint(const char *path)
 		path, when);
 }
 
+/*
+ * STS answers AccessDenied both for a role that does not exist and for a trust policy that does
+ * not allow the identity.
+ */
 static char *
 role_hint(StsCall *call, const char *code)
 {

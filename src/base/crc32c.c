@@ -76,6 +76,10 @@ crc32_join(uint32 first, uint32 second, uint64 len)
 /* Bytes of each of the three; long enough for what putting them together takes. */
 #define STRETCH (16 * 1024)
 
+/*
+ * The instruction takes three cycles, and one can begin in each: three stretches side by side
+ * take the time of one.
+ */
 __attribute__((target("sse4.2"))) static void
 three_stretches(uint64 *crcs, const char *data)
 {

@@ -124,6 +124,7 @@ scan_escape(Scanner *scanner, StringInfo text)
 	return true;
 }
 
+/* The string without its quotes and escapes. */
 static bool
 scan_string(Scanner *scanner, StringInfo text)
 {

@@ -83,6 +83,7 @@ object_path_names_job(const char *path)
 	return false;
 }
 
+/* Times are in UTC, so that a path does not depend on the session. */
 static void
 append_place(StringInfo buf, Placeholder place, const PathFields *fields)
 {

@@ -36,6 +36,10 @@ read_all(int fd, char *buf, size_t size)
 	return (ssize_t) len;
 }
 
+/*
+ * One byte more than allowed is read, to tell a file that is too long.  The text may be a
+ * secret, so it is wiped when it is refused.
+ */
 static char *
 read_file(int fd, size_t max)
 {

@@ -277,6 +277,10 @@ lacks_key(const Source *source, const DecodeChange *change)
 		   !source->identified;
 }
 
+/*
+ * Sends a change if the publication has it, and if no copy of the table has the row already.  A
+ * change that names no row is withheld.
+ */
 static void
 put_change(Batch *batch, const Source *source, const DecodeChange *change)
 {

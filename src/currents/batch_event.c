@@ -267,6 +267,10 @@ append_key_value(StringInfo meta, const char *text)
 	appendStringInfoChar(meta, '}');
 }
 
+/*
+ * The values that the key had before the update, for rows whose unchanged values the WAL does
+ * not have.
+ */
 static void
 say_old_key(Target *target, const Source *source, const EventRow *old)
 {

@@ -410,6 +410,7 @@ append_gaps(StringInfo buf, const Batch *batch)
 	appendStringInfoChar(buf, ']');
 }
 
+/* What the batch object says of the batch as a whole. */
 static void
 append_facts(StringInfo buf, const Batch *batch, XLogRecPtr end)
 {

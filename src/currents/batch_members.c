@@ -503,6 +503,10 @@ list_looked_at(Batch *batch, const DecodeTransaction *transaction, bool looks)
 	return add_partitions(batch, transaction, relids, looks);
 }
 
+/*
+ * Which tables the transaction has made join, leave or change.  Where no catalog says that
+ * anything changed, tables that were outsiders before are not looked up again.
+ */
 static List *
 list_changes(Batch *batch, const DecodeTransaction *transaction)
 {

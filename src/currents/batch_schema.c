@@ -293,6 +293,10 @@ is_listed(const Target *target)
 		   (before != NULL && parse_published(before).listed);
 }
 
+/*
+ * A reader brings a table from one version to the next by these numbers, which a renamed column
+ * keeps.
+ */
 static void
 append_columns(StringInfo buf, const Target *target, Relation relation)
 {

@@ -135,6 +135,9 @@ set_filter(Target *target, const PublishedTable *published, TupleDesc table)
 	target->filter_context->ecxt_scantuple = target->filter_slot;
 }
 
+/*
+ * Everything that depends on the table's columns is in one context, which goes when they change.
+ */
 static void
 set_target(Target *target, Relation relation, const PublishedTable *published, const char *columns,
 		   const Bitmapset *key)

@@ -56,6 +56,10 @@ static const MessageMember outcome_members[] = {
 
 /* ---- sessions ---- */
 
+/*
+ * Starts a worker for the request, and waits for its outcome.  The worker's errors are raised
+ * here.
+ */
 static void
 perform_in_worker(const Request *request, DeliveryOutcome *outcome)
 {

@@ -129,6 +129,9 @@ decoder_is_of(const DecodeTransaction *transaction, TransactionId xid)
 												 sizeof(TransactionId), xidComparator) != NULL);
 }
 
+/*
+ * Sorted, so that whoever asks whether a subtransaction belongs to the transaction can search.
+ */
 static void
 list_subxids(Decoder *decoder, ReorderBufferTXN *txn)
 {
@@ -190,6 +193,10 @@ pass_rewrite(Decoder *decoder, DecodeChange *change)
 	RelationClose(table);
 }
 
+/*
+ * A row of a relation that rewrites another one is no change of its own: it says that the table
+ * was written anew.
+ */
 static void
 plugin_change(LogicalDecodingContext *context, ReorderBufferTXN *txn pg_attribute_unused(),
 			  Relation relation, ReorderBufferChange *change)
@@ -226,6 +233,10 @@ plugin_change(LogicalDecodingContext *context, ReorderBufferTXN *txn pg_attribut
 	decoder->sink->change(decoder->sink->arg, &decoded);
 }
 
+/*
+ * TRUNCATE of several tables is one change of each.  Each knows the others, since a partition
+ * may be truncated with its table.
+ */
 static void
 plugin_truncate(LogicalDecodingContext *context, ReorderBufferTXN *txn pg_attribute_unused(),
 				int nrelations, Relation relations[],

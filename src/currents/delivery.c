@@ -245,6 +245,10 @@ fill_batch(Delivery *delivery, const CurrentBatch *again)
 	}
 }
 
+/*
+ * A batch is recorded before its files may appear, unless it was recorded before.  Its position
+ * moves when all of its files are in place.
+ */
 static void
 send_batch(Delivery *delivery, CurrentBatch *settings, bool again)
 {
@@ -297,6 +301,10 @@ owes_batch(const Current *current)
 									   (int) Min(current->heartbeat, INT_MAX)));
 }
 
+/*
+ * Fills a batch and sends it.  A batch that was begun before is filled with the same settings,
+ * and must come to the same events.
+ */
 static void
 run_batch(Delivery *delivery)
 {
@@ -351,6 +359,10 @@ drop_batch(Delivery *delivery)
 	delivery->current = delivery_load(delivery->connector_id);
 }
 
+/*
+ * Reads what is older than drop_after, to count its events, and moves the position past it.  The
+ * gaps of what was dropped are kept for the next batch.
+ */
 static void
 drop_events(Delivery *delivery)
 {

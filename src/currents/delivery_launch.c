@@ -77,6 +77,10 @@ query_on(Relation relation, const char *columns, const char *filter)
 					filter != NULL ? " WHERE " : "", filter != NULL ? filter : "");
 }
 
+/*
+ * Sends the rows that the snapshot of the new slot sees, through the publication's column list
+ * and row filter.
+ */
 static void
 copy_table(Batch *batch, const CurrentSourceTable *table)
 {
@@ -249,6 +253,10 @@ warn_of_no_tables(const Current *current)
 						 quote_identifier(current->publication))));
 }
 
+/*
+ * The slot is kept in the same step that records the launch.  If anything fails before that, the
+ * slot goes with the process.
+ */
 static void
 launch_current(Delivery *delivery)
 {
@@ -369,6 +377,10 @@ name_copy_slot(const Delivery *delivery)
 	return psprintf("%s_copy", current_slot_name(delivery->connector_id));
 }
 
+/*
+ * The table joins the publication first.  A slot of its own then gives a snapshot: the copy has
+ * what that sees, and the stream has what commits later.
+ */
 static void
 add_table(Delivery *delivery)
 {

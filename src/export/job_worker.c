@@ -172,6 +172,10 @@ record_error(int64 job_id, const ErrorData *error)
 					   error);
 }
 
+/*
+ * Runs a claimed job.  Its error is recorded in its row and in the server log; the worker itself
+ * ends well.
+ */
 static void
 run_job(int64 job_id, const JobClaim *claim)
 {

@@ -120,6 +120,10 @@ gzip_bound(size_t len)
 	return len + (len / STORED_BLOCK + 3) * STORED_BLOCK_HEADER;
 }
 
+/*
+ * Each call makes blocks that end at a byte, so that they can be joined into one member.  The
+ * uploader writes the member's head and its CRC.
+ */
 static size_t
 gzip_compress(Compressor *compressor, const char *data, size_t len, char *out, size_t room)
 {
@@ -179,6 +183,7 @@ zstd_restart(Compressor *compressor)
 					  ZSTD_CCtx_reset((ZSTD_CCtx *) compressor->state, ZSTD_reset_session_only));
 }
 
+/* A frame does not say how long its content is, as that is not known when the frame begins. */
 static void
 zstd_open(Compressor *compressor)
 {

@@ -237,6 +237,7 @@ put_array(CsvReceiver *r, char *dst, Column *column, Datum value)
 	return put_by_output_function(r, r->block.row + start, column, value);
 }
 
+/* A value by its datum, in the way that was chosen for its column. */
 static pg_attribute_always_inline char *
 put_value(CsvReceiver *r, char *dst, Column *column, Datum value)
 {
@@ -328,6 +329,11 @@ is_short(const char *data)
 	return VARATT_IS_1B(data) && !VARATT_IS_1B_E(data);
 }
 
+/*
+ * A value as it lies in the tuple: fixed types and short varlenas are written from there, and
+ * all else takes the slow way.  It is inlined into the loop over columns, and decides how fast a
+ * row is.
+ */
 static pg_attribute_always_inline char *
 put_stored_column(CsvReceiver *r, char *dst, Column *column, const CsvAttribute *attribute,
 				  const char **data)
@@ -380,6 +386,7 @@ put_stored_column(CsvReceiver *r, char *dst, Column *column, const CsvAttribute 
 	return put_stored_slowly(r, dst, column, attribute, data);
 }
 
+/* Apart from put_tuple, so that tuples without nulls do not ask for each column. */
 static pg_noinline char *
 put_tuple_with_nulls(CsvReceiver *r, char *dst, const CsvLayout *layout, HeapTupleHeader tuple)
 {
@@ -611,6 +618,10 @@ writer_method(PGFunction output, Form_pg_attribute attribute)
 	return BY_WRITER;
 }
 
+/*
+ * A method of ours is taken only where it writes what the type's output function and COPY's
+ * quoting would write.  Delimiter, quote and null string may rule it out.
+ */
 static void
 choose_method(const CsvReceiver *r, Column *column, Form_pg_attribute attribute)
 {
@@ -659,6 +670,7 @@ find_output(TupleDesc desc, int att, FmgrInfo *output)
 	return is_varlena;
 }
 
+/* The column that partitions the rows is not written. */
 static void
 prepare_columns(CsvReceiver *r, TupleDesc desc)
 {
@@ -722,6 +734,10 @@ send_header(CsvReceiver *r, TupleDesc desc)
 	csv_block_end_header(&r->block, dst);
 }
 
+/*
+ * Rows that go to partitions are not written from where they are stored: which block they go to
+ * has to be known first.
+ */
 static void
 receiver_startup(DestReceiver *self, int operation pg_attribute_unused(), TupleDesc desc)
 {

@@ -140,6 +140,7 @@ put_piece(char *dst, const char *src, size_t len)
 	return dst;
 }
 
+/* Quotes of JSON are doubled, as the whole value is quoted in CSV. */
 static char *
 put_string(Writer *w, char *dst, const char *src, size_t len)
 {
@@ -220,6 +221,7 @@ put_separator(Writer *w, char *dst)
 	return put_word(w, dst, ", ", 2);
 }
 
+/* NULL when the value is left to the server, as one that is nested too deep. */
 static char *
 put_array(Writer *w, char *dst, const JsonbContainer *container, int depth)
 {

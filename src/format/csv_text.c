@@ -50,6 +50,10 @@ copy_chunk(char *dst, const char *src, const Marks *m)
 	return chunk_marks(chunk, m);
 }
 
+/*
+ * Copies and looks at once: a value that turns out to need quotes was copied in vain, and most
+ * do not.
+ */
 static pg_noinline bool
 copy_plain(char *dst, const char *src, size_t len, const CsvMarks *marks, bool ascii_only)
 {

@@ -47,6 +47,7 @@ embeds_ipv4(const uint8 *bytes)
 		   memcmp(bytes, nat64, 12) == 0;
 }
 
+/* An IPv4 address that is embedded in an IPv6 address is judged as itself. */
 static const char *
 refused_ipv6(const struct in6_addr *address, AddressPolicy policy)
 {

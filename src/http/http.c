@@ -357,6 +357,10 @@ end_stalled(HttpClient *client)
 	}
 }
 
+/*
+ * An exchange that found no file descriptor was never sent: fewer exchanges run at a time from
+ * then on.
+ */
 static void
 settle_finished(HttpClient *client)
 {

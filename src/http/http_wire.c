@@ -243,6 +243,10 @@ header_callback(char *data, size_t size, size_t n, void *arg)
  * ----------------------------------------------------------------
  */
 
+/*
+ * The address is judged here, after the name was resolved: a name cannot lead elsewhere between
+ * the look and the connection.
+ */
 static curl_socket_t
 open_socket_callback(void *arg, curlsocktype purpose pg_attribute_unused(),
 					 struct curl_sockaddr *address)
@@ -310,6 +314,7 @@ socket_callback(CURL *easy pg_attribute_unused(), curl_socket_t fd, int what, vo
 	return 0;
 }
 
+/* Hands libcurl the sockets that are ready, and its timer when that is due. */
 static void
 run_libcurl(HttpWire *wire)
 {
@@ -450,6 +455,10 @@ free_headers(struct curl_slist **list)
 			code = curl_easy_setopt(easy, option, value); \
 	} while (0)
 
+/*
+ * Nothing of the environment of the postmaster decides where a request goes: no proxy, no
+ * .netrc, no redirect.
+ */
 static CURLcode
 set_connection_options(Exchange *exchange, const HttpRequest *request, bool fresh_connection)
 {
@@ -499,6 +508,7 @@ set_connection_options(Exchange *exchange, const HttpRequest *request, bool fres
 	return code;
 }
 
+/* The URL and the headers are signed as they are, so libcurl must change neither. */
 static CURLcode
 set_request_options(Exchange *exchange, const HttpRequest *request, const char *url)
 {

@@ -157,6 +157,10 @@ leader_ends_server(dsm_segment *segment pg_attribute_unused(), Datum arg)
 	pfree(handle);
 }
 
+/*
+ * One segment has all that the two sides share: the head with the progress, the request, a queue
+ * for replies, and a queue for the blocks of each sender.
+ */
 static dsm_segment *
 create_segment(PipeServer server, const StringInfoData *request, int sources)
 {
@@ -209,6 +213,7 @@ create_segment(PipeServer server, const StringInfoData *request, int sources)
 	return segment;
 }
 
+/* The worker is told the segment, and tells this process when it starts and ends. */
 static BackgroundWorkerHandle *
 start_server(PipeServer server, dsm_segment *segment)
 {
@@ -548,6 +553,10 @@ pipe_attach(Datum arg, StringInfo request)
 
 /* ---- the uploader's end: blocks ---- */
 
+/*
+ * Takes the next message of one sender, if there is one.  The block's data stay in the queue
+ * until the next call.
+ */
 static bool
 take_block(Pipe *pipe, BlockQueue *source, PipeBlock *block)
 {

@@ -223,6 +223,7 @@ pretty_size(int64 bytes)
 		DatumGetTextPP(DirectFunctionCall1(pg_size_pretty, Int64GetDatum(bytes))));
 }
 
+/* Its texts are in a context of their own: an export of a day gives thousands of notices. */
 static void
 give_notice(Progress *progress)
 {

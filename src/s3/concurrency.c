@@ -43,6 +43,10 @@ paid_off(const Concurrency *concurrency, double rate)
 	return rate >= concurrency->before * (1 + added / 4);
 }
 
+/*
+ * Goes back to fewer parts where more have not paid off, and tries twice as many where data had
+ * to wait.
+ */
 static void
 judge_round(Concurrency *concurrency, int most, int64 now)
 {

@@ -283,6 +283,10 @@ add_verb_headers(const S3Call *call, HeaderList *list)
 		add_checksum_headers(call, list);
 }
 
+/*
+ * Signs the request for one attempt.  The date and the session token are part of the signature,
+ * so nothing is kept from an attempt before.
+ */
 static bool
 write_attempt(const S3Call *call, const SigV4Credentials *credentials, HttpAttempt *attempt)
 {
@@ -351,6 +355,10 @@ region_readiness(const S3Call *call, const char **reason)
 	return HTTP_GIVE_UP;
 }
 
+/*
+ * Keys may be renewed, and the region may be learned, between two attempts: so each attempt asks
+ * for both.
+ */
 static HttpReadiness
 prepare_attempt(S3Call *call, HttpAttempt *attempt, const char **reason)
 {
@@ -414,6 +422,7 @@ s3_done(HttpRequest *request, const HttpResponse *response)
 		call->done(call);
 }
 
+/* The query is encoded here, in the order that the signature wants. */
 static char *
 make_query(const S3Call *call)
 {
@@ -483,6 +492,10 @@ make_part_list(StringInfo buf, const S3Call *call)
 	appendStringInfoString(buf, "</CompleteMultipartUpload>");
 }
 
+/*
+ * The body of an object or a part is the caller's and is not copied.  Other bodies are short,
+ * and always signed.
+ */
 static void
 set_body(S3Call *call)
 {
@@ -537,6 +550,7 @@ set_timeouts(S3CallState *state, S3Verb verb)
 	}
 }
 
+/* Whatever does not change between attempts is made once, in the caller's memory context. */
 static S3CallState *
 make_state(S3Session *session, S3Call *call)
 {

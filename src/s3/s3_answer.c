@@ -256,6 +256,10 @@ judge_refusal(S3Call *call, const HttpResponse *response)
 	return is_passing(call) ? HTTP_RETRY : HTTP_DONE;
 }
 
+/*
+ * Puts into the error what a hint may need besides the answer: who asked, and with which
+ * settings.
+ */
 static void
 set_error(S3Call *call, const HttpResponse *response)
 {
@@ -281,6 +285,10 @@ set_error(S3Call *call, const HttpResponse *response)
 		strlcpy(call->error.code, "NoSuchBucket", sizeof(call->error.code));
 }
 
+/*
+ * A request is in doubt if it may have been carried out although no answer says so: it was sent
+ * and not answered, or a server in between gave up.
+ */
 static HttpVerdict
 judge_answer(S3Call *call, const HttpResponse *response)
 {

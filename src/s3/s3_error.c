@@ -490,6 +490,7 @@ code_hint(const S3Error *error)
 	return error->refusal != REFUSAL_NONE ? refusal_hint(error) : NULL;
 }
 
+/* For answers whose code says nothing. */
 static char *
 status_hint(const S3Error *error)
 {

@@ -158,6 +158,7 @@ check_hash(bool ok)
 						errmsg("could not compute the SHA-256 of a part")));
 }
 
+/* false: no buffer is free, and a part has to be sent first. */
 static bool
 start_filling(Upload *upload)
 {
@@ -259,6 +260,7 @@ upload_end_call(Upload *upload)
 	upload->call = NULL;
 }
 
+/* A callback of libcurl's: an error is only noted here, and raised in the next turn. */
 static void
 part_done(S3Call *call)
 {
@@ -287,6 +289,7 @@ part_done(S3Call *call)
 	}
 }
 
+/* The call's memory goes with the buffer's next part. */
 static void
 send_part(PartBuffer *buffer)
 {
@@ -426,6 +429,7 @@ drive_uploads(UploadPool *pool, long timeout)
 	advance_uploads(pool);
 }
 
+/* The first full part makes a multipart upload of a small one. */
 static void
 hand_over(Upload *upload)
 {

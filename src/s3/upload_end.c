@@ -299,6 +299,10 @@ abort_is_over(UploadPool *pool, Abort *slot)
 	return true;
 }
 
+/*
+ * Several aborts at a time, until the pool's time is over: what is left then is named in the
+ * error and in the rows.
+ */
 static void
 abort_uploads(UploadPool *pool, List *uploads)
 {

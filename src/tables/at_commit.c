@@ -11,6 +11,9 @@
 
 #include "tables/at_commit.h"
 
+/*
+ * A prepared transaction would be committed by another session, which knows nothing of the list.
+ */
 static void
 end_transaction(XactEvent event, void *arg)
 {

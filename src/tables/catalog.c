@@ -34,6 +34,7 @@
 
 #define MAX_PARAMETERS 40
 
+/* The owner is asked for each time: it may change, and the extension may be dropped. */
 static Oid
 tables_owner(void)
 {

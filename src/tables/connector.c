@@ -222,6 +222,7 @@ load_row(Connector *connector, const char *name, int64 connector_id)
 	return true;
 }
 
+/* Access is checked within the scope, for the role that has entered it. */
 static Connector *
 load_connector(const char *name, ConnectorAccess access, bool lock, bool missing_ok)
 {
@@ -323,6 +324,7 @@ connector_require_proof(const Connector *connector, bool writing)
 /* What connectors of kind "currents" share with no other are folders, with all in them. */
 #define IS_INSIDE(inner, outer) "(" outer " = '' OR starts_with(" inner ", " outer " || '/'))"
 
+/* The other connector is named only to those who may see it. */
 static void
 report_duplicate(const Connector *connector, const char *other, const char *folder, bool visible,
 				 bool lost)

@@ -302,6 +302,7 @@ set_tags(Connector *connector, Datum tags)
 	args_require("tags", json, connector_set_tags(connector, json));
 }
 
+/* A key of KMS, and an S3 Bucket Key, make sense with aws:kms alone. */
 static bool
 set_encryption(S3Config *s3, FunctionCallInfo fcinfo, int first)
 {

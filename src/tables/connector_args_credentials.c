@@ -120,6 +120,7 @@ next_line(char **text)
 	return line;
 }
 
+/* An error says what is wrong with the file, and nothing of what is in it. */
 static void
 read_secret_file(CredentialArgs *args, const char *path)
 {

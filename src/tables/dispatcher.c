@@ -211,6 +211,10 @@ pause_all(Dispatcher *dispatcher)
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), dispatcher->pause);
 }
 
+/*
+ * The worker starts on a primary only, and is never restarted: the queue decides what runs
+ * again.
+ */
 static void
 fill_worker(BackgroundWorker *worker, const JobEntry *job, dsm_segment *segment)
 {
@@ -673,6 +677,10 @@ forget_starters(Dispatcher *dispatcher, List *jobs)
 	}
 }
 
+/*
+ * Ends when nothing is left to start.  The next job that is queued, or that ends, starts another
+ * dispatcher.
+ */
 static void
 dispatch_jobs(void)
 {

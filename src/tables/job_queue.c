@@ -26,6 +26,9 @@
 
 /* ---- in the caller's transaction ---- */
 
+/*
+ * Arguments are kept by name: a job that was queued before an upgrade is understood after it.
+ */
 static char *
 pairs_to_json(List *pairs)
 {

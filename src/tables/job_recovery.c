@@ -119,6 +119,7 @@ job_find_remains(const JobScope *scope)
 	return ids;
 }
 
+/* The files whose fate nobody has recorded. */
 static void
 load_remnants(const CatalogTransaction *transaction, JobRemains *remains)
 {

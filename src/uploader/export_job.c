@@ -171,6 +171,10 @@ claim_place(const ExportRequest *request)
 							"raise \"s3export.max_exports_per_role\".")));
 }
 
+/*
+ * The job's advisory lock is taken before its row says that it runs: a row without a lock is one
+ * that a crash has left.
+ */
 static void
 begin_job(ExportJob *job)
 {

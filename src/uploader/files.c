@@ -372,6 +372,7 @@ next_part(Files *files, Partition *partition)
 	return ++partition->files;
 }
 
+/* A file begins small, in memory, and is sent in parts only when it outgrows that. */
 static File *
 begin_file(Files *files, Partition *partition)
 {

@@ -150,6 +150,10 @@ denied_hint(const S3Error *error, int wait)
 							 : ": try again in a while, or with role_wait => '1 min'");
 }
 
+/*
+ * A role that was created a moment ago is tried again for as long as "wait" says.  If the role
+ * cannot be assumed, all other checks are skipped.
+ */
 static Credentials *
 check_role(Probe *probe, HttpClient *http, const CredentialConfig *config, int wait)
 {
@@ -256,6 +260,10 @@ needs_more_words(const S3Error *error)
 	return error->http_status == 400 || error->http_status == 401 || error->http_status == 403;
 }
 
+/*
+ * An answer to HeadBucket has no body to say what is wrong: listing is asked then, and its error
+ * is told.
+ */
 static void
 check_bucket(Probe *probe)
 {
@@ -289,6 +297,7 @@ check_bucket(Probe *probe)
 		report_refused(probe, "list bucket", action, &list.error, NULL);
 }
 
+/* The location is the bucket's region: a connector keeps it, or is warned that it names another. */
 static void
 check_location(Probe *probe)
 {
@@ -329,6 +338,7 @@ abort_upload(Probe *probe, const char *upload_id, S3Error *error)
 	return ok;
 }
 
+/* An upload is begun and aborted, so that nothing appears in the bucket. */
 static void
 check_put(Probe *probe)
 {
@@ -360,6 +370,9 @@ check_put(Probe *probe)
 	report_passed(probe, "put object", action, message);
 }
 
+/*
+ * An object that does not exist is asked for.  S3 says so only to those who may list the bucket.
+ */
 static void
 check_get(Probe *probe)
 {

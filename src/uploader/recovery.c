@@ -111,6 +111,10 @@ look_for_object(Recovery *recovery, JobRemnant *remnant, const char *key, const 
 	return false;
 }
 
+/*
+ * An object that may have appeared is looked for before its upload is aborted, and after that
+ * once more: a Complete may have been under way.
+ */
 static void
 settle_remnant(Recovery *recovery, JobRemnant *remnant)
 {
@@ -179,6 +183,10 @@ take_error(const Recovery *recovery, MemoryContext context, ResourceOwner owner)
 					error->detail ? error->detail : "");
 }
 
+/*
+ * An error of one file leaves that file as it is, and does not keep the others from being
+ * settled.  A store that did not answer once is not waited for again.
+ */
 static void
 settle_file(Recovery *recovery, const JobRemains *remains, JobRemnant *remnant)
 {
@@ -305,6 +313,7 @@ describe_remains(const JobRemains *remains)
 	return text.data;
 }
 
+/* Settles all files of a job whose processes are gone, then the job. */
 static void
 recover_claimed(Recovery *recovery, int64 job_id)
 {
@@ -333,6 +342,7 @@ recover_claimed(Recovery *recovery, int64 job_id)
 	report_files(recovery, remains);
 }
 
+/* The lock is free only if no process of the job lives any more. */
 static void
 recover_job(Recovery *recovery, int64 job_id)
 {

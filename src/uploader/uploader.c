@@ -310,6 +310,7 @@ run_check(Pipe *pipe, StringInfo request)
 	pipe_reply(pipe, REPLY_FINISHED, &reply);
 }
 
+/* A failure is an answer too: the caller reports it as a warning or an error. */
 static void
 run_identity(Pipe *pipe, StringInfo request)
 {
