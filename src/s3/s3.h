@@ -115,8 +115,15 @@ typedef struct S3Object
 {
 	int64 size; /* -1: S3 does not say */
 	char *etag;
-	char *token;
+	char *token; /* NULL: none */
 } S3Object;
+
+/* Has the upload with this token made the object?  Another writer's object has another token. */
+static inline bool
+s3_object_is_of(const S3Object *object, const char *token)
+{
+	return object->token != NULL && strcmp(object->token, token) == 0;
+}
 
 /*
  * One call: the caller zeroes it and fills in the first half, as its verb

@@ -47,7 +47,7 @@ settle_outcome(Upload *upload)
 		return false;
 	(void) s3_perform_until(pool->s3, &head, SETTLE_TIMEOUT);
 	pool->attempts += head.attempts;
-	if (head.ok && head.found.token != NULL && strcmp(head.found.token, upload->token) == 0 &&
+	if (head.ok && s3_object_is_of(&head.found, upload->token) &&
 		head.found.size == (int64) upload->bytes_written)
 	{
 		last->in_doubt = false;
@@ -106,7 +106,7 @@ upload_looked_at(Upload *upload)
 {
 	const S3Object *found = &upload->call->found;
 
-	if (upload->call->ok && found->token != NULL && strcmp(found->token, upload->token) == 0)
+	if (upload->call->ok && s3_object_is_of(found, upload->token))
 		keep_etag(upload, found->etag);
 	upload_end_call(upload);
 	upload->state = UPLOAD_FINISHED;

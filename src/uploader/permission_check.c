@@ -410,42 +410,40 @@ check_delete(Probe *probe)
 		report_refused(probe, "delete object", action, &call.error, NULL);
 }
 
-void
-permission_check_all(HttpClient *http, const S3Config *s3, const CredentialConfig *credentials,
-					 const S3Timeouts *timeouts, int wait, const char *key_prefix, bool need_delete,
-					 void (*emit)(void *arg, const PermissionResult *result), void *arg,
-					 char **region)
+char *
+permission_check_all(HttpClient *http, const S3Timeouts *timeouts, const PermissionCheck *check)
 {
-	Probe probe = {
-		.config = s3,
-		.abort_timeout = timeouts->request,
-		.prefix = key_prefix,
-		.emit = emit,
-		.arg = arg,
-	};
+	const CredentialConfig *credentials = check->credentials;
+	Probe                   probe = {
+						  .config = check->s3,
+						  .abort_timeout = timeouts->request,
+						  .prefix = check->key_prefix,
+						  .emit = check->emit,
+						  .arg = check->arg,
+    };
 	Credentials *keys;
 	char         token[S3_TOKEN_LEN + 1];
-	const char  *found;
+	const char  *region;
 
 	s3_make_token(token);
-	probe.key = psprintf("%ss3export-check-%s", key_prefix, token);
+	probe.key = psprintf("%ss3export-check-%s", check->key_prefix, token);
 	if (credentials->role_arn != NULL)
-		keys = check_role(&probe, http, credentials, wait);
+		keys = check_role(&probe, http, credentials, check->wait);
 	else
 		keys = credentials_open(http, credentials, SESSION_NAME, NULL);
 	if (credentials->external_id != NULL)
 		check_external_id(&probe, http, credentials);
-	probe.s3 = s3_open(http, s3, keys, timeouts);
+	probe.s3 = s3_open(http, check->s3, keys, timeouts);
 
 	check_bucket(&probe);
 	check_location(&probe);
 	check_put(&probe);
 	check_get(&probe);
-	if (need_delete)
+	if (check->need_delete)
 		check_delete(&probe);
 
-	found = s3_region(probe.s3);
-	if (found == NULL && s3->endpoint_url == NULL)
-		found = probe.location;
-	*region = found ? pstrdup(found) : NULL;
+	region = s3_region(probe.s3);
+	if (region == NULL && check->s3->endpoint_url == NULL)
+		region = probe.location;
+	return region != NULL ? pstrdup(region) : NULL;
 }

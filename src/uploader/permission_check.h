@@ -24,19 +24,29 @@ typedef struct PermissionResult
 	const char *hint;    /* what to do about it, NULL when ok */
 } PermissionResult;
 
+/* What is to be checked, and who hears of it. */
+typedef struct PermissionCheck
+{
+	const S3Config         *s3;
+	const CredentialConfig *credentials;
+	const char             *key_prefix; /* of the objects; "", or it ends in '/' */
+	bool                    need_delete;
+	int wait; /* ms that a new role may refuse to be assumed; AWS needs a while */
+
+	/* Is called with each result, in the uploader. */
+	void (*emit)(void *arg, const PermissionResult *result);
+	void *arg;
+} PermissionCheck;
+
 /*
- * Runs the checks in order and hands each to "emit", in the uploader.  A check
- * that an earlier failure makes pointless is emitted as not ok, with a message
- * that says why.  Leaves no object and no open upload behind; where the right
- * to abort uploads is missing, the message of "put object" says what is left.
- * "key_prefix" is "" or ends in '/'.  *region is set to the bucket's region if
- * S3 has named it, else NULL.  While a role refuses to be assumed, it is tried
- * again for "wait" ms: AWS needs a while to know a new one.  Raises what credentials_open and http_drive do.
+ * Runs the checks in order.  If an earlier failure makes a check pointless, the check is emitted
+ * as not ok, with a message that says why.  No object and no open upload is left behind; where
+ * the right to abort uploads is missing, the message of "put object" says what is left.
+ *
+ * Returns the bucket's region, palloc'd, or NULL if S3 has not named it.  Raises what
+ * credentials_open and http_drive raise.
  */
-extern void
-permission_check_all(HttpClient *http, const S3Config *s3, const CredentialConfig *credentials,
-					 const S3Timeouts *timeouts, int wait, const char *key_prefix, bool need_delete,
-					 void (*emit)(void *arg, const PermissionResult *result), void *arg,
-					 char **region);
+extern char *
+permission_check_all(HttpClient *http, const S3Timeouts *timeouts, const PermissionCheck *check);
 
 #endif /* PERMISSION_CHECK_H */

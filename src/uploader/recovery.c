@@ -99,7 +99,7 @@ look_for_object(Recovery *recovery, JobRemnant *remnant, const char *key, const 
 		leave_after(recovery, remnant, &head.error);
 		return true;
 	}
-	if (head.ok && head.found.token != NULL && strcmp(head.found.token, file->token) == 0 &&
+	if (head.ok && s3_object_is_of(&head.found, file->token) &&
 		head.found.size == (int64) file->bytes)
 	{
 		file->etag = head.found.etag;

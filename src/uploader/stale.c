@@ -42,7 +42,7 @@ remove_file(S3Session *s3, const JobFile *file, S3Error *error)
 		*error = head.error;
 		return head.error.http_status == 404 ? FILE_REMOVED : FILE_LEFT;
 	}
-	if (head.found.token == NULL || strcmp(head.found.token, file->token) != 0)
+	if (!s3_object_is_of(&head.found, file->token))
 		return FILE_REPLACED;
 	if (s3_perform_until(s3, &removal, REQUEST_TIMEOUT) || removal.error.http_status == 404)
 		return FILE_REMOVED;

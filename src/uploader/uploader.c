@@ -301,9 +301,16 @@ run_check(Pipe *pipe, StringInfo request)
 	StringInfoData reply;
 
 	http_set_watch(http, s3_client_watch_leader, pipe);
-	permission_check_all(http, &connector->s3, &connector->credentials, &limits, wait,
-						 folder_prefix(connector), connector->kind == CONNECTOR_DATA_EXPORT,
-						 reply_check, pipe, &region);
+	region = permission_check_all(http, &limits,
+								  &(PermissionCheck){
+									  .s3 = &connector->s3,
+									  .credentials = &connector->credentials,
+									  .key_prefix = folder_prefix(connector),
+									  .need_delete = connector->kind == CONNECTOR_DATA_EXPORT,
+									  .wait = wait,
+									  .emit = reply_check,
+									  .arg = pipe,
+								  });
 
 	initStringInfo(&reply);
 	message_put_string(&reply, region);
