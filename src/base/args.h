@@ -43,7 +43,7 @@ extern bool  args_required_bool(FunctionCallInfo fcinfo, int n, const char *argu
 /* The OID of a role that exists. */
 extern Oid args_required_role(FunctionCallInfo fcinfo, int n, const char *argument);
 
-/* Which of "choices", an array that ends with NULL, the text is. */
+/* The index of the text in "choices", an array that ends with NULL. */
 extern int args_required_choice(FunctionCallInfo fcinfo, int n, const char *argument,
 								const char *const *choices, const char *what_is_right);
 

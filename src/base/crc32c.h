@@ -19,7 +19,7 @@ extern uint32 crc32c_append(uint32 crc, const void *data, size_t len);
  */
 extern uint32 crc32c_join(uint32 first, uint32 second, uint64 len);
 
-/* The same of the CRC-32 that gzip has. */
+/* Joins two checksums as crc32c_join does, for gzip's CRC-32. */
 extern uint32 crc32_join(uint32 first, uint32 second, uint64 len);
 
 #endif /* CRC32C_H */

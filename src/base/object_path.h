@@ -20,7 +20,7 @@
 	"Placeholders are {yyyy}, {mm}, {dd}, {hh}, {mi}, {ss} (UTC), {job}, {part} and {connector}; " \
 	"a brace that is one is written twice."
 
-/* Of NULL and of the empty string, as Hive names it. */
+/* Hive's name of the folder for NULL and for the empty string. */
 #define PATH_HIVE_NULL "__HIVE_DEFAULT_PARTITION__"
 
 typedef struct PathFields

@@ -33,11 +33,11 @@ typedef struct Batch Batch;
  */
 extern Batch *batch_open(const Current *current, const CurrentBatch *settings, XLogRecPtr start);
 
-/* The same for whoever only wants to know how many events there are. */
+/* Opens a batch that only counts its events: no uploader starts, and nothing is sent. */
 extern Batch *
 batch_open_to_count(const Current *current, const CurrentBatch *settings, XLogRecPtr start);
 
-/* Of a decoder's sink: the events of a change, if it has any. */
+/* The functions of a decoder's sink: they put the events of each change, if it has any. */
 extern void batch_begin(Batch *batch, const DecodeTransaction *transaction);
 extern void batch_put(Batch *batch, const DecodeChange *change);
 extern void batch_end(Batch *batch, const DecodeTransaction *transaction);
@@ -62,7 +62,7 @@ extern uint64 batch_events(const Batch *batch);
 /* How many versions columns of tables have been given, by this batch and before it. */
 extern int batch_versions(const Batch *batch);
 
-/* Of its last transaction with events. */
+/* When the batch's last transaction with events was committed. */
 extern TimestampTz batch_committed_at(const Batch *batch);
 
 /*
@@ -89,7 +89,7 @@ extern List *batch_take_gaps(Batch *batch);
 /* Has it neither events nor gaps? */
 extern bool batch_is_empty(const Batch *batch);
 
-/* There are no more events: all of them are sent, with what the object of the batch says. */
+/* Ends the batch: sends what is left of its events, and what its batch object says. */
 extern void batch_seal(Batch *batch, XLogRecPtr end, TimeLineID timeline);
 
 /* All files appear, and the object; fills in what is known of them, but for the position. */
@@ -98,7 +98,7 @@ extern void batch_finish(Batch *batch, CurrentProgress *progress);
 /* Tells the uploader why there will be no batch. */
 extern void batch_set_error(Batch *batch, const ErrorData *error);
 
-/* After batch_finish, or when there was no event. */
+/* Closes a batch after batch_finish, or a batch that had no event. */
 extern void batch_close(Batch *batch);
 
 #endif /* BATCH_H */

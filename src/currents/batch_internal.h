@@ -214,7 +214,7 @@ extern void batch_pass_over(Batch *batch, const DecodeChange *change);
  */
 extern List *batch_list_passed(const Batch *batch, bool all);
 
-/* There are events of it. */
+/* Notes that the batch has events of the table. */
 extern void batch_note_sent(Batch *batch, Oid relid);
 
 /* Have rows been written to it that are no events?  When that is told, it may be forgotten. */

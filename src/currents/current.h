@@ -167,10 +167,10 @@ extern bool current_may_try(const Current *current);
 /* The name of the slot of a connector's current; palloc'd. */
 extern char *current_slot_name(int64 connector_id);
 
-/* When drop_after is over for a current that is suspended; the end of time: never. */
+/* The time at which drop_after is over for a suspended current; DT_NOEND: never. */
 extern TimestampTz current_deadline(const Current *current);
 
-/* As the view and messages name the state: "running". */
+/* The state's name in views and messages, such as "running". */
 extern const char *current_state_name(CurrentState state);
 
 /* Raises the error that says why a current in this state is not delivered, and what to do. */
@@ -379,13 +379,13 @@ current_begin_batch(Current *current, CurrentBatch *batch, List *gaps, MemoryCon
  */
 extern void current_delivered(const Current *current, const CurrentProgress *progress);
 
-/* There was nothing to deliver up to "position". */
+/* Records that nothing was to be delivered up to "position". */
 extern void current_moved(const Current *current, XLogRecPtr position);
 
 /* Everything up to "position", where this delivery ends, is delivered: there is no lag. */
 extern void current_caught_up(const Current *current, XLogRecPtr position, TimestampTz since);
 
-/* It was launched on the server that became this one by pg_upgrade, whose slot begins at "position". */
+/* Records that pg_upgrade has brought the current here; its slot begins at "position". */
 extern void current_upgraded(const Current *current, XLogRecPtr position);
 
 /*

@@ -13,7 +13,7 @@
 
 #include "currents/delivery.h"
 
-/* As delivery_run, delivery_launch and delivery_add_table, for the current user. */
+/* Have a worker do what delivery_run, delivery_launch and delivery_add_table do, for the current user. */
 extern void current_worker_deliver(int64 connector_id, DeliveryOutcome *outcome);
 extern void current_worker_launch(int64 connector_id, bool copy_existing, DeliveryOutcome *outcome);
 extern void current_worker_add_table(int64 connector_id, Oid relid, DeliveryOutcome *outcome);

@@ -65,7 +65,7 @@ typedef struct DecodeSink
 	bool (*begin)(void *arg, const DecodeTransaction *transaction);
 	void (*change)(void *arg, const DecodeChange *change);
 
-	/* After the last change of a wanted transaction, with the catalogs as it leaves them. */
+	/* Is called after the last change of a wanted transaction, with the catalogs as the transaction leaves them. */
 	void (*end)(void *arg, const DecodeTransaction *transaction);
 	void *arg;
 

@@ -30,7 +30,7 @@ typedef struct Delivery
 	Oid              userid;  /* who adds it */
 } Delivery;
 
-/* As it is now; raises an error when there is none. */
+/* Loads the current as it is now; raises an error when there is none. */
 extern Current *delivery_load(int64 connector_id);
 
 /* What decides which events are in which file, with so many bytes of WAL to send. */

@@ -39,7 +39,7 @@ extern TimestampTz copy_args_retry_until(FunctionCallInfo fcinfo);
 /* The names in "settings", a list of char *. */
 extern List *copy_args_settings(FunctionCallInfo fcinfo);
 
-/* Those that are not null, by name, as a list of JobPair. */
+/* The arguments that are not null, by name, as a list of JobPair. */
 extern List *copy_args_to_pairs(FunctionCallInfo fcinfo);
 
 /*

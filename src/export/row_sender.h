@@ -38,7 +38,7 @@ extern bool row_sender_is_lost(const Output *output);
 /* Rows that the uploader was given. */
 extern uint64 row_sender_rows(const Output *output);
 
-/* When the receiver has been shut down: sends PIPE_END. */
+/* Sends PIPE_END; the receiver has been shut down before. */
 extern void row_sender_close(Output *output);
 
 #endif /* ROW_SENDER_H */

@@ -44,7 +44,7 @@ typedef struct CompressOptions
 extern void
 compress_options(CompressOptions *options, const char *method, const int *level, const char *path);
 
-/* As the argument "compression" names it. */
+/* The method's name in the argument "compression". */
 extern const char *compress_name(CompressMethod method);
 
 /* What names of compressed files end with: ".gz"; "" for COMPRESS_NONE. */
@@ -62,7 +62,7 @@ typedef struct Compressor Compressor;
 extern bool compress_depends_on_before(CompressMethod method);
 
 /*
- * It belongs to the current memory context.  The method is not COMPRESS_NONE.
+ * Opens a Compressor, which belongs to the current memory context.  The method is not COMPRESS_NONE.
  * The functions below raise errors; after one the Compressor is of no more use.
  */
 extern Compressor *compress_open(const CompressOptions *options);
@@ -71,7 +71,7 @@ extern void        compress_close(Compressor *compressor);
 /* Compresses more of the piece. */
 extern void compress_add(Compressor *compressor, const char *data, size_t len);
 
-/* Of the piece: bytes of CSV, and bytes that it takes. */
+/* The size of the piece so far: bytes of CSV that were added, and bytes that the piece takes. */
 extern uint64 compress_added(const Compressor *compressor);
 extern size_t compress_size(const Compressor *compressor);
 
@@ -81,7 +81,7 @@ extern size_t compress_bound(const Compressor *compressor, size_t len);
 /* Ends the piece, which is valid until the next call; the next one begins. */
 extern void compress_take(Compressor *compressor, const char **piece, size_t *len);
 
-/* After compress_take: the next piece depends on nothing before it. */
+/* Lets the next piece depend on nothing before it; called after compress_take. */
 extern void compress_restart(Compressor *compressor);
 
 /* ---- a file of pieces ---- */

@@ -77,7 +77,7 @@ chunk_any(Chunk mask)
 	return _mm_movemask_epi8(mask) != 0;
 }
 
-/* Which byte passed first; there must be one. */
+/* The index of the first byte that passed; there must be one. */
 static inline int
 chunk_first(Chunk mask)
 {

@@ -27,11 +27,11 @@ typedef struct CsvLayout
 	CsvAttribute attributes[FLEXIBLE_ARRAY_MEMBER];
 } CsvLayout;
 
-/* Of rows with nothing else in them than the receiver's columns. */
+/* The layout of rows that have the receiver's columns, and nothing else. */
 extern CsvLayout *csv_layout_of_desc(TupleDesc desc, MemoryContext context);
 
 /*
- * Of rows of which a target list takes columns.  NULL if it does anything else
+ * The layout of rows from which a target list takes columns.  NULL if it does anything else
  * with them, or takes none, or in another order.
  */
 extern CsvLayout *csv_layout_of_targets(TupleDesc desc, const List *targets, MemoryContext context);

@@ -52,7 +52,7 @@ csv_numeric_is_damaged(uint64 groups)
 }
 
 /*
- * The same for one that is part of a larger datum: five bytes before "data" may
+ * Writes a numeric that is part of a larger datum: five bytes before "data" may
  * be read.  With at most eight digits before the point and four after it there
  * are three groups.  They are taken from the last eight bytes, wherever they
  * begin in them, and moved to where the weight says.

@@ -43,7 +43,7 @@ typedef struct CsvMarks
 extern bool
 csv_copy_plain(char *dst, const char *src, size_t len, const CsvMarks *marks, bool ascii_only);
 
-/* The same question without the copy, in any encoding. */
+/* Does the value need quotes?  In any encoding. */
 extern bool csv_needs_quotes(const char *src, size_t len, const CsvMarks *marks);
 
 /*
@@ -66,7 +66,7 @@ extern char *csv_copy_quoted(char *dst, const char *src, size_t len, const CsvMa
 /* To be asked before each call. */
 #define csv_has_avx2() (__builtin_cpu_supports("avx2") != 0)
 
-/* As csv_copy_plain, of 32 bytes at least. */
+/* csv_copy_plain for values of at least 32 bytes. */
 extern bool
 csv_copy_plain_avx2(char *dst, const char *src, size_t len, const CsvMarks *marks, bool ascii_only);
 #endif

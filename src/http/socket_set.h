@@ -37,7 +37,7 @@ extern bool socket_set_watch(SocketSet *set, int fd, bool readable, bool writabl
  */
 extern void socket_set_wait(SocketSet *set, long timeout, uint32 wait_event);
 
-/* Which sockets are ready now, at most n of them; returns how many. */
+/* Gets the sockets that are ready now, at most n of them; returns how many there are. */
 extern int socket_set_ready(SocketSet *set, SocketEvent *events, int n);
 
 #endif /* SOCKET_SET_H */

@@ -108,7 +108,7 @@ extern void progress_begin(ProgressDisplay *display, Progress *progress, Oid rel
  */
 extern long progress_update(ProgressDisplay *display);
 
-/* After an error the server does this itself. */
+/* Ends the display.  After an error the server does this itself. */
 extern void progress_end(const ProgressDisplay *display);
 
 #endif /* S3EXPORT_PROGRESS_H */

@@ -176,16 +176,16 @@ struct S3Call
 /* Sends the call; "done" is called while the HTTP client is driven. */
 extern void s3_submit(S3Session *session, S3Call *call);
 
-/* After it the call is over, without "done" being called. */
+/* Cancels a call: it is over then, and its "done" is not called. */
 extern void s3_cancel(S3Call *call);
 
 /* Sends the call and waits for its end; returns call->ok.  Raises what http_drive does. */
 extern bool s3_perform(S3Session *session, S3Call *call);
 
-/* The same for at most "timeout" ms, after which the call is cancelled. */
+/* Performs a call for at most "timeout" ms, and cancels it then. */
 extern bool s3_perform_until(S3Session *session, S3Call *call, int timeout);
 
-/* The same for a call that has been submitted. */
+/* Waits for a submitted call for at most "timeout" ms, and cancels it then. */
 extern bool s3_wait_until(S3Session *session, S3Call *call, int timeout);
 
 /* False with *error: there is none (http_status 404), or S3 does not say. */

@@ -49,7 +49,7 @@ s3_error_set_credentials(S3Error *error, const CredentialFailure *failure, const
 
 extern bool s3_error_is(const S3Error *error, const char *code);
 
-/* There is an object where none must be, whatever the status of the answer that says so. */
+/* Does the error say that an object is where none must be?  Stores say so with different statuses. */
 extern bool s3_error_is_precondition(const S3Error *error);
 
 extern int s3_error_sqlstate(const S3Error *error);

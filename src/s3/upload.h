@@ -113,7 +113,7 @@ extern Upload *upload_begin(UploadPool *pool, const UploadOptions *options);
 extern void upload_write(Upload *upload, const char *data, size_t len);
 
 /*
- * There are no more data: what is left is on its way as the last part.  With
+ * Ends an upload's data, and sends what is left as the last part.  With
  * "may_put", an object of which nothing was sent yet stays as it is, and is made
  * by one PutObject at upload_complete.  Drives.
  */
@@ -130,16 +130,16 @@ extern bool upload_is_over(Upload *upload);
 
 extern UploadOutcome upload_outcome(const Upload *upload);
 
-/* Of the multipart upload; NULL: it has none, or none is known. */
+/* The id of the multipart upload; NULL: there is none, or it is not known. */
 extern const char *upload_id(const Upload *upload);
 
-/* After upload_pool_abort: could a multipart upload not be aborted? */
+/* Could the multipart upload not be aborted?  To be asked after upload_pool_abort. */
 extern bool upload_is_left(const Upload *upload);
 
 /* Raises why upload_complete was in vain. */
 extern void upload_raise(const Upload *upload);
 
-/* When it is in place. */
+/* What S3 has said of an object that is in place. */
 extern void upload_get_result(const Upload *upload, UploadResult *result);
 
 extern uint64 upload_bytes_written(const Upload *upload);

@@ -119,7 +119,7 @@ extern void    upload_submit_call(Upload *upload);
 extern void    upload_end_call(Upload *upload);
 /* Stops all transfers and calls of the pool. */
 extern void    upload_cancel_transfers(UploadPool *pool);
-/* Of a PutObject or UploadPart. */
+/* Sets body, checksums and hash of a PutObject or UploadPart. */
 extern void    upload_body_of(PartBuffer *buffer, S3Call *call);
 
 #endif /* UPLOAD_INTERNAL_H */

@@ -22,7 +22,7 @@ typedef struct Pending
 
 typedef struct PendingList
 {
-	/* After the commit of a transaction that has some: it must raise no error. */
+	/* Is called after the commit of a transaction that has entries; it must raise no error. */
 	void (*committed)(const List *entries);
 
 	const char *refusal;    /* the error of PREPARE TRANSACTION */

@@ -106,7 +106,7 @@ param_bool(bool value)
 	return (CatalogParam){.type = BOOLOID, .value = BoolGetDatum(value)};
 }
 
-/* Of a role or anything else. */
+/* The OID of a role or of anything else. */
 static inline CatalogParam
 param_oid(Oid value)
 {

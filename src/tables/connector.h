@@ -75,7 +75,7 @@ extern bool connector_parse_kind(const char *name, ConnectorKind *kind);
  */
 extern Connector *connector_load(const char *name, ConnectorAccess access);
 
-/* The same for one that may have got another name since its id was noted. */
+/* connector_load for a connector whose id is known, and which may have another name by now. */
 extern Connector *connector_load_by_id(int64 connector_id, ConnectorAccess access);
 
 /*
@@ -97,7 +97,7 @@ extern Connector *connector_lock(const char *name, bool missing_ok);
 extern void connector_require_share(const Connector *connector);
 
 /*
- * As connector_require_share; and raises an error when the connector's secret, or its base identity, is missing, or the
+ * Does what connector_require_share does, and raises an error when the connector's secret, or its base identity, is missing, or the
  * owner whose external ID it needs.
  */
 extern void connector_require_credentials(const Connector *connector);
@@ -162,7 +162,7 @@ extern void  connector_use_ambient(Connector *connector);
 extern void connector_require_ambient_privilege(const Connector *connector);
 
 /*
- * Or the credentials of another connector instead, which both then share.  The
+ * Gives the connector the credentials of another connector, which both then share.  The
  * user has to own that connector and its credentials.
  */
 extern void connector_use_credentials_of(Connector *connector, const char *name);

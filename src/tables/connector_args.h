@@ -72,7 +72,7 @@ typedef struct CredentialArgs
 extern void args_read_keys(CredentialArgs *args, FunctionCallInfo fcinfo, int first);
 
 /*
- * The same with role_arn, credentials_from and auth_method after them: either
+ * Reads the arguments of args_read_keys, and role_arn, credentials_from and auth_method after them: either
  * keys, or a role, or another connector's, or ambient ones.
  */
 #define ARGS_CREDENTIALS 7

@@ -30,7 +30,7 @@ extern bool dispatcher_is_of_transaction(int64 job_id);
  */
 extern void dispatcher_start(void);
 
-/* The same for whoever knows that there are some; needs no transaction. */
+/* Starts the dispatcher for a caller that knows of queued jobs; needs no transaction. */
 extern void dispatcher_wake(void);
 
 /* What the worker of a job is told, in bgw_extra. */

@@ -87,7 +87,7 @@ extern bool job_begin(int64 job_id, const JobRequest *request, const char *uri);
 /* Committed before the first part is sent, so that a crash leaves its trace. */
 extern void job_file_begin(int64 job_id, JobFile *file);
 
-/* The same of several (a list of JobFile). */
+/* Does for a list of JobFile what job_file_begin does for one. */
 extern void job_files_begin(int64 job_id, List *files);
 
 /* From here on the files (a list of JobFile) may appear at any moment. */
@@ -342,7 +342,7 @@ typedef struct JobStatus
 	char *error_hint;
 } JobStatus;
 
-/* As it is by now, whatever the transaction's snapshot; false: there is no such job. */
+/* Gets the status that a job has by now, whatever the transaction's snapshot; false: there is no such job. */
 extern bool job_get_status(int64 job_id, JobStatus *status);
 
 #endif /* JOB_H */

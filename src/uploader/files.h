@@ -123,29 +123,37 @@ extern void files_put_manifest(Files *files, const char *data, size_t len);
 /* Bytes that S3 has acknowledged; objects in place are not counted. */
 extern uint64 files_bytes_sent(const Files *files);
 
-/* Of what was put; where there are several files, the URI is that of their folder. */
+/* The totals of what was put; where there are several files, the URI is that of their folder. */
 extern void files_get_totals(const Files *files, JobTotals *totals);
 
 /*
- * The two halves of undoing, as upload_pool_stop and upload_pool_abort.  Between
- * them, files_unrecorded has the files with an upload and without a row.
+ * Stops all uploads, for at most "timeout" ms, or "shutdown_timeout" ms when the server stops.
+ * The first half of undoing; files_abort is the second.
  */
-extern void  files_stop(Files *files, int timeout, int shutdown_timeout);
-extern List *files_unrecorded(const Files *files);
-extern void  files_abort(Files *files);
+extern void files_stop(Files *files, int timeout, int shutdown_timeout);
 
-/*
- * After it: the files and objects that are in place, and how many of them are
- * files; the numbers of those of which nothing is left in the store, and of those
- * that have no upload any more and may appear all the same; the files whose upload
- * could not be aborted; and a sentence that says what the store has or may have of
- * this export; NULL: nothing.
- */
+/* Between files_stop and files_abort: the files (JobFile) that have an upload and no row. */
+extern List *files_unrecorded(const Files *files);
+
+/* Aborts the uploads of files that are not in place. */
+extern void files_abort(Files *files);
+
+/* ---- what the store has after files_abort ---- */
+
+/* The files and other objects (JobFile) that are in place, and how many of them are files. */
 extern List *files_in_place(const Files *files);
 extern int   files_count_in_place(const Files *files);
+
+/* The numbers of the files that have left nothing in the store. */
 extern List *files_aborted(const Files *files);
+
+/* The numbers of the files that have no upload any more, and may appear all the same. */
 extern List *files_in_doubt(const Files *files);
+
+/* The files (JobFile) with an upload that could not be aborted. */
 extern List *files_left(const Files *files);
+
+/* A sentence that says what the store has, or may have, of this export; NULL: nothing. */
 extern char *files_describe(const Files *files);
 
 #endif /* FILES_H */

@@ -33,7 +33,7 @@ extern char *manifest_describe(const ManifestSource *source, const CsvOptions *c
 extern char *manifest_make(const FilesOptions *options, const char *description, Files *files);
 
 /*
- * The same where files are named: of what blocks have said and S3 says.  Nothing of the
+ * The manifest where files are named: what blocks have said and S3 says.  Nothing of the
  * job or the clock is in it: who writes the same files again makes the same bytes.
  */
 extern char *manifest_make_named(const Files *files);

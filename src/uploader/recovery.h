@@ -43,7 +43,7 @@ extern bool recovery_is_due(const Connector *connector, int64 job_id);
 extern void
 recovery_in_passing(const Connector *connector, int64 job_id, void (*watch)(void *arg), void *arg);
 
-/* After an export: removes rows of jobs that ended long ago.  Logs what goes wrong. */
+/* Removes rows of jobs that ended long ago; called after an export.  Logs what goes wrong. */
 extern void recovery_forget(void);
 
 /*
