@@ -5,9 +5,14 @@
  *
  * A delivery is a sequence of batches.  Before any file of a batch can appear,
  * it is recorded what the batch consists of; when all of them are in place, the
- * position moves past it; then the slot does.  Wherever this stops, the next
- * delivery goes on from the recorded position, and writes a batch that was
- * recorded and not finished once more as it was.
+ * position moves past it; then the slot does.
+ *
+ *	  filled --> recorded --> files in place --> position moved --> slot told
+ *
+ * A crash before "recorded" leaves nothing that could appear.  After a crash between
+ * "recorded" and "position moved", the next delivery writes the recorded batch once
+ * more as it was: the same files with the same contents.  After a crash before "slot
+ * told", the slot keeps more WAL than is needed, and the position decides what is sent.
  *
  *-------------------------------------------------------------------------
  */

@@ -41,6 +41,16 @@ typedef struct PartBuffer
 	S3Call        call;
 } PartBuffer;
 
+/*
+ *	  SMALL --first full part--> CREATING --its id--> OPEN --Complete--> COMPLETING
+ *	    |                                                                    ^
+ *	    +------------------------------PutObject-----------------------------+
+ *
+ *	  COMPLETING --success--> FINISHED, or LOOKING --HeadObject--> FINISHED
+ *	  COMPLETING --refused--> REFUSED
+ *
+ * upload_pool_abort makes ABORTED of all uploads that are not in place.
+ */
 typedef enum UploadState
 {
 	UPLOAD_SMALL, /* nothing was sent */

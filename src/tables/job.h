@@ -9,6 +9,10 @@
  * On a standby, which can record nothing, a job has the id JOB_UNRECORDED: the
  * functions do nothing then.
  *
+ *	  queued --claimed--> running --all files sent--> completing --> succeeded
+ *	    ^                    |                             |
+ *	    +---- retry_for -----+-----------> failed, cancelled
+ *
  * Recovery relies on the order of what is committed.  A job is 'running' only
  * while somebody holds its advisory lock (advisory_lock.h).  A file has its row, with its
  * upload's id, before its first part is sent; a file is 'completing' only when

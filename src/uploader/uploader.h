@@ -4,7 +4,16 @@
  *	  The uploader: the process that holds the secret and talks to S3.
  *
  * It runs no code of users and reads none of their tables; its requests and
- * its blocks come through a pipe.
+ * its blocks come through a pipe (ipc/pipe.h).
+ *
+ *	  leader: a session, or the          request, blocks         uploader: one for
+ *	  worker of a queued job     ---------------------------->   each export or check
+ *	  runs the query                                              opens the secret
+ *	  parallel workers           ---------------------------->   commits the job's rows
+ *	  format the rows                       blocks                        |
+ *	                                                                      v
+ *	  leader                     <----------------------------     S3, STS: https
+ *	                               begun, results, errors
  *
  *-------------------------------------------------------------------------
  */
