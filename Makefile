@@ -90,7 +90,7 @@ OBJS = \
 	src/uploader/s3_client.o \
 	src/uploader/permission_check.o \
 	src/aws/iam_policy.o \
-	src/aws/refusal.o \
+	src/aws/refusal_codes.o \
 	src/s3/upload.o \
 	src/s3/upload_end.o \
 	src/s3/concurrency.o \

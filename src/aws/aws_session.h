@@ -8,7 +8,7 @@
 #ifndef AWS_SESSION_H
 #define AWS_SESSION_H
 
-#include "aws/refusal.h"
+#include "aws/refusal_codes.h"
 #include "aws/sigv4.h"
 #include "http/http.h"
 

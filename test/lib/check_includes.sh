@@ -125,7 +125,7 @@ only base/compat "PG_(VERSION|MAJORVERSION)_NUM|CATALOG_VERSION_NO" \
 never "src/s3/*.[ch] src/aws/*.[ch] src/http/*.[ch]" \
     "${include}(executor/|catalog/|commands/|access/(xact|table|heap|htup|genam|relation)|utils/(snapmgr|syscache|lsyscache|rel|relcache|fmgroids|acl)\.h)" \
     "from S3 down nothing knows SPI, catalogs or transactions"
-never "$(echo src/aws/{sigv4,iam_policy,refusal,aws_config,aws_names}.c src/base/{s3_xml,json_text}.c src/base/object_path.c)" \
+never "$(echo src/aws/{sigv4,iam_policy,refusal_codes,aws_config,aws_names}.c src/base/{s3_xml,json_text}.c src/base/object_path.c)" \
     "\<(ereport|elog|errmsg|errdetail)\(" "pure modules report no errors"
 
 tables=$(sed -n 's/^CREATE \(UNLOGGED \)\{0,1\}TABLE s3export\.\([a-z_]*\).*/\2/p' sql/s3export--*.sql |

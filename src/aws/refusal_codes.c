@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * refusal.c
+ * refusal_codes.c
  *	  The codes with which services refuse credentials.
  *
  * Listed is what is said of who asks: of the key, its secret, its token, its
@@ -27,7 +27,7 @@
 #include "postgres_fe.h"
 #endif
 
-#include "aws/refusal.h"
+#include "aws/refusal_codes.h"
 
 #define S3_AND_STS (REFUSING_S3 | REFUSING_STS)
 

@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
  *
- * test_refusal.c
+ * test_refusal_codes.c
  *	  Which codes refuse credentials.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres_fe.h"
 
-#include "aws/refusal.h"
+#include "aws/refusal_codes.h"
 #include "tap.h"
 
 static void

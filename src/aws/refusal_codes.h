@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
- * refusal.h
+ * refusal_codes.h
  *	  The codes with which services refuse credentials.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef REFUSAL_H
-#define REFUSAL_H
+#ifndef REFUSAL_CODES_H
+#define REFUSAL_CODES_H
 
 /* Who refuses; each has codes of its own, and shares some with others. */
 typedef enum RefusingService
@@ -31,4 +31,4 @@ typedef enum Refusal
  */
 extern Refusal refusal_of(RefusingService service, const char *code);
 
-#endif /* REFUSAL_H */
+#endif /* REFUSAL_CODES_H */
