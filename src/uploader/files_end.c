@@ -96,12 +96,16 @@ complete_files(Files *files, const List *list)
 
 	for (;;)
 	{
+		/* Whatever is done for one file drives the others too: they may be over by then. */
+		bool moved = false;
+
 		foreach (cell, running)
 		{
 			File *file = lfirst(cell);
 
 			if (!upload_is_over(file->upload))
 				continue;
+			moved = true;
 			running = foreach_delete_current(running, cell);
 			if (upload_outcome(file->upload) == UPLOAD_IN_PLACE)
 			{
@@ -118,6 +122,7 @@ complete_files(Files *files, const List *list)
 		{
 			File *file = list_nth(ready, next++);
 
+			moved = true;
 			if (file->data != NULL)
 				send_whole(file);
 			upload_complete(file->upload);
@@ -125,7 +130,7 @@ complete_files(Files *files, const List *list)
 		}
 		if (running == NIL)
 			break;
-		http_drive(files->http, -1);
+		http_drive(files->http, moved ? 0 : -1);
 	}
 	if (failed != NULL)
 		upload_raise(failed->upload);
